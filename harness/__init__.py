@@ -1,0 +1,1 @@
+"""A QEMU-backed integration test harness for persistent memory and DAX on Linux."""

@@ -1,0 +1,54 @@
+"""Whose fault it is, said by the class.
+
+A message says what we did, what came back and where to look; the cause stays attached with ``from``.
+"""
+
+
+class HarnessError(Exception):
+    """The base of every error that the harness raises on purpose."""
+
+
+class CaseError(HarnessError):
+    """The author of a case (or of the data beside it) wrote something that cannot be meant.
+
+    ``where`` is ``file:line`` or a file name; the message starts with it.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+        self.problem = problem
+
+
+class UsageError(HarnessError):
+    """A command line or a setting asks for something that does not exist."""
+
+
+class HostError(HarnessError):
+    """This computer cannot do it: a tool is missing, a disk is full, a process failed."""
+
+
+class MachineError(HarnessError):
+    """QEMU's side failed: it did not start, died, or did not answer QMP."""
+
+
+class BootError(MachineError):
+    """The tested kernel did not come up. Carries the last lines of its console."""
+
+    def __init__(self, problem: str, console_tail: str) -> None:
+        tail = console_tail.rstrip() or "(the console printed nothing)"
+        super().__init__(f"{problem}\n--- last lines of the console ---\n{tail}")
+        self.problem = problem
+        self.console_tail = console_tail
+
+
+class GuestError(HarnessError):
+    """The guest was reachable and is not any more, or a command in it failed."""
+
+
+class StackMismatchError(GuestError):
+    """The storage stack in the guest is not the one that was asked for."""
+
+
+class AgentError(HarnessError):
+    """The agent and the host do not understand each other: a break of the protocol."""

@@ -1,0 +1,1 @@
+"""The reference model: what Linux may do. Pure: no I/O, no clock, no randomness."""

@@ -1,0 +1,264 @@
+"""Facts: every difference between kernels, file systems and modes, in one table.
+
+A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a kernel's version. Each fact has a meaning,
+a source, the values it can take, and a probe: the name of the operation sequence in the cases that shows it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from harness.model.stack import StackReading, VolumeReading
+
+Value = str | int | bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The first two numbers of a release."""
+
+    major: int
+    minor: int
+
+    def since(self, major: int, minor: int) -> bool:
+        return (self.major, self.minor) >= (major, minor)
+
+
+def kernel_of(release: str) -> Kernel:
+    """Return the numbers of a release such as ``6.12.95+deb13-cloud-amd64``. Raises ValueError where there are none."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    if match is None:
+        raise ValueError(f"{release!r} does not start with a kernel version")
+    return Kernel(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A named property of a stack. ``values`` are all it can take; a test flips it to each other one."""
+
+    name: str
+    means: str
+    source: str
+    values: tuple[Value, ...]
+    value: Callable[[Kernel, VolumeReading], Value]
+
+
+FACTS: dict[str, Fact] = {}
+
+
+def fact(name: str, means: str, source: str, values: tuple[Value, ...], value: Callable[[Kernel, VolumeReading], Value]) -> None:
+    """Enter a fact into the table. Raises ValueError for a name that is taken."""
+    if name in FACTS:
+        raise ValueError(f"fact {name} is defined twice")
+    FACTS[name] = Fact(name, means, source, values, value)
+
+
+@dataclass(frozen=True)
+class Env:
+    """The stack as it is, and through it every fact. ``overrides`` replace the values of facts (tests flip them so)."""
+
+    reading: StackReading
+    overrides: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    asked: set[str] = field(default_factory=set, compare=False)
+
+    def fact(self, name: str, volume: str, dax: bool | None = None) -> Value:
+        """Return the value of fact ``name`` on ``volume`` (a role). ``dax`` overrides the state of a single file."""
+        entry = FACTS[name]
+        self.asked.add(name)
+        if name in self.overrides:
+            return self.overrides[name]
+        reading = self.reading.volume(volume)
+        if dax is not None and dax != reading.dax:
+            reading = _with_dax(reading, dax)
+        return entry.value(kernel_of(self.reading.kernel_release), reading)
+
+    def number(self, name: str, volume: str, dax: bool | None = None) -> int:
+        value = self.fact(name, volume, dax)
+        return value if isinstance(value, int) else int(value)
+
+    @property
+    def page(self) -> int:
+        return self.reading.page_bytes
+
+
+def _with_dax(reading: VolumeReading, dax: bool) -> VolumeReading:
+    return replace(reading, dax=dax)
+
+
+def facts_table(reading: StackReading) -> dict[str, dict[str, Value]]:
+    """Return every fact of every volume: ``{volume: {fact: value}}``; two kernels are compared by comparing these."""
+    env = Env(reading)
+    return {v.role: {name: env.fact(name, v.role) for name in sorted(FACTS)} for v in reading.volumes}
+
+
+def _filesystem(v: VolumeReading) -> bool:
+    return v.filesystem is not None
+
+
+fact(
+    "splice_to_pipe",
+    "whether splicing from a buffered file fills a pipe with copies or with aliases of cached pages",
+    "fs/splice.c: filemap_splice_read puts page-cache pages into the pipe; copy_splice_read is taken for DAX since 6.5, "
+    "generic_file_splice_read through ->read_iter (dax_iomap_rw copies) before (6.1)",
+    ("copy", "alias"),
+    lambda k, v: "copy" if v.dax else "alias",
+)
+fact(
+    "dio_offset_alignment",
+    "what an O_DIRECT offset and length must be a multiple of, in bytes",
+    "fs/iomap/direct-io.c iomap_dio_bio_iter and block/fops.c blkdev_dio_invalid/unaligned: the logical block size; "
+    "DAX goes through dax_iomap_rw, which copies with the CPU and checks nothing (6.1, 6.12)",
+    (1, 512, 4096),
+    lambda k, v: 1 if v.dax else v.logical_block_bytes,
+)
+fact(
+    "dio_memory_alignment",
+    "what the address of an O_DIRECT buffer must be a multiple of, in bytes",
+    "fs/iomap/direct-io.c with bdev_iter_is_aligned (since 6.0): queue dma_alignment, 511 as blk_set_default_limits has it "
+    "and as pmem keeps it; drivers/block/virtio_blk.c keeps it too; none on DAX",
+    (1, 4, 512),
+    lambda k, v: 1 if v.dax else 512,
+)
+fact(
+    "map_sync",
+    "whether mmap accepts MAP_SYNC",
+    "mmap(2); fs/ext4/file.c ext4_file_mmap, include/linux/dax.h daxdev_mapping_supported: DAX inode on a synchronous dax device",
+    (True, False),
+    lambda k, v: v.dax,
+)
+fact(
+    "mapping_frames",
+    "where the physical frames of a shared mapping with data are: in the pmem region or in RAM",
+    "fs/dax.c dax_insert_entry/vmf_insert_mixed maps the device's page; mm/filemap.c filemap_fault maps a page-cache folio",
+    ("region", "ram"),
+    lambda k, v: "region" if v.dax else "ram",
+)
+fact(
+    "hole_page",
+    "what a read fault on a hole maps: the shared zero page or a page-cache page",
+    "fs/dax.c dax_load_hole (since 4.15); mm/filemap.c filemap_fault",
+    ("zero_page", "page_cache"),
+    lambda k, v: "zero_page" if v.dax else "page_cache",
+)
+fact(
+    "truncate_waits_for_pins",
+    "whether truncate and punch wait until no page of the file is referenced by anyone else",
+    "fs/ext4/inode.c ext4_break_layouts, fs/xfs/xfs_file.c xfs_break_dax_layouts (since 4.17/4.18)",
+    (True, False),
+    lambda k, v: v.dax,
+)
+fact(
+    "large_folios",
+    "whether the page cache of a file keeps several pages as one, so that punching one of them zeroes it in place",
+    "mm/truncate.c truncate_inode_partial_folio; mapping_set_large_folios in fs/xfs/xfs_icache.c (since 5.18) and "
+    "fs/ext4/inode.c (since 6.16)",
+    (True, False),
+    lambda k, v: not v.dax and (k.since(5, 18) if v.filesystem == "xfs" else v.filesystem == "ext4" and k.since(6, 16)),
+)
+fact(
+    "tail_zeroed_on_extension",
+    "whether bytes stored past the end of the file, in its last page, are zeroed when the file grows over them",
+    "fs/ext4/inode.c and fs/xfs/xfs_iops.c zero the tail when the size grows: shown by the eof_tail case on 6.12, not on 6.1",
+    (True, False),
+    lambda k, v: k.since(6, 12),
+)
+fact(
+    "huge_faults",
+    "whether a fault can map 2 MiB at once",
+    "fs/dax.c dax_iomap_pmd_fault (ext4_dax_huge_fault, xfs_filemap_huge_fault); needs an fsdax namespace with struct pages",
+    (True, False),
+    lambda k, v: v.dax,
+)
+fact(
+    "mincore_tells",
+    "what mincore looks at for a page that this mapping has not touched: this page table, or the page cache",
+    "mm/mincore.c mincore_pte_range/__mincore_unmapped_range: the page cache where there is a mapping; a DAX mapping has no folios "
+    "there, only value entries, which filemap_get_incore_folio does not count",
+    ("page_table", "page_cache"),
+    lambda k, v: "page_table" if v.dax else "page_cache",
+)
+fact(
+    "mlock_counts",
+    "whether mlock marks the mapping locked (VmFlags lo, VmLck grows)",
+    "mm/mlock.c mlock_fixup: vma_is_dax areas are left as they are, only populated",
+    (True, False),
+    lambda k, v: not v.dax,
+)
+
+
+def _longterm_shared(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
+    def value(k: Kernel, v: VolumeReading) -> Value:
+        if v.dax or (driver == "io_uring" and not k.since(6, 5)):
+            return "EOPNOTSUPP"
+        return "EFAULT" if k.since(6, 5) else "works"
+
+    return value
+
+
+def _longterm_private(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
+    return lambda k, v: "EOPNOTSUPP" if v.dax or (driver == "io_uring" and not k.since(6, 5)) else "works"
+
+
+def _longterm_copied(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
+    def value(k: Kernel, v: VolumeReading) -> Value:
+        if driver == "io_uring":
+            return "works" if k.since(6, 10) or (k.since(6, 5) and not v.dax) else "EOPNOTSUPP"
+        return "EOPNOTSUPP" if v.dax and driver == "xdp" else "works"
+
+    return value
+
+
+for _driver in ("io_uring", "xdp", "rdma"):
+    fact(
+        f"longterm_shared_{_driver}",
+        f"what a long-term pin by {_driver} of a shared writable file mapping ends in",
+        "mm/gup.c check_vma_flags: FOLL_LONGTERM and vma_is_fsdax (false for a page-cache mapping) is EOPNOTSUPP; "
+        "writable_file_mapping_allowed is EFAULT since 6.5; up to 6.4 io_uring/rsrc.c io_pin_pages refused files itself (EOPNOTSUPP), "
+        "net/xdp/xdp_umem.c and drivers/infiniband/core/umem.c did not",
+        ("EOPNOTSUPP", "EFAULT", "works"),
+        _longterm_shared(_driver),
+    )
+    fact(
+        f"longterm_private_{_driver}",
+        f"what a long-term pin by {_driver} of an untouched private file mapping ends in",
+        "as longterm_shared; a private page-cache mapping needs no dirty tracking: it is copied on write first and then anonymous",
+        ("EOPNOTSUPP", "works"),
+        _longterm_private(_driver),
+    )
+    fact(
+        f"longterm_copied_{_driver}",
+        f"what a long-term pin by {_driver} of a private file mapping ends in whose every page was copied on write",
+        "pin_user_pages_fast looks at page tables first and finds anonymous pages there: drivers/infiniband/core/umem.c, "
+        "io_uring/memmap.c since 6.10; net/xdp/xdp_umem.c takes pin_user_pages, which looks at the area",
+        ("EOPNOTSUPP", "works"),
+        _longterm_copied(_driver),
+    )
+fact(
+    "futex_on_readonly_hole",
+    "what FUTEX_WAIT on a read-only shared mapping of a hole ends in",
+    "kernel/futex/core.c get_futex_key: the zero page has no mapping, so EFAULT on DAX; a page-cache page has one",
+    ("EFAULT", "works"),
+    lambda k, v: "EFAULT" if v.dax else "works",
+)
+fact(
+    "ext4_refuses_dax_mount",
+    "whether mounting with dax=always fails, where the file system is ext4",
+    "fs/ext4/super.c ext4_fill_super (since 5.4): EINVAL where the block device does not support DAX",
+    (True, False),
+    lambda k, v: not v.queue_dax,
+)
+fact(
+    "xfs_drops_dax",
+    "whether mounting with dax=always succeeds without DAX, where the file system is xfs",
+    "fs/xfs/xfs_super.c xfs_setup_dax_always: warns and turns DAX off",
+    (True, False),
+    lambda k, v: not v.queue_dax,
+)
+fact(
+    "dioalign_reported",
+    "whether statx fills STATX_DIOALIGN in",
+    "statx(2): since 6.1 for ext4 and xfs; for block devices since 6.11 (block/bdev.c bdev_statx)",
+    (True, False),
+    lambda k, v: k.since(6, 1) if _filesystem(v) else k.since(6, 11),
+)

@@ -1,0 +1,652 @@
+"""Rules for files: opening, reading and writing in every form, size, allocation, attributes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.content import Pieces, cut, length_of, tagged, unknown, zeroes
+from harness.model.operation import (
+    AllocateFlag,
+    Buffer,
+    Close,
+    CopyFileRange,
+    Fallocate,
+    Fdatasync,
+    Fsync,
+    Ftruncate,
+    GetXflags,
+    Lseek,
+    Open,
+    OpenFlag,
+    Pread,
+    Preadv,
+    Pwrite,
+    Pwritev,
+    Read,
+    SetXflags,
+    Statx,
+    Whence,
+    Write,
+)
+from harness.model.rule import (
+    cache,
+    file_memory,
+    folios_left,
+    look_up,
+    mapping_bytes,
+    put,
+    removed,
+    resized,
+    rule,
+    store_into,
+    touch,
+    volume_fact,
+)
+from harness.model.stack import dax_mode
+from harness.model.state import (
+    Mapping,
+    Memory,
+    OpenFile,
+    Pipe,
+    Socket,
+    State,
+    page_ceil,
+    page_floor,
+    unknown_content,
+)
+from harness.sizes import MIB
+
+# ---- opening and closing ---------------------------------------------------------------------------------------------
+
+clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descriptor", "open(2)")
+clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2) ERRORS")
+clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
+clause("C-CLOSE-01", "close of an open descriptor succeeds", "close(2)")
+
+#: How much of a bare node the set-up zeroes; what stands behind it is unknown.
+NODE_KNOWN_BYTES = 16 * MIB
+
+
+def _split_path(path: str) -> tuple[str, str]:
+    role, colon, name = path.partition(":")
+    return (role, name) if colon else ("main", path)
+
+
+@rule(Open)
+def open_file(c: Context, s: State, op: Open) -> list[State]:
+    volume, path = _split_path(op.path)
+    if volume == "bar":
+        return _opened(c, s, op, *_ensure(s, ("bar", ""), Memory("bar", "bar", "", 1 << 30, unknown_content())))
+    reading = c.env.reading.volume(volume)
+    mounted = volume in s.mounted or reading.filesystem is not None
+    if not mounted:
+        content = unknown_content().write(0, zeroes(NODE_KNOWN_BYTES))
+        node = Memory("node", volume, reading.device, reading.size_bytes, content)
+        node = replace(node, data=node.data.add(0, reading.size_bytes))
+        return _opened(c, s, op, *_ensure(s, (volume, ""), node))
+    known = s.files.get((volume, path))
+    if known is None:
+        if c.refuses(("ENOENT", OpenFlag.CREAT not in op.flags, "C-OPEN-02")):
+            return [s] if c.settled else []
+        dax = s.mounted.get(volume, reading.dax)
+        s, number = _ensure(s, (volume, path), Memory("file", volume, path, dax=dax))
+        return _opened(c, s, op, s, number)
+    if OpenFlag.TRUNC in op.flags and s.memory(known).size:
+        if c.blocks("C-OPEN-03", _waits_for_pins(c, s, known)):
+            return [s] if c.settled else []
+        s = resized(c, s, known, 0)
+    return _opened(c, s, op, s, known)
+
+
+def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]:
+    if key in s.files:
+        return s, s.files[key]
+    s, number = s.adding(memory)
+    return replace(s, files=MappingProxyType({**s.files, key: number})), number
+
+
+def _opened(c: Context, before: State, op: Open, s: State, memory: int) -> list[State]:
+    if not c.returns("C-OPEN-01", 0):
+        return []
+    of = OpenFile(
+        memory,
+        readable=OpenFlag.WRONLY not in op.flags,
+        writable=bool({OpenFlag.WRONLY, OpenFlag.RDWR} & set(op.flags)),
+        append=OpenFlag.APPEND in op.flags,
+        direct=OpenFlag.DIRECT in op.flags,
+        nonblock=OpenFlag.NONBLOCK in op.flags,
+    )
+    s, number = s.adding(of)
+    return [s.naming(c.process, op.name, number)]
+
+
+@rule(Close)
+def close(c: Context, s: State, op: Close) -> list[State]:
+    number, thing = look_up(c, s, op.name, object)  # type: ignore[type-var]
+    if not c.returns("C-CLOSE-01", 0):
+        return []
+    others = any(n == number and p != c.process for (p, _), n in s.names.items())
+    if isinstance(thing, Pipe):
+        if others:
+            return [s]
+        closed = replace(
+            thing,
+            read_open=thing.read_open and op.end not in (None, "read"),
+            write_open=thing.write_open and op.end not in (None, "write"),
+        )
+        if not closed.read_open:
+            closed = replace(closed, views=())
+        return [s.with_object(number, closed)]
+    if isinstance(thing, Socket):
+        return [s.with_object(number, replace(thing, views=()))] if op.end is None and not others else [s]
+    s = s.without_name(c.process, op.name)
+    if isinstance(thing, OpenFile):
+        s = _flip_dax_at_last_close(c, s, thing.memory)
+    return [s]
+
+
+def _flip_dax_at_last_close(c: Context, s: State, number: int) -> State:
+    memory = s.memory(number)
+    if not memory.is_file or memory.volume in s.mounted:
+        return s
+    reading = c.env.reading.volume(memory.volume)
+    if not reading.queue_dax or dax_mode(reading) != "inode":
+        return s
+    opened = {n for n in s.names.values() if isinstance(s.objects[n], OpenFile | Mapping)}
+    used = any(getattr(s.objects[n], "memory", None) == number for n in opened)
+    if used or memory.dax == memory.dax_flag:
+        return s
+    return s.with_object(number, replace(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+clause("C-RW-01", "reading needs a descriptor open for reading: EBADF", "read(2) ERRORS")
+clause(
+    "C-RW-02", "a read returns all bytes up to the end of the file, and 0 at or behind it", "read(2); mm/filemap.c, fs/dax.c dax_iomap_rw"
+)
+clause(
+    "C-RW-03", "a read shows what was last written there, by whatever way it was written", "POSIX read(); fs/dax.c: one copy of the data"
+)
+clause("C-RW-04", "a negative offset is EINVAL", "pread(2) ERRORS")
+clause("C-RW-05", "writing needs a descriptor open for writing: EBADF", "write(2) ERRORS")
+clause("C-RW-06", "a write to a regular file or a node with room writes all bytes", "write(2)")
+clause("C-RW-07", "a buffer that the process may not read or write is EFAULT", "read(2), write(2) ERRORS")
+clause("C-RW-08", "on Linux a file opened with O_APPEND is appended to, whatever offset pwrite names", "pwrite(2) BUGS")
+clause(
+    "C-DIO-01",
+    "without DAX the offset and the length of an O_DIRECT transfer must be multiples of the logical block size: EINVAL",
+    "open(2) NOTES; fs/iomap/direct-io.c iomap_dio_bio_iter; block/fops.c blkdev_direct_IO",
+)
+clause(
+    "C-DIO-02",
+    "without DAX the address of an O_DIRECT buffer must be aligned as the queue's DMA alignment says: EINVAL",
+    "open(2) NOTES; fs/iomap/direct-io.c bdev_iter_is_aligned",
+)
+clause(
+    "C-DIO-03",
+    "an O_DIRECT transfer without DAX needs struct pages behind its buffer: EFAULT for memory that has none",
+    "mm/gup.c check_vma_flags: VM_IO and VM_PFNMAP are EFAULT",
+)
+clause(
+    "C-DIO-04", "an O_DIRECT read at or behind the end of the file returns 0, however it is aligned", "fs/iomap/direct-io.c __iomap_dio_rw"
+)
+clause(
+    "C-DIO-05",
+    "an O_DIRECT read asks for alignment and struct pages only from the first byte on that has data: the zeroes of a hole or of "
+    "blocks that are only allocated are written by the CPU",
+    "fs/iomap/direct-io.c iomap_dio_iter: iomap_dio_hole_iter for IOMAP_HOLE and IOMAP_UNWRITTEN, before any check of iomap_dio_bio_iter",
+)
+clause(
+    "C-DIO-06",
+    "an O_DIRECT transfer of a file without DAX is EFAULT as a whole where the process may not use some page of its buffer",
+    "fs/iomap/direct-io.c __iomap_dio_rw: an error of one extent is that of the call",
+)
+clause(
+    "C-DIO-07",
+    "on a node, what O_DIRECT cannot move goes through the page cache, from the first page without a struct page on, if any came before it",
+    "block/fops.c __blkdev_direct_IO_simple moves what could be pinned; blkdev_write_iter and blkdev_read_iter go on buffered",
+)
+clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
+clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
+clause(
+    "C-RW-09",
+    "a transfer ends early at the first page of the buffer that the process may not use",
+    "fs/dax.c dax_iomap_iter, mm/filemap.c generic_perform_write and filemap_read, block/fops.c __blkdev_direct_IO_simple",
+)
+
+
+@rule(Pread)
+def pread(c: Context, s: State, op: Pread) -> list[State]:
+    if op.flags:
+        raise Undetermined("no clause covers RWF flags")
+    return _read(c, s, op.file, op.offset, [Buffer(op.length, op.shift, op.into, op.into_offset)])
+
+
+@rule(Preadv)
+def preadv(c: Context, s: State, op: Preadv) -> list[State]:
+    if op.flags:
+        raise Undetermined("no clause covers RWF flags")
+    return _read(c, s, op.file, op.offset, op.buffers)
+
+
+def read_file(c: Context, s: State, op: Read) -> list[State]:
+    """read(2) of a file; pipes have their own rule."""
+    return _read(c, s, op.file, None, [Buffer(op.length, op.shift, op.into, op.into_offset)])
+
+
+def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer]) -> list[State]:
+    number, of = look_up(c, s, file, OpenFile)
+    memory = file_memory(s, of)
+    at = of.position if offset is None else offset
+    total = sum(b.length for b in buffers)
+    if c.refuses(
+        ("EBADF", not of.readable, "C-RW-01"),
+        ("EINVAL", at < 0, "C-RW-04"),
+    ):
+        return [s] if c.settled else []
+    behind = of.direct and not memory.dax and memory.is_file and at >= memory.size
+    if behind and c.holds("C-DIO-04", True):
+        return [s] if c.returns("C-DIO-04", 0) else []
+    count = min(total, max(0, memory.size - at))
+    asked = _first(buffers, count) if memory.kind == "node" else tuple(buffers)
+    start = _first_data(memory, at, at + total) if memory.is_file and not memory.dax and not behind else at
+    skip = start - at if of.direct and c.holds("C-DIO-05", start > at) else 0
+    if (count or behind) and skip < total and c.refuses(*_direct_refusals(c, s, memory, of, at + skip, _after(asked, skip))):
+        return [s] if c.settled else []
+    usable = _usable(c, s, _first(buffers, count), into=True)
+    if c.refuses(*_fault_refusals(memory, of, usable, count)):
+        return _scatter(c, s, _first(buffers, usable), unknown(usable)) if c.settled else []
+    count = usable if c.holds("C-RW-09", usable < count) else count
+    if not c.returns("C-RW-02", count):
+        return []
+    pieces = memory.content.read(at, at + count)
+    if count and all(b.mapping is None for b in buffers) and not c.shows("C-RW-03", pieces):
+        return []
+    if not of.direct:
+        s = cache(s, of.memory, page_floor(at), page_ceil(at + count))
+        end, stop = at + count, min(at + 2 * count, memory.size)
+        if not memory.dax and end < stop:
+            s = replace(s, read_ahead=s.read_ahead + (stop - end) - memory.cached.within(end, stop).total())
+    if offset is None:
+        s = s.with_object(number, replace(of, position=at + count))
+    return _scatter(c, s, buffers, pieces)
+
+
+def _first(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:
+    """Return the first ``count`` bytes of ``buffers``."""
+    out: list[Buffer] = []
+    for b in buffers:
+        if count > 0:
+            out.append(replace(b, length=min(b.length, count)))
+        count -= b.length
+    return tuple(out)
+
+
+def _after(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:
+    """Return ``buffers`` without their first ``count`` bytes."""
+    out: list[Buffer] = []
+    for b in buffers:
+        gone = min(b.length, max(0, count))
+        if gone < b.length:
+            out.append(replace(b, length=b.length - gone, shift=b.shift + gone, offset=b.offset + gone))
+        count -= b.length
+    return tuple(out)
+
+
+def _first_data(memory: Memory, start: int, end: int) -> int:
+    """Return the first byte from ``start`` on that has data, or ``end``."""
+    spans = memory.data.within(start, end).spans
+    return spans[0][0] if spans else end
+
+
+def _direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int, buffers: Sequence[Buffer]) -> list[tuple[str, bool, str]]:
+    """Return what an O_DIRECT transfer that starts at ``at`` is refused for; alignment comes before the pages of the buffer."""
+    if not of.direct:
+        return []
+    offset_step = int(volume_fact(c, "dio_offset_alignment", memory))
+    memory_step = int(volume_fact(c, "dio_memory_alignment", memory))
+    rows = [
+        ("EINVAL", any(x % offset_step for x in [at, *(b.length for b in buffers)]), "C-DIO-01"),
+        ("EINVAL", any((b.offset if b.mapping else b.shift) % memory_step for b in buffers), "C-DIO-02"),
+    ]
+    if not memory.dax and not any(condition for _, condition, _ in rows):
+        lacking = [b.mapping is not None and not s.memory(look_up(c, s, b.mapping, Mapping)[1].memory).has_struct_pages for b in buffers]
+        goes_on = any(lacking) and not lacking[0] and memory.kind == "node" and c.holds("C-DIO-07", True)
+        rows.append(("EFAULT", any(lacking) and not goes_on, "C-DIO-03"))
+    return rows
+
+
+def _usable(c: Context, s: State, buffers: Sequence[Buffer], *, into: bool) -> int:
+    """Return how many bytes there are before the first that the process may not read, or write (``into``)."""
+    usable = 0
+    for b in buffers:
+        reach = b.length
+        if b.mapping is not None:
+            _, m = look_up(c, s, b.mapping, Mapping)
+            memory = s.memory(m.memory)
+            end = min(m.length, page_ceil(memory.size) - m.offset) if memory.is_file else m.length
+            reach = max(0, min(b.length, end - b.offset)) if (m.writable if into else m.readable) else 0
+        usable += reach
+        if reach < b.length:
+            break
+    return usable
+
+
+def _fault_refusals(memory: Memory, of: OpenFile, usable: int, count: int) -> list[tuple[str, bool, str]]:
+    whole = of.direct and not memory.dax and memory.is_file
+    return [("EFAULT", count > 0 and not usable, "C-RW-07"), ("EFAULT", whole and 0 < usable < count, "C-DIO-06")]
+
+
+def _scatter(c: Context, s: State, buffers: Sequence[Buffer], pieces: Pieces) -> list[State]:
+    """Return the states after ``pieces`` went into ``buffers``; a mapping's pages are faulted in for it."""
+    states = [s]
+    at = 0
+    for b in buffers:
+        part = cut(pieces, at, at + b.length)
+        at += b.length
+        if b.mapping is not None and part:
+            number, _ = look_up(c, s, b.mapping, Mapping)
+            end = b.offset + length_of(part)
+            touched = [after for before in states for after in touch(before, number, b.offset, end, write=True)]
+            states = [store_into(c, after, number, b.offset, part) for after in touched]
+    return states
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+@rule(Pwrite)
+def pwrite(c: Context, s: State, op: Pwrite) -> list[State]:
+    if op.flags:
+        raise Undetermined("no clause covers RWF flags")
+    return _write(c, s, op.file, op.offset, [Buffer(op.length, op.shift, op.from_, op.from_offset)])
+
+
+@rule(Pwritev)
+def pwritev(c: Context, s: State, op: Pwritev) -> list[State]:
+    if op.flags:
+        raise Undetermined("no clause covers RWF flags")
+    return _write(c, s, op.file, op.offset, op.buffers)
+
+
+def write_file(c: Context, s: State, op: Write) -> list[State]:
+    """write(2) to a file; pipes have their own rule."""
+    return _write(c, s, op.file, None, [Buffer(op.length, op.shift, op.from_, op.from_offset)])
+
+
+def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer]) -> list[State]:
+    number, of = look_up(c, s, file, OpenFile)
+    memory = file_memory(s, of)
+    at = of.position if offset is None else offset
+    total = sum(b.length for b in buffers)
+    if c.refuses(("EBADF", not of.writable, "C-RW-05"), ("EINVAL", at < 0, "C-RW-04")):
+        return [s] if c.settled else []
+    if of.append and c.holds("C-RW-08", True):
+        at = memory.size
+    if memory.kind == "bar":
+        raise Undetermined("no clause covers write(2) to a BAR")
+    if total and memory.kind == "node":
+        if c.refuses(("ENOSPC", at >= memory.size, "C-NODE-02")):
+            return [s] if c.settled else []
+        if at + total > memory.size and c.holds("C-NODE-01", True):
+            total = memory.size - at
+            buffers = _first(buffers, total)
+    if total and c.refuses(*_direct_refusals(c, s, memory, of, at, buffers)):
+        return [s] if c.settled else []
+    usable = _usable(c, s, _first(buffers, total), into=False)
+    if c.refuses(*_fault_refusals(memory, of, usable, total)):
+        spoilt = unknown(max(0, min(usable, memory.size - at)))
+        after = _faulted_in(c, s, _first(buffers, usable))
+        return [put(c, x, of.memory, at, spoilt, bypass=True) if spoilt else x for x in after] if c.settled else []
+    total = usable if c.holds("C-RW-09", usable < total) else total
+    if not c.returns("C-RW-06", total):
+        return []
+    pieces = _gather(c, s, of, at, _first(buffers, total))
+    if offset is None:
+        s = s.with_object(number, replace(of, position=at + total))
+    return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, _first(buffers, total))]
+
+
+def _faulted_in(c: Context, s: State, buffers: Sequence[Buffer]) -> list[State]:
+    """Return the states after the pages of mappings among ``buffers`` were read by the kernel."""
+    states = [s]
+    for b in buffers:
+        if b.mapping is not None and b.length:
+            number, _ = look_up(c, s, b.mapping, Mapping)
+            states = [after for before in states for after in touch(before, number, b.offset, b.offset + b.length, write=False)]
+    return states
+
+
+def _gather(c: Context, s: State, of: OpenFile, at: int, buffers: Sequence[Buffer]) -> Pieces:
+    out: list[Pieces] = []
+    source = 0
+    for b in buffers:
+        if b.mapping is None:
+            out.append(tagged(c.writer, b.length, source))
+        else:
+            _, m = look_up(c, s, b.mapping, Mapping)
+            start = m.offset + b.offset
+            if m.shared and m.memory == of.memory and start != at and start < at + b.length and at < start + b.length:
+                raise Undetermined("what a file becomes when it is written from an overlapping part of itself is not specified")
+            out.append(mapping_bytes(s, m, b.offset, b.length))
+        source += b.length
+    return tuple(piece for pieces in out for piece in pieces)
+
+
+# ---- position, durability, size, allocation --------------------------------------------------------------------------
+
+clause("C-SEEK-01", "lseek sets the position and returns it", "lseek(2)")
+clause("C-SEEK-02", "SEEK_DATA and SEEK_HOLE at or behind the end are ENXIO", "lseek(2) ERRORS")
+clause("C-SYNC-01", "fsync and fdatasync of a file or a node succeed", "fsync(2)")
+clause("C-SIZE-01", "ftruncate sets the size; what is gained reads as zeroes, what is cut off is lost", "ftruncate(2)")
+clause("C-SIZE-02", "ftruncate needs a regular file open for writing, and a length of 0 or more: EINVAL", "ftruncate(2) ERRORS")
+clause("C-ALLOC-01", "fallocate allocates, punches or zeroes without changing any other byte", "fallocate(2)")
+clause("C-ALLOC-02", "a length of 0 or less, or a negative offset, is EINVAL; a descriptor not open for writing EBADF", "fallocate(2)")
+clause("C-ALLOC-03", "punching a hole needs FALLOC_FL_KEEP_SIZE: EOPNOTSUPP without", "fallocate(2) ERRORS")
+clause(
+    "C-PIN-01",
+    "truncate and punch of a DAX file wait until no page of the file is pinned by anyone",
+    "fs/ext4/inode.c ext4_break_layouts; fs/xfs/xfs_file.c xfs_break_dax_layouts; fs/dax.c dax_layout_busy_page",
+)
+
+
+@rule(Lseek)
+def lseek(c: Context, s: State, op: Lseek) -> list[State]:
+    number, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if op.whence in (Whence.DATA, Whence.HOLE):
+        if c.refuses(("ENXIO", op.offset >= memory.size, "C-SEEK-02")):
+            return [s] if c.settled else []
+        raise Undetermined("how finely a file system tells data from holes is not specified")
+    base = {Whence.SET: 0, Whence.CUR: of.position, Whence.END: memory.size}[op.whence]
+    if not c.returns("C-SEEK-01", base + op.offset):
+        return []
+    return [s.with_object(number, replace(of, position=base + op.offset))]
+
+
+@rule(Fsync)
+def fsync(c: Context, s: State, op: Fsync) -> list[State]:
+    look_up(c, s, op.file, OpenFile)
+    return [s] if c.returns("C-SYNC-01", 0) else []
+
+
+@rule(Fdatasync)
+def fdatasync(c: Context, s: State, op: Fdatasync) -> list[State]:
+    look_up(c, s, op.file, OpenFile)
+    return [s] if c.returns("C-SYNC-01", 0) else []
+
+
+def _waits_for_pins(c: Context, s: State, number: int) -> bool:
+    memory = s.memory(number)
+    return s.is_pinned(number) and bool(volume_fact(c, "truncate_waits_for_pins", memory))
+
+
+@rule(Ftruncate)
+def ftruncate(c: Context, s: State, op: Ftruncate) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if c.refuses(("EINVAL", not memory.is_file or not of.writable or op.length < 0, "C-SIZE-02")):
+        return [s] if c.settled else []
+    if op.length != memory.size and c.blocks("C-PIN-01", _waits_for_pins(c, s, of.memory)):
+        return [s] if c.settled else []
+    if not c.returns("C-SIZE-01", 0):
+        return []
+    return folios_left(c, s, resized(c, s, of.memory, op.length), of.memory, page_ceil(op.length), page_ceil(memory.size))
+
+
+@rule(Fallocate)
+def fallocate(c: Context, s: State, op: Fallocate) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    punch, keep = AllocateFlag.PUNCH_HOLE in op.flags, AllocateFlag.KEEP_SIZE in op.flags
+    if c.refuses(
+        ("EBADF", not of.writable, "C-ALLOC-02"),
+        ("EINVAL", op.offset < 0 or op.length <= 0, "C-ALLOC-02"),
+        ("EOPNOTSUPP", punch and not keep, "C-ALLOC-03"),
+    ):
+        return [s] if c.settled else []
+    if not memory.is_file:
+        raise Undetermined("no clause covers fallocate of a node")
+    zero = AllocateFlag.ZERO_RANGE in op.flags
+    pinned = _waits_for_pins(c, s, of.memory)
+    if not punch and not zero and pinned:
+        raise Undetermined("whether plain allocation waits for pins differs between file systems")
+    if c.blocks("C-PIN-01", pinned):
+        return [s] if c.settled else []
+    if not c.returns("C-ALLOC-01", 0):
+        return []
+    after = _allocated(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
+    if not punch and not zero:
+        return [after]
+    return folios_left(c, s, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
+
+
+def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> State:
+    start, end = op.offset, op.offset + op.length
+    memory = s.memory(number)
+    if not keep and end > memory.size:
+        s = resized(c, s, number, end)
+        memory = s.memory(number)
+    if punch or zero:
+        stop = min(end, page_ceil(memory.size))
+        low, high = page_ceil(start), page_floor(end)
+        memory = replace(memory, content=memory.content.write(start, zeroes(max(0, stop - start)))) if low >= high else memory
+        if low < high:
+            s = removed(s, number, low, high)
+            memory = s.memory(number)
+            content = memory.content.write(start, zeroes(low - start)).write(high, zeroes(max(0, min(end, stop) - high)))
+            memory = replace(memory, content=content)
+    if not punch:
+        gained = memory.unwritten
+        for a, b in _holes(memory, page_floor(start), page_ceil(end)):
+            gained = gained.add(a, b)
+        memory = replace(memory, unwritten=gained)
+    return s.with_object(number, memory)
+
+
+def _holes(memory: Memory, low: int, high: int) -> list[tuple[int, int]]:
+    holes = [(low, high)]
+    for a, b in memory.data.within(low, high).spans:
+        holes = [part for x, y in holes for part in ((x, min(y, a)), (max(x, b), y)) if part[0] < part[1]]
+    return holes
+
+
+# ---- copying between files -------------------------------------------------------------------------------------------
+
+clause("C-COPY-01", "copy_file_range copies up to the end of the source; it may copy less, and 0 only there", "copy_file_range(2)")
+clause("C-COPY-02", "between different file systems copy_file_range is EXDEV", "copy_file_range(2), since 5.19")
+clause(
+    "C-COPY-03",
+    "copy_file_range needs regular files (EINVAL), the target open for writing and not for appending (EBADF), no overlap (EINVAL)",
+    "copy_file_range(2) ERRORS",
+)
+
+
+@rule(CopyFileRange)
+def copy_file_range(c: Context, s: State, op: CopyFileRange) -> list[State]:
+    source_number, source = look_up(c, s, op.source, OpenFile)
+    target_number, target = look_up(c, s, op.target, OpenFile)
+    from_memory, to_memory = file_memory(s, source), file_memory(s, target)
+    start = source.position if op.source_offset is None else op.source_offset
+    goal = target.position if op.target_offset is None else op.target_offset
+    same = source.memory == target.memory
+    if c.refuses(
+        ("EINVAL", not from_memory.is_file or not to_memory.is_file, "C-COPY-03"),
+        ("EBADF", not source.readable or not target.writable or target.append, "C-COPY-03"),
+        ("EINVAL", same and start < goal + op.length and goal < start + op.length, "C-COPY-03"),
+        ("EXDEV", from_memory.volume != to_memory.volume, "C-COPY-02"),
+    ):
+        return [s] if c.settled else []
+    most = min(op.length, max(0, from_memory.size - start))
+    if not c.counts("C-COPY-01", lambda n: 0 < n <= most if most else n == 0, f"1..{most}" if most else "0"):
+        return []
+    count = c.seen.value
+    s = cache(s, source.memory, page_floor(start), page_ceil(start + count))
+    s = put(c, s, target.memory, goal, from_memory.content.read(start, start + count), bypass=target.direct)
+    if op.source_offset is None:
+        s = s.with_object(source_number, replace(source, position=start + count))
+    if op.target_offset is None:
+        s = s.with_object(target_number, replace(target, position=goal + count))
+    return [s]
+
+
+# ---- attributes ------------------------------------------------------------------------------------------------------
+
+clause("C-STAT-01", "statx succeeds on an open descriptor and shows the size of a regular file", "statx(2)")
+clause("C-STAT-02", "STATX_ATTR_DAX is set exactly on files in DAX state", "statx(2); Documentation/filesystems/dax.rst")
+clause(
+    "C-STAT-03",
+    "STATX_DIOALIGN reports the alignments that O_DIRECT asks for without DAX, on DAX too, where any alignment works",
+    "statx(2); fs/ext4/inode.c ext4_getattr, fs/xfs/xfs_iops.c xfs_vn_getattr look at the block device, not at DAX",
+)
+clause("C-STAT-04", "statx says in its mask whether it reports STATX_DIOALIGN", "statx(2): stx_mask")
+clause("C-FLAG-01", "FS_IOC_FSGETXATTR shows FS_XFLAG_DAX as it was last set", "ioctl_xfs_fsgetxattr(2); dax.rst")
+clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
+
+
+@rule(Statx)
+def statx(c: Context, s: State, op: Statx) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if not c.returns("C-STAT-01", 0):
+        return []
+    seen = c.seen
+    if memory.is_file and not c.agrees(
+        "C-STAT-01", seen.number("size") == memory.size, f"size {memory.size}", f"size {seen.attribute('size')}"
+    ):
+        return []
+    if memory.kind == "bar":
+        return [s]
+    if not c.agrees("C-STAT-02", seen.number("dax") == int(memory.dax), f"DAX {int(memory.dax)}", f"DAX {seen.attribute('dax')}"):
+        return []
+    reported, told_so = bool(volume_fact(c, "dioalign_reported", memory)), seen.number("dio_supported")
+    if not c.agrees("C-STAT-04", told_so == int(reported), f"STATX_DIOALIGN {int(reported)}", f"STATX_DIOALIGN {told_so}"):
+        return []
+    if reported:
+        for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
+            step, told = c.env.fact(name, memory.volume, dax=False), seen.number(attribute)
+            if not c.agrees("C-STAT-03", told == step, f"{attribute} {step}", f"{attribute} {told}"):
+                return []
+    return [s]
+
+
+@rule(GetXflags)
+def get_xflags(c: Context, s: State, op: GetXflags) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if not memory.is_file:
+        raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a node")
+    return [s] if c.returns("C-FLAG-01", int(memory.dax_flag)) else []
+
+
+@rule(SetXflags)
+def set_xflags(c: Context, s: State, op: SetXflags) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if not memory.is_file:
+        raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a node")
+    if not c.returns("C-FLAG-02", 0):
+        return []
+    return [s.with_object(of.memory, replace(memory, dax_flag=op.dax))]

@@ -1,0 +1,227 @@
+"""Rules for long-term pins: registered buffers of io_uring, the memory of an AF_XDP socket, RDMA memory regions.
+
+All three take the same way through mm/gup.c. They differ in what they look at themselves, and in whether they try the
+page tables alone first, which never sees the file behind a page copied on write.
+"""
+
+from dataclasses import replace
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.operation import (
+    IoUringRegister,
+    IoUringSetup,
+    IoUringUnregister,
+    RdmaAccess,
+    RdmaDeregister,
+    RdmaOpen,
+    RdmaRegister,
+    XdpSocket,
+    XdpUmem,
+)
+from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
+from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
+
+clause("C-LTP-01", "memory without struct pages cannot be pinned: EFAULT", "mm/gup.c check_vma_flags: VM_IO and VM_PFNMAP")
+clause(
+    "C-LTP-02",
+    "a shared mapping of a DAX file cannot be pinned for long: EOPNOTSUPP",
+    "mm/gup.c check_vma_flags (since 4.15): truncate would have to wait for it without end",
+)
+clause(
+    "C-LTP-03",
+    "a shared writable mapping of a file in the page cache cannot be pinned for long, or can, as the kernel's version has it",
+    "mm/gup.c writable_file_mapping_allowed (since 6.5): EFAULT; io_uring/rsrc.c io_pin_pages (up to 6.4): EOPNOTSUPP",
+)
+clause(
+    "C-LTP-04",
+    "a private mapping of a file that was not copied page by page is refused where its kind of file or the caller refuses it",
+    "mm/gup.c check_vma_flags; io_uring/rsrc.c io_pin_pages up to 6.4",
+)
+clause(
+    "C-LTP-05",
+    "a private mapping of a file with every page copied on write is anonymous to a caller that looks at page tables first",
+    "mm/gup.c gup_fast; the others see the area, and so the file",
+)
+clause("C-LTP-06", "a long-term pin for writing needs memory that the process may write: EFAULT", "mm/gup.c check_vma_flags")
+clause(
+    "C-LTP-07",
+    "pages behind the end of the file cannot be pinned: EFAULT; AF_XDP makes ENOMEM of it where some pages could",
+    "mm/gup.c __get_user_pages; net/xdp/xdp_umem.c xdp_umem_pin_pages",
+)
+clause("C-LTP-08", "memory that nothing forbids is pinned", "io_uring_register(2); kernel AF_XDP documentation; ibv_reg_mr(3)")
+clause("C-URING-01", "io_uring_setup gives a ring", "io_uring_setup(2)")
+clause("C-URING-02", "a ring has one set of buffers: registering another is EBUSY", "io_uring_register(2) ERRORS")
+clause("C-URING-03", "unregistering buffers succeeds, and is ENXIO where there are none", "io_uring_register(2) ERRORS")
+clause("C-XDP-01", "an AF_XDP socket is made", "Documentation/networking/af_xdp.rst")
+clause("C-XDP-02", "a socket has one umem: registering another is EBUSY", "net/xdp/xsk.c xsk_setsockopt")
+clause("C-XDP-03", "a umem starts at a page and is a whole number of chunks: EINVAL", "net/xdp/xdp_umem.c xdp_umem_reg")
+clause("C-RDMA-01", "an RDMA device and a protection domain are opened", "ibv_open_device(3), ibv_alloc_pd(3)")
+clause("C-RDMA-02", "deregistering a region succeeds", "ibv_dereg_mr(3)")
+clause("C-RDMA-03", "remote writing needs local writing: EINVAL", "include/rdma/ib_verbs.h ib_check_mr_access; ibv_reg_mr(3)")
+
+#: The size of an AF_XDP chunk.
+CHUNK = 4096
+
+
+def _pin_refusals(c: Context, s: State, m: Mapping, start: int, length: int, driver: str) -> list[tuple[str, bool, str]]:
+    """Return why the range cannot be pinned for writing and for long, in the kernel's order: the first reason is the only one."""
+    memory = s.memory(m.memory)
+    if start < 0 or start + length > m.length or length <= 0:
+        raise Undetermined("no clause covers pinning nothing, or behind the end of the mapping")
+    behind_end = "ENOMEM" if driver == "xdp" and mapping_reaches(s, m, start, 1) else "EFAULT"
+    rows = [
+        ("EFAULT", not memory.has_struct_pages, "C-LTP-01"),
+        ("EFAULT", not m.writable, "C-LTP-06"),
+        (behind_end, not mapping_reaches(s, m, start, length), "C-LTP-07"),
+    ]
+    if memory.kind in ("file", "node"):
+        answer, clause_id = _answer_for_file(c, memory, m, start, length, driver)
+        # io_uring's own check of old kernels comes after the pages were pinned; mm/gup.c looks at the file first.
+        late = answer == "EOPNOTSUPP" and not memory.dax
+        rows.insert(3 if late else 1, (answer, answer != "works", clause_id))
+    return _first(rows)
+
+
+def _answer_for_file(c: Context, memory: Memory, m: Mapping, start: int, length: int, driver: str) -> tuple[str, str]:
+    low, high = page_floor(start), page_ceil(start + length)
+    if m.shared:
+        if not m.writable and not memory.dax:
+            return "works", "C-LTP-03"
+        return str(volume_fact(c, f"longterm_shared_{driver}", memory)), "C-LTP-02" if memory.dax else "C-LTP-03"
+    untouched = str(volume_fact(c, f"longterm_private_{driver}", memory))
+    if not m.private_pages.touches(low, high):
+        return untouched, "C-LTP-04"
+    copied = str(volume_fact(c, f"longterm_copied_{driver}", memory))
+    if m.private_pages.covers(low, high) or copied == untouched:
+        return copied, "C-LTP-05"
+    # Page tables gave some pages, then the area refused the rest: io_uring makes EFAULT of a part, RDMA asks once more.
+    first = low in m.private_pages
+    return ("EFAULT" if first and driver == "io_uring" else untouched), "C-LTP-04"
+
+
+def _first(rows: list[tuple[str, bool, str]]) -> list[tuple[str, bool, str]]:
+    out: list[tuple[str, bool, str]] = []
+    held = False
+    for errno, condition, clause_id in rows:
+        out.append((errno, condition and not held, clause_id))
+        held = held or condition
+    return out
+
+
+def _pinned(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
+    """Return the states after every page of the range was faulted in: for writing, private pages are copied by that."""
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    low, high = page_floor(start), page_ceil(start + length)
+    states = touch(s, number, low, high, write=True)
+    return [store_into(c, state, number, low, mapping_bytes(state, m, low, high - low)) for state in states]
+
+
+def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
+    """Return the states after a refusal: it may have come when the pages of a private mapping were copied already."""
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    memory = s.memory(m.memory)
+    if m.shared or memory.dax or not m.writable or not memory.has_struct_pages or not mapping_reaches(s, m, start, length):
+        return [s]
+    return [s, *_pinned(c, s, number, start, length)]
+
+
+# ---- io_uring --------------------------------------------------------------------------------------------------------
+
+
+@rule(IoUringSetup)
+def io_uring_setup(c: Context, s: State, op: IoUringSetup) -> list[State]:
+    if not c.returns("C-URING-01", 0):
+        return []
+    s, number = s.adding(Ring())
+    return [s.naming(c.process, op.name, number)]
+
+
+@rule(IoUringRegister)
+def io_uring_register(c: Context, s: State, op: IoUringRegister) -> list[State]:
+    ring_number, ring = look_up(c, s, op.ring, Ring)
+    number, m = look_up(c, s, op.mapping, Mapping)
+    length = m.length - op.offset if op.length is None else op.length
+    if c.refuses(("EBUSY", ring.registered, "C-URING-02")):
+        return [s] if c.settled else []
+    if c.refuses(*_pin_refusals(c, s, m, op.offset, length, "io_uring")):
+        return _after_refusal(c, s, number, op.offset, length) if c.settled else []
+    if not c.returns("C-LTP-08", 0):
+        return []
+    return _pinned(c, s.with_object(ring_number, replace(ring, registered=True)), number, op.offset, length)
+
+
+@rule(IoUringUnregister)
+def io_uring_unregister(c: Context, s: State, op: IoUringUnregister) -> list[State]:
+    number, ring = look_up(c, s, op.ring, Ring)
+    if c.refuses(("ENXIO", not ring.registered, "C-URING-03")):
+        return [s] if c.settled else []
+    return [s.with_object(number, replace(ring, registered=False))] if c.returns("C-URING-03", 0) else []
+
+
+# ---- AF_XDP ----------------------------------------------------------------------------------------------------------
+
+
+@rule(XdpSocket)
+def xdp_socket(c: Context, s: State, op: XdpSocket) -> list[State]:
+    if not c.returns("C-XDP-01", 0):
+        return []
+    s, number = s.adding(Socket("xdp"))
+    return [s.naming(c.process, op.name, number)]
+
+
+@rule(XdpUmem)
+def xdp_umem(c: Context, s: State, op: XdpUmem) -> list[State]:
+    socket_number, socket = look_up(c, s, op.socket, Socket)
+    number, m = look_up(c, s, op.mapping, Mapping)
+    length = m.length - op.offset if op.length is None else op.length
+    if socket.kind != "xdp":
+        raise Undetermined(f"{op.socket} is not an AF_XDP socket")
+    if c.refuses(("EBUSY", socket.sends > 0, "C-XDP-02")):
+        return [s] if c.settled else []
+    if c.refuses(("EINVAL", op.offset % PAGE != 0 or length % CHUNK != 0, "C-XDP-03")):
+        return [s] if c.settled else []
+    if c.refuses(*_pin_refusals(c, s, m, op.offset, length, "xdp")):
+        return _after_refusal(c, s, number, op.offset, length) if c.settled else []
+    if not c.returns("C-LTP-08", 0):
+        return []
+    return _pinned(c, s.with_object(socket_number, replace(socket, sends=1)), number, op.offset, length)
+
+
+# ---- RDMA ------------------------------------------------------------------------------------------------------------
+
+
+@rule(RdmaOpen)
+def rdma_open(c: Context, s: State, op: RdmaOpen) -> list[State]:
+    if not c.returns("C-RDMA-01", 0):
+        return []
+    s, number = s.adding(RdmaDevice())
+    return [s.naming(c.process, op.name, number)]
+
+
+@rule(RdmaRegister)
+def rdma_register(c: Context, s: State, op: RdmaRegister) -> list[State]:
+    look_up(c, s, op.device, RdmaDevice)
+    number, m = look_up(c, s, op.mapping, Mapping)
+    length = m.length - op.offset if op.length is None else op.length
+    local, remote = RdmaAccess.LOCAL_WRITE in op.access, RdmaAccess.REMOTE_WRITE in op.access
+    if c.refuses(("EINVAL", remote and not local, "C-RDMA-03")):
+        return [s] if c.settled else []
+    if not local:
+        raise Undetermined("no clause covers a region that is only read")
+    if c.refuses(*_pin_refusals(c, s, m, op.offset, length, "rdma")):
+        return _after_refusal(c, s, number, op.offset, length) if c.settled else []
+    if not c.returns("C-LTP-08", 0):
+        return []
+    states = []
+    for state in _pinned(c, s, number, op.offset, length):
+        state, region = state.adding(RdmaRegion(number))
+        states.append(state.naming(c.process, op.name, region))
+    return states
+
+
+@rule(RdmaDeregister)
+def rdma_deregister(c: Context, s: State, op: RdmaDeregister) -> list[State]:
+    look_up(c, s, op.region, RdmaRegion)
+    return [s.without_name(c.process, op.region)] if c.returns("C-RDMA-02", 0) else []

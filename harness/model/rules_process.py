@@ -1,0 +1,211 @@
+"""Rules for futexes and other processes: waiting, waking, forking and reading another process's memory."""
+
+from dataclasses import replace
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.content import Ranges, has_unknown
+from harness.model.operation import Fork, FutexWait, FutexWake, ProcessVmReadv
+from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
+from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
+
+#: The size of a futex word.
+WORD = 4
+
+Key = tuple[object, ...]
+
+# ---- futexes ---------------------------------------------------------------------------------------------------------
+
+clause("C-FUTEX-01", "the address of a futex word is a multiple of 4: EINVAL", "futex(2) ERRORS; kernel/futex/core.c get_futex_key")
+clause(
+    "C-FUTEX-02",
+    "a futex word that the process may not read, or that lies behind the page with the end of the file, is EFAULT",
+    "futex(2) ERRORS; get_futex_key and futex_get_value_locked, get_user",
+)
+clause(
+    "C-FUTEX-03",
+    "a shared futex word needs a struct page: EFAULT for memory that has none; a private one is known by its address alone",
+    "kernel/futex/core.c get_futex_key: get_user_pages_fast of a VM_PFNMAP area (mm/gup.c check_vma_flags)",
+)
+clause(
+    "C-FUTEX-04",
+    "a shared futex word on the zero page belongs to no file: EFAULT on a hole that a read-only DAX mapping shows",
+    "kernel/futex/core.c get_futex_key: a page without mapping; fs/dax.c dax_load_hole",
+)
+clause(
+    "C-FUTEX-05",
+    "a shared futex word on anonymous memory that the process may not write is EFAULT",
+    "kernel/futex/core.c get_futex_key: a read-only anonymous page",
+)
+clause("C-FUTEX-06", "FUTEX_WAIT on a word with another value is EAGAIN at once", "futex(2) FUTEX_WAIT")
+clause("C-FUTEX-07", "FUTEX_WAIT that was woken returns 0", "futex(2) RETURN VALUE")
+clause("C-FUTEX-08", "FUTEX_WAIT that nobody wakes ends in ETIMEDOUT after its timeout", "futex(2) ERRORS")
+clause("C-FUTEX-09", "FUTEX_WAIT on a word with the expected value sleeps until it is woken", "futex(2) FUTEX_WAIT")
+clause(
+    "C-FUTEX-10",
+    "FUTEX_WAKE returns how many it woke: those that wait on the same word of the same file or address space, as many as asked for at most",
+    "futex(2) FUTEX_WAKE; kernel/futex/core.c futex_match",
+)
+
+
+@rule(FutexWait)
+def futex_wait(c: Context, s: State, op: FutexWait) -> list[State]:
+    waiting = next((w for w in s.waiters if w.step == c.step), None)
+    if waiting is not None:
+        return _end_of_wait(c, s, op, waiting)
+    number, m = look_up(c, s, op.mapping, Mapping)
+    if c.refuses(*_word_refusals(c, s, m, op.offset, op.private, reads=True)):
+        return [s] if c.settled else []
+    word = mapping_bytes(s, m, op.offset, WORD)
+    if has_unknown(word):
+        raise Undetermined("the value of the futex word is not known to the model")
+    value = int.from_bytes(b"".join(piece.bytes() for piece in word), "little")
+    states = _key_taken(c, s, number, op.offset, op.private)
+    if c.refuses(("EAGAIN", value != op.value & 0xFFFFFFFF, "C-FUTEX-06")):
+        return states if c.settled else []
+    waiter = Waiter(c.step, _key(s, number, op.offset, op.private))
+    return [after for state in states for after in _end_of_wait(c, state, op, waiter)]
+
+
+def _end_of_wait(c: Context, s: State, op: FutexWait, waiter: Waiter) -> list[State]:
+    """Return the states after a wait in its queue was looked at: woken, timed out, or asleep still."""
+    others = replace(s, waiters=tuple(w for w in s.waiters if w.step != waiter.step))
+    if waiter.woken:
+        return [others] if c.returns("C-FUTEX-07", 0) else []
+    if c.refuses(("ETIMEDOUT", op.timeout_ms is not None, "C-FUTEX-08")):
+        if not c.settled and c.seen.how == "blocked":
+            raise Undetermined("the timeout is longer than the limit that tells blocked from slow")
+        return [others] if c.settled else []
+    if c.blocks("C-FUTEX-09", True):
+        return [replace(others, waiters=(*others.waiters, waiter))] if c.settled else []
+    return [others] if c.returns("C-FUTEX-09", 0) else []
+
+
+@rule(FutexWake)
+def futex_wake(c: Context, s: State, op: FutexWake) -> list[State]:
+    number, m = look_up(c, s, op.mapping, Mapping)
+    if c.refuses(*_word_refusals(c, s, m, op.offset, op.private, reads=False)):
+        return [s] if c.settled else []
+    key = _key(s, number, op.offset, op.private)
+    asleep = [w.step for w in s.waiters if w.key == key and not w.woken]
+    woken = asleep[: max(op.count, 1)]
+    if not c.returns("C-FUTEX-10", len(woken)):
+        return []
+    waiters = tuple(replace(w, woken=True) if w.step in woken else w for w in s.waiters)
+    return [replace(state, waiters=waiters) for state in _key_taken(c, s, number, op.offset, op.private)]
+
+
+def _word_refusals(c: Context, s: State, m: Mapping, offset: int, private: bool, *, reads: bool) -> list[tuple[str, bool, str]]:
+    """Return why the word cannot be a futex. A wake of a private one ``reads`` nothing: its address is enough."""
+    aligned = offset % WORD == 0
+    looked_at = aligned and (reads or not private)
+    usable = m.readable and mapping_reaches(s, m, offset, WORD)
+    memory = s.memory(m.memory)
+    shared = aligned and usable and not private
+    in_file = memory.kind in ("file", "node")
+    hole = in_file and not memory.data.touches(*_page(m.offset + offset)) and _page(offset)[0] not in m.private_pages
+    on_zero_page = shared and hole and not m.writable and volume_fact(c, "futex_on_readonly_hole", memory) == "EFAULT"
+    anonymous = not m.shared and (not in_file or _page(offset)[0] in m.private_pages)
+    return [
+        ("EINVAL", not aligned, "C-FUTEX-01"),
+        ("EFAULT", looked_at and not usable, "C-FUTEX-02"),
+        ("EFAULT", shared and not memory.has_struct_pages, "C-FUTEX-03"),
+        ("EFAULT", on_zero_page, "C-FUTEX-04"),
+        ("EFAULT", shared and anonymous and not m.writable, "C-FUTEX-05"),
+    ]
+
+
+def _key(s: State, number: int, offset: int, private: bool) -> Key:
+    """Return what two futex words must have in common to be one: file and offset, or address space and address.
+
+    A mapping belongs to one address space, so its number and the offset in it stand for the address.
+    """
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    if private:
+        return ("private", number, offset)
+    if m.shared or (not m.writable and s.memory(m.memory).kind in ("file", "node")):
+        return ("memory", m.memory, m.offset + offset)
+    return ("address space", number, offset)
+
+
+def _key_taken(c: Context, s: State, number: int, offset: int, private: bool) -> list[State]:
+    """Return the states after the kernel looked at the word: a shared one in a writable mapping is faulted for writing."""
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    if private or s.memory(m.memory).kind == "bar":
+        return [s]
+    low, high = _page(offset)
+    states = touch(s, number, low, high, write=m.writable)
+    if not m.writable:
+        return states
+    return [store_into(c, state, number, low, mapping_bytes(state, m, low, high - low)) for state in states]
+
+
+def _page(offset: int) -> tuple[int, int]:
+    return page_floor(offset), page_ceil(offset + 1)
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+clause("C-FORK-01", "fork succeeds; shared mappings stay shared, private ones become copies, descriptors are the same", "fork(2)")
+clause(
+    "C-VMREAD-01",
+    "process_vm_readv returns the bytes up to the end, or up to the first page that the target may not read",
+    "process_vm_readv(2); mm/process_vm_access.c process_vm_rw_single_vec",
+)
+clause("C-VMREAD-02", "process_vm_readv shows what the target would load there", "process_vm_readv(2)")
+clause("C-VMREAD-03", "process_vm_readv of memory that the target may not read at all is EFAULT", "process_vm_readv(2) ERRORS")
+clause(
+    "C-VMREAD-04",
+    "process_vm_readv needs struct pages behind the target's memory: EFAULT where there are none",
+    "mm/process_vm_access.c pin_user_pages_remote; mm/gup.c check_vma_flags: VM_IO and VM_PFNMAP are EFAULT",
+)
+
+
+@rule(Fork)
+def fork(c: Context, s: State, op: Fork) -> list[State]:
+    if not c.returns("C-FORK-01", 0):
+        return []
+    s = replace(s, processes=(*s.processes, op.process))
+    for (process, name), number in tuple(s.names.items()):
+        if process != c.process:
+            continue
+        thing = s.objects[number]
+        if isinstance(thing, Mapping):
+            s, number = s.adding(_inherited(thing))
+        s = s.naming(op.process, name, number)
+    return [s]
+
+
+def _inherited(m: Mapping) -> Mapping:
+    """Return the child's copy of a mapping. Page tables are copied only where there are anonymous pages; locks are not."""
+    copied = bool(m.private_pages.spans)
+    return replace(
+        m,
+        touched=m.touched if copied else Ranges(),
+        sure=m.sure if copied else Ranges(),
+        huge=m.huge if copied else Ranges(),
+        locked=False,
+    )
+
+
+@rule(ProcessVmReadv)
+def process_vm_readv(c: Context, s: State, op: ProcessVmReadv) -> list[State]:
+    number = s.names.get((op.target, op.mapping))
+    m = None if number is None else s.objects[number]
+    if number is None or not isinstance(m, Mapping):
+        raise Undetermined(f"{op.mapping} of {op.target} was not made: the step that makes it did not succeed")
+    if op.length <= 0 or op.offset + op.length > m.length:
+        raise Undetermined("no clause covers reading nothing, or behind the end of the mapping")
+    memory = s.memory(m.memory)
+    count = op.length if not memory.is_file else min(op.length, page_ceil(memory.size) - m.offset - op.offset)
+    if c.refuses(
+        ("EFAULT", not memory.has_struct_pages, "C-VMREAD-04"),
+        ("EFAULT", not m.readable or count <= 0, "C-VMREAD-03"),
+    ):
+        return [s] if c.settled else []
+    if not c.returns("C-VMREAD-01", count):
+        return []
+    if not c.shows("C-VMREAD-02", mapping_bytes(s, m, op.offset, count)):
+        return []
+    return touch(s, number, op.offset, op.offset + count, write=False)

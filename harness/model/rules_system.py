@@ -1,0 +1,146 @@
+"""Rules for the system around a program: mounting, the page cache as a whole, and what /proc/meminfo counts."""
+
+from dataclasses import replace
+from itertools import product
+from types import MappingProxyType
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.content import Ranges, zeroes
+from harness.model.operation import DropCaches, Meminfo, MountVolume, UmountVolume
+from harness.model.rule import rule
+from harness.model.state import Mapping, Memory, OpenFile, Pipe, Socket, State, page_ceil
+from harness.sizes import MIB
+
+#: What the guest's own doings may add to the page cache, or take from it, between two looks.
+CACHED_NOISE = 2 * MIB
+
+clause("C-MOUNT-01", "a file system is mounted", "mount(2)")
+clause(
+    "C-MOUNT-02",
+    "ext4 refuses dax=always on a device without DAX (no struct pages, or no direct access at all): EINVAL",
+    "fs/ext4/super.c ext4_fill_super (since 5.4)",
+)
+clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
+clause("C-MOUNT-04", "umount of an unused mount succeeds", "umount2(2)")
+clause("C-MOUNT-05", "umount while a file on it is open or mapped is EBUSY, and EINVAL where nothing is mounted", "umount2(2) ERRORS")
+clause("C-CACHE-01", "dropping caches succeeds; clean pages that nobody uses go, the others stay", "proc_sys_vm(5) drop_caches")
+clause("C-CACHE-02", "/proc/meminfo can be read", "proc_meminfo(5)")
+clause(
+    "C-CACHE-03",
+    "the page cache grows by the pages that were brought in, at most as much again by readahead; DAX brings in none",
+    "proc_meminfo(5): Cached for files, Buffers for nodes; mm/readahead.c: no more ahead than the request or the window; "
+    "fs/dax.c: the entries of a DAX file are values, not pages",
+)
+
+
+# ---- mounting --------------------------------------------------------------------------------------------------------
+
+
+@rule(MountVolume)
+def mount(c: Context, s: State, op: MountVolume) -> list[State]:
+    wants = _dax_wanted(op.options)
+    refuses = op.filesystem == "ext4" and bool(c.env.fact("ext4_refuses_dax_mount", op.volume))
+    if c.refuses(
+        ("EBUSY", op.volume in s.mounted, "C-MOUNT-03"),
+        ("EINVAL", wants and refuses, "C-MOUNT-02"),
+    ):
+        return [s] if c.settled else []
+    if not c.returns("C-MOUNT-01", 0):
+        return []
+    if op.filesystem == "xfs":
+        wants = wants and not c.env.fact("xfs_drops_dax", op.volume)
+    s = replace(s, mounted=MappingProxyType({**s.mounted, op.volume: wants}))
+    for number, memory in _memories(s, op.volume):
+        s = s.with_object(number, replace(memory, dax=wants))
+    return [s]
+
+
+def _dax_wanted(options: str) -> bool:
+    words = options.split(",")
+    if "dax=inode" in words:
+        raise Undetermined("what dax=inode makes of a file is judged only where the set-up mounts")
+    return "dax" in words or "dax=always" in words
+
+
+@rule(UmountVolume)
+def umount(c: Context, s: State, op: UmountVolume) -> list[State]:
+    if c.refuses(
+        ("EINVAL", op.volume not in s.mounted, "C-MOUNT-05"),
+        ("EBUSY", _is_used(s, op.volume), "C-MOUNT-05"),
+    ):
+        return [s] if c.settled else []
+    if not c.returns("C-MOUNT-04", 0):
+        return []
+    s = replace(s, mounted=MappingProxyType({k: v for k, v in s.mounted.items() if k != op.volume}))
+    for number, memory in _memories(s, op.volume):
+        tail = page_ceil(memory.size) - memory.size
+        content = memory.content if memory.dax else memory.content.write(memory.size, zeroes(tail))
+        s = s.with_object(number, replace(memory, cached=Ranges(), content=content))
+    return [s]
+
+
+def _memories(s: State, volume: str) -> list[tuple[int, Memory]]:
+    """Return the files of a volume that the model knows."""
+    return [(n, thing) for n, thing in s.objects.items() if isinstance(thing, Memory) and thing.is_file and thing.volume == volume]
+
+
+def _is_used(s: State, volume: str) -> bool:
+    files = {number for number, _ in _memories(s, volume)}
+    named = [s.objects[number] for number in set(s.names.values())]
+    return any(isinstance(thing, OpenFile | Mapping) and thing.memory in files for thing in named)
+
+
+# ---- the page cache as a whole ---------------------------------------------------------------------------------------
+
+
+@rule(DropCaches)
+def drop_caches(c: Context, s: State, op: DropCaches) -> list[State]:
+    if not c.returns("C-CACHE-01", 0):
+        return []
+    # Which pages are clean is the writeback's affair: a file keeps all its unused pages, or loses them.
+    s = replace(s, meminfo=None)
+    cached = [(n, m) for n, m in s.objects.items() if isinstance(m, Memory) and m.cached.spans]
+    states = []
+    for lost in product((False, True), repeat=len(cached)):
+        after = s
+        for (number, memory), is_lost in zip(cached, lost, strict=True):
+            if is_lost:
+                after = after.with_object(number, replace(memory, cached=_used_pages(s, number, memory)))
+        if after not in states:
+            states.append(after)
+    return states
+
+
+def _used_pages(s: State, number: int, memory: Memory) -> Ranges:
+    """Return the cached pages that someone holds: mapped ones, and those that a pipe or a socket refers to."""
+    used = Ranges()
+    for thing in s.objects.values():
+        if isinstance(thing, Mapping) and thing.memory == number:
+            for low, high in thing.sure.spans:
+                used = used.add(thing.offset + low, thing.offset + high)
+        elif isinstance(thing, Pipe | Socket):
+            for view in thing.views:
+                if view.is_alias and view.memory == number:
+                    used = used.add(view.start, page_ceil(view.start + view.length))
+    kept = Ranges()
+    for low, high in used.spans:
+        for start, end in memory.cached.within(low, high).spans:
+            kept = kept.add(start, end)
+    return kept
+
+
+@rule(Meminfo)
+def meminfo(c: Context, s: State, op: Meminfo) -> list[State]:
+    """``State.meminfo`` is what the page cache holds beside the pages of the program's files, as of the last look."""
+    if not c.counts("C-CACHE-02", lambda value: value > 0, "a size"):
+        return []
+    ours = sum(m.cached.total() for m in s.objects.values() if isinstance(m, Memory))
+    if s.meminfo is not None:
+        expected = s.meminfo + ours
+        slack = max(CACHED_NOISE, ours // 10)
+        least, most = expected - slack, expected + slack + s.read_ahead
+        right = least <= c.seen.value <= most
+        allowed = f"{least}..{most} bytes cached ({ours} of it this program's)"
+        if not c.agrees("C-CACHE-03", right, allowed, f"{c.seen.value} bytes cached"):
+            return []
+    return [replace(s, meminfo=c.seen.value - ours, read_ahead=0)]

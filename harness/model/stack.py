@@ -1,0 +1,247 @@
+"""Storage stacks: what is asked for, what the guest says it has, and where the two differ."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.sizes import MIB, format_size
+
+#: The volume that a case's plain paths name, and the other ones a program can reach.
+MAIN = "main"
+TARGET = "target"
+
+
+class RegionKind(StrEnum):
+    """What provides a physical pmem range."""
+
+    E820 = "e820"
+    NVDIMM = "nvdimm"
+
+
+class NamespaceMode(StrEnum):
+    """The modes of a namespace, as ndctl has them."""
+
+    RAW = "raw"
+    SECTOR = "sector"
+    FSDAX = "fsdax"
+
+
+class PageMap(StrEnum):
+    """Where the struct pages of an fsdax namespace are kept: in RAM or on the device (``ndctl --map``)."""
+
+    MEM = "mem"
+    DEV = "dev"
+
+
+class Filesystem(StrEnum):
+    EXT4 = "ext4"
+    XFS = "xfs"
+
+
+class DaxOption(StrEnum):
+    """The values of the ``dax=`` mount option."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    INODE = "inode"
+
+
+@dataclass(frozen=True)
+class Region:
+    """A physical pmem range: ``size_bytes`` usable, and for an NVDIMM the label area beside it."""
+
+    name: str
+    kind: RegionKind
+    size_bytes: int = 256 * MIB
+    label_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """What is made of a region. An e820 region is fsdax with its struct pages in RAM as it comes (``map`` mem)."""
+
+    region: Region
+    mode: NamespaceMode = NamespaceMode.FSDAX
+    map: PageMap | None = PageMap.MEM
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A plain virtio block device."""
+
+    name: str = "disk"
+    size_bytes: int = 256 * MIB
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file system made on a volume and how it is mounted; ``dax`` None leaves the option out (a plain disk)."""
+
+    filesystem: Filesystem
+    dax: DaxOption | None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One block device and what is on it; without a mount the program works on the bare node."""
+
+    role: str
+    device: Namespace | Disk
+    mount: Mount | None
+
+    @property
+    def is_pmem(self) -> bool:
+        return isinstance(self.device, Namespace)
+
+    @property
+    def asks_dax(self) -> bool:
+        """Whether files on this volume are to be in DAX state from their creation."""
+        return self.mount is not None and self.mount.dax is DaxOption.ALWAYS
+
+    def describe(self) -> str:
+        """Return one line: ``e820 256MiB -> fsdax map=mem -> ext4 -> dax=always``."""
+        if isinstance(self.device, Namespace):
+            region = self.device.region
+            parts = [f"{region.kind} {format_size(region.size_bytes)}", str(self.device.mode)]
+            if self.device.map is not None and self.device.mode is NamespaceMode.FSDAX:
+                parts[-1] += f" map={self.device.map}"
+        else:
+            parts = [f"virtio disk {format_size(self.device.size_bytes)}"]
+        if self.mount is None:
+            parts.append("bare node")
+        else:
+            parts.append(str(self.mount.filesystem))
+            if self.mount.dax is not None:
+                parts.append(f"dax={self.mount.dax}")
+        return " -> ".join(parts)
+
+
+@dataclass(frozen=True)
+class StorageStack:
+    """What a guest is to have: the main volume first, and the extra devices that a case asks for.
+
+    ``mount_in_program`` leaves every mount to the program (the refusal of a mount is then the subject).
+    ``ivshmem`` adds a PCI device whose BAR is memory without struct pages.
+    """
+
+    volumes: tuple[Volume, ...]
+    mount_in_program: bool = False
+    ivshmem: bool = False
+
+    @property
+    def main(self) -> Volume:
+        return self.volumes[0]
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return tuple(v.device.region for v in self.volumes if isinstance(v.device, Namespace))
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        return tuple(v.device for v in self.volumes if isinstance(v.device, Disk))
+
+    def describe(self) -> str:
+        """Return one line for the main volume and one ``role: ...`` for each other."""
+        lines = [self.main.describe()] + [f"{v.role}: {v.describe()}" for v in self.volumes[1:]]
+        return "; ".join(lines)
+
+
+@dataclass(frozen=True)
+class VolumeReading:
+    """A volume as the guest says it is. Sizes in bytes; a field is None where the guest has no such thing.
+
+    ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume), False for a bare node.
+    ``frame_in_region``: whether the physical frame behind a shared mapping of a fresh file (or of the node) lies in the region.
+    """
+
+    role: str
+    device: str
+    root: str
+    filesystem: str | None
+    mount_options: tuple[str, ...]
+    dax: bool
+    queue_dax: bool
+    logical_block_bytes: int
+    filesystem_block_bytes: int | None
+    size_bytes: int
+    region_start: int | None = None
+    region_size_bytes: int | None = None
+    provider: str | None = None
+    namespace_mode: str | None = None
+    page_map: str | None = None
+    frame_in_region: bool | None = None
+
+
+@dataclass(frozen=True)
+class StackReading:
+    """The stack as it IS, read back from the guest."""
+
+    kernel_release: str
+    volumes: tuple[VolumeReading, ...]
+    page_bytes: int = 4096
+    facts: tuple[tuple[str, str], ...] = ()
+
+    def volume(self, role: str) -> VolumeReading:
+        """Raises KeyError where the guest has no such volume."""
+        for volume in self.volumes:
+            if volume.role == role:
+                return volume
+        raise KeyError(role)
+
+
+_PROVIDERS = {RegionKind.E820: "e820", RegionKind.NVDIMM: "ACPI.NFIT"}
+
+
+def find_mismatches(asked: StorageStack, got: StackReading) -> list[str]:
+    """Return every difference between the stack that was asked for and the one that the guest has, both shown."""
+    differences: list[str] = []
+    present = {v.role: v for v in got.volumes}
+    for volume in asked.volumes:
+        reading = present.get(volume.role)
+        if reading is None:
+            differences.append(f"{volume.role}: asked for {volume.describe()}, the guest has no such volume")
+            continue
+        for name, want, have in _comparisons(volume, reading, asked.mount_in_program):
+            if want != have:
+                differences.append(f"{volume.role}: {name}: asked for {want}, the guest has {have}")
+    return differences
+
+
+def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> list[tuple[str, object, object]]:
+    rows: list[tuple[str, object, object]] = []
+    if isinstance(volume.device, Namespace):
+        region = volume.device.region
+        fsdax = volume.device.mode is NamespaceMode.FSDAX
+        rows += [
+            ("provider of the region", _PROVIDERS[region.kind], got.provider),
+            ("size of the region", region.size_bytes, got.region_size_bytes),
+            ("namespace mode", str(volume.device.mode), got.namespace_mode),
+            ("queue/dax", fsdax, got.queue_dax),
+        ]
+        if fsdax and volume.device.map is not None:
+            rows.append(("page map of the namespace", str(volume.device.map), got.page_map))
+    else:
+        rows += [("queue/dax", False, got.queue_dax), ("provider of the region", None, got.provider)]
+    if mount_in_program:
+        return rows
+    if volume.mount is None:
+        rows += [("file system", None, got.filesystem), ("DAX state of the node", False, got.dax)]
+        if volume.is_pmem:
+            rows.append(("physical frame of a mapping of the node inside the region", False, got.frame_in_region))
+        return rows
+    rows.append(("file system", str(volume.mount.filesystem), got.filesystem))
+    if volume.mount.dax is not None:
+        rows.append(("mount option dax", str(volume.mount.dax), dax_mode(got)))
+    rows.append(("DAX state of a fresh file (statx)", volume.asks_dax, got.dax))
+    if volume.is_pmem:
+        rows.append(("physical frame of a mapping inside the region", volume.asks_dax, got.frame_in_region))
+    return rows
+
+
+def dax_mode(got: VolumeReading) -> str:
+    """Return the DAX mode that the mount table shows; a table that shows none means inode on ext4 and xfs."""
+    for option in got.mount_options:
+        if option == "dax":
+            return "always"
+        if option.startswith("dax="):
+            return option.removeprefix("dax=")
+    return "inode"

@@ -1,0 +1,303 @@
+"""The state of the modelled system: memory, descriptors, mappings, pipes and sockets, all immutable.
+
+*Memory* is whatever has content: a file, a bare node, anonymous memory, a BAR. A pipe or a socket holds *views*: a copy of
+content, or an alias to memory that is resolved when it is read. An event that takes the page away from the file
+(truncate, punch, direct write) turns an alias into a copy.
+"""
+
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from harness.model.content import Content, Origin, Pieces, Ranges, cut, length_of, merged, unknown
+from harness.model.outcome import Observation
+
+PAGE = 4096
+HUGE = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Something with content. ``data`` are the byte ranges that have blocks with data, ``unwritten`` those that are
+    allocated only; ``cached`` the page-cache pages that the program brought in (page cache only)."""
+
+    kind: str
+    volume: str = ""
+    path: str = ""
+    size: int = 0
+    content: Content = Content()
+    data: Ranges = Ranges()
+    unwritten: Ranges = Ranges()
+    cached: Ranges = Ranges()
+    dax: bool = False
+    dax_flag: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind == "file"
+
+    @property
+    def has_struct_pages(self) -> bool:
+        return self.kind != "bar"
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An open file description."""
+
+    memory: int
+    readable: bool
+    writable: bool
+    append: bool = False
+    direct: bool = False
+    nonblock: bool = False
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class View:
+    """``length`` bytes in a pipe or a socket: a copy (``pieces``), or an alias of ``memory`` from ``start`` on.
+
+    In a pipe each view is one slot, that is at most a page.
+
+    ``pins``: the view holds a reference to the page itself, got through a mapping or shared by tee: a DAX file waits for it.
+    ``overlay``: an alias not of memory but of the private pages of this mapping, from ``start`` of the mapping on.
+    ``room``: how many bytes a write to the pipe may still append to this slot.
+    ``pieces`` and ``memory`` together: nobody knows whether it is the copy or the alias; while both show the same, that is known.
+    """
+
+    length: int
+    pieces: Pieces | None = None
+    memory: int = 0
+    start: int = 0
+    pins: bool = False
+    overlay: int = 0
+    room: int = 0
+
+    @property
+    def is_alias(self) -> bool:
+        return self.pieces is None
+
+    def part(self, start: int, end: int) -> "View":
+        room = self.room if end == self.length else 0
+        pieces = None if self.pieces is None else cut(self.pieces, start, end)
+        return replace(self, length=end - start, pieces=pieces, start=self.start + start, room=room)
+
+
+@dataclass(frozen=True)
+class Pipe:
+    views: tuple[View, ...] = ()
+    slots: int = 16
+    nonblock: bool = False
+    read_open: bool = True
+    write_open: bool = True
+
+    @property
+    def length(self) -> int:
+        return sum(v.length for v in self.views)
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A connected pair of stream sockets, one direction, or another kind of socket (xdp)."""
+
+    kind: str
+    views: tuple[View, ...] = ()
+    zerocopy: bool = False
+    sends: int = 0
+    completed: int = 0
+
+    @property
+    def length(self) -> int:
+        return sum(v.length for v in self.views)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """An area of an address space. ``private_pages`` are the pages copied on write, with their content in ``overlay``.
+
+    ``touched``: pages (byte ranges of the mapping) that a page table may hold; ``sure``: that it does hold.
+    ``aligned``: address and file offset agree modulo 2 MiB, None where nobody looked.
+    """
+
+    memory: int
+    offset: int
+    length: int
+    shared: bool
+    readable: bool
+    writable: bool
+    sync: bool = False
+    overlay: Content = Content()
+    private_pages: Ranges = Ranges()
+    touched: Ranges = Ranges()
+    sure: Ranges = Ranges()
+    huge: Ranges = Ranges()
+    aligned: bool | None = None
+    huge_allowed: bool = True
+    locked: bool = False
+    populated: bool = False
+
+
+@dataclass(frozen=True)
+class Ring:
+    """An io_uring with its registered buffers."""
+
+    registered: bool = False
+
+
+@dataclass(frozen=True)
+class RdmaDevice:
+    """An RDMA context with its protection domain."""
+
+
+@dataclass(frozen=True)
+class RdmaRegion:
+    mapping: int
+
+
+Object = Memory | OpenFile | Pipe | Socket | Mapping | Ring | RdmaDevice | RdmaRegion
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A process asleep in FUTEX_WAIT: the step, and the key of the word."""
+
+    step: int
+    key: tuple[object, ...]
+    woken: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the program can tell apart. ``names`` go from (process, name) to an object's number; ``read_ahead`` is how
+    many bytes behind what was read the kernel may have brought into the page cache since the last look at meminfo."""
+
+    objects: MappingType[int, Object] = field(default_factory=lambda: MappingProxyType({}))
+    names: MappingType[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    files: MappingType[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    processes: tuple[str, ...] = ("main",)
+    pending: MappingType[str, tuple[int, Observation | None]] = field(default_factory=lambda: MappingProxyType({}))
+    waiters: tuple[Waiter, ...] = ()
+    mounted: MappingType[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    meminfo: int | None = None
+    read_ahead: int = 0
+
+    # -- names and objects
+
+    def with_object(self, number: int, thing: Object) -> "State":
+        return replace(self, objects=MappingProxyType({**self.objects, number: thing}))
+
+    def adding(self, thing: Object) -> tuple["State", int]:
+        number = max(self.objects, default=0) + 1
+        return self.with_object(number, thing), number
+
+    def naming(self, process: str, name: str, number: int) -> "State":
+        return replace(self, names=MappingProxyType({**self.names, (process, name): number}))
+
+    def without_name(self, process: str, name: str) -> "State":
+        return replace(self, names=MappingProxyType({k: v for k, v in self.names.items() if k != (process, name)}))
+
+    def number(self, process: str, name: str) -> int:
+        """Return the object that ``name`` stands for. Raises KeyError: the loader lets no such program through,
+        but a step whose maker failed leaves its name without an object."""
+        return self.names[(process, name)]
+
+    def memory(self, number: int) -> Memory:
+        thing = self.objects[number]
+        if not isinstance(thing, Memory):
+            raise TypeError(f"object {number} is a {type(thing).__name__}, not memory")
+        return thing
+
+    # -- content and views
+
+    def resolve(self, views: tuple[View, ...]) -> Pieces:
+        """Return what reading ``views`` now gives."""
+        return tuple(piece for view in views for piece in self._resolved(view))
+
+    def _resolved(self, view: View) -> Pieces:
+        if view.overlay:
+            mapping = self.objects[view.overlay]
+            assert isinstance(mapping, Mapping)
+            return mapping.overlay.read(view.start, view.start + view.length)
+        if view.pieces is not None and not view.memory:
+            return view.pieces
+        now = self.memory(view.memory).content.read(view.start, view.start + view.length)
+        if view.pieces is None or merged(now) == merged(view.pieces):
+            return now
+        return unknown(view.length)
+
+    def mapped(self, mapping: Mapping, start: int, end: int) -> Pieces:
+        """Return what loading bytes ``start`` to ``end`` of ``mapping`` gives: its own copies over the memory's content."""
+        base = self.memory(mapping.memory).content.read(mapping.offset + start, mapping.offset + end)
+        if not mapping.private_pages.touches(start, end):
+            return base
+        merged = Content().write(0, base)
+        for low, high in mapping.private_pages.within(start, end).spans:
+            merged = merged.write(low - start, mapping.overlay.read(low, high))
+        return merged.read(0, end - start)
+
+    def is_pinned(self, memory: int) -> bool:
+        """Whether some pipe or socket holds a page of ``memory`` itself."""
+        return any(
+            view.pins and view.is_alias and view.memory == memory
+            for thing in self.objects.values()
+            if isinstance(thing, Pipe | Socket)
+            for view in thing.views
+        )
+
+    def detached(self, memory: int, start: int, end: int) -> "State":
+        """Return the state after the pages ``start`` to ``end`` of ``memory`` left it: aliases keep what they show now."""
+        state = self
+        for number, thing in self.objects.items():
+            if isinstance(thing, Pipe | Socket) and any(v.memory == memory for v in thing.views):
+                views: list[View] = []
+                for view in thing.views:
+                    views.extend(_detach(self, view, memory, start, end))
+                state = state.with_object(number, replace(thing, views=tuple(views)))
+        return state
+
+
+def _detach(state: State, view: View, memory: int, start: int, end: int) -> list[View]:
+    if view.memory != memory or view.start >= end or view.start + view.length <= start:
+        return [view]
+    low, high = max(start, view.start) - view.start, min(end, view.start + view.length) - view.start
+    frozen = state.resolve((view.part(low, high),))
+    parts = [view.part(0, low)] if low else []
+    parts.append(View(high - low, pieces=frozen))
+    if high < view.length:
+        parts.append(view.part(high, view.length))
+    return parts
+
+
+def take(views: tuple[View, ...], count: int) -> tuple[tuple[View, ...], tuple[View, ...]]:
+    """Return the first ``count`` bytes of ``views``, and the rest."""
+    head: list[View] = []
+    rest: list[View] = []
+    left = count
+    for view in views:
+        if left >= view.length:
+            head.append(view)
+            left -= view.length
+        elif left > 0:
+            head.append(view.part(0, left))
+            rest.append(view.part(left, view.length))
+            left = 0
+        else:
+            rest.append(view)
+    return tuple(head), tuple(rest)
+
+
+def copy_view(pieces: Pieces) -> View:
+    return View(length_of(pieces), pieces=pieces)
+
+
+def page_floor(at: int) -> int:
+    return at - at % PAGE
+
+
+def page_ceil(at: int) -> int:
+    return -(-at // PAGE) * PAGE
+
+
+def unknown_content() -> Content:
+    return Content(filler=Origin.UNKNOWN)

@@ -1,0 +1,187 @@
+"""Files on hand-written observations: alignment, holes, ends of files and of nodes, and mappings as buffers."""
+
+import pytest
+
+from harness.model.facts import Env
+from harness.model.operation import (
+    Buffer,
+    Fallocate,
+    Ftruncate,
+    Load,
+    Lseek,
+    MapFlag,
+    Mincore,
+    Mmap,
+    Open,
+    OpenFlag,
+    Pread,
+    Protection,
+    Pwrite,
+    Pwritev,
+    Read,
+    Statx,
+    Store,
+    Whence,
+    Write,
+)
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.sizes import MIB
+from tests.unit.model.stacks import DAX, NODE, PAGE_CACHE, Row, env, failed, judged, returned, tag, volume, zero
+
+DIRECT = (OpenFlag.RDWR, OpenFlag.CREAT, OpenFlag.DIRECT)
+RDWR = (OpenFlag.RDWR, OpenFlag.CREAT)
+OPEN_DIRECT: Row = (Open("f", "a", DIRECT), returned())
+TO_CACHE = env(volume(dax=True), volume("target", dax=False))
+TO_DAX = env(volume(dax=True), volume("target", dax=True))
+
+
+def verdict_of_last(where: Env, *rows: Row) -> Verdict:
+    result = judged(where, *rows)
+    assert all(step.verdict is Verdict.CONFORMS for step in result.steps[:-1]), result.steps
+    return result.steps[-1].verdict
+
+
+def accepts(where: Env, *rows: Row) -> bool:
+    return verdict_of_last(where, *rows) is Verdict.CONFORMS
+
+
+# ---- holes -----------------------------------------------------------------------------------------------------------
+
+SPARSE: list[Row] = [OPEN_DIRECT, (Ftruncate("f", 65536), returned()), (Pwrite("f", 8192, 4096), returned(4096))]
+
+
+@pytest.mark.parametrize("where", [DAX, PAGE_CACHE])
+def test_a_misaligned_direct_read_of_a_hole_returns_zeroes(where: Env) -> None:
+    assert accepts(where, *SPARSE, (Pread("f", 3, 1000, shift=1), returned(1000, zero(1000))))
+    assert not accepts(where, *SPARSE, (Pread("f", 3, 1000, shift=1), failed("EINVAL")))
+
+
+@pytest.mark.parametrize(("where", "seen"), [(DAX, returned(1000, tag(1000, 3, 3))), (PAGE_CACHE, failed("EINVAL"))])
+def test_a_misaligned_direct_read_of_data_depends_on_dax(where: Env, seen: Observation) -> None:
+    assert accepts(where, *SPARSE, (Pread("f", 8195, 1000), seen))
+
+
+@pytest.mark.parametrize(("shift", "seen"), [(3, returned(8189, zero(4093), tag(4096, 3))), (0, failed("EINVAL"))])
+def test_from_the_first_byte_with_data_on_all_must_be_aligned(shift: int, seen: Observation) -> None:
+    assert accepts(PAGE_CACHE, *SPARSE, (Pread("f", 4099, 8189, shift=shift), seen))
+
+
+def test_blocks_that_are_only_allocated_count_as_a_hole() -> None:
+    rows: list[Row] = [*SPARSE, (Fallocate("f", 16384, 4096), returned())]
+    assert accepts(PAGE_CACHE, *rows, (Pread("f", 16389, 77), returned(77, zero(77))))
+
+
+# ---- the end of a node -----------------------------------------------------------------------------------------------
+
+END = 256 * MIB
+AT_END: list[Row] = [(Open("f", "a", DIRECT), returned()), (Lseek("f", -4096, Whence.END), returned(END - 4096))]
+
+
+def test_a_write_across_the_end_of_a_node_writes_what_fits_and_aligns_only_that() -> None:
+    assert accepts(NODE, *AT_END, (Write("f", 10000), returned(4096)))
+    assert not accepts(NODE, *AT_END, (Write("f", 10000), failed("EINVAL")))
+    assert not accepts(NODE, *AT_END, (Write("f", 10000), failed("ENOSPC")))
+
+
+def test_a_write_behind_the_end_of_a_node_is_enospc() -> None:
+    assert accepts(NODE, AT_END[0], (Pwrite("f", END, 512), failed("ENOSPC")))
+    assert not accepts(NODE, AT_END[0], (Pwrite("f", END, 512), returned(0)))
+
+
+def test_a_read_across_the_end_of_a_node_returns_what_is_there() -> None:
+    rows: list[Row] = [*AT_END, (Write("f", 4096), returned(4096)), (Lseek("f", -4096, Whence.END), returned(END - 4096))]
+    assert accepts(NODE, *rows, (Read("f", 10000), returned(4096, tag(4096, 3))))
+    assert accepts(NODE, *rows, (Read("f", 10000), returned(4096, tag(4096, 3))), (Read("f", 7), returned(0)))
+
+
+# ---- mappings as buffers ---------------------------------------------------------------------------------------------
+
+MAPPED: list[Row] = [
+    (Open("f", "a", RDWR), returned()),
+    (Pwrite("f", 0, 6000), returned(6000)),
+    (Mmap("m", 65536, "f"), returned()),
+    (Open("o", "target:b", DIRECT), returned()),
+    (Pwrite("o", 0, 65536), returned(65536)),
+]
+
+
+@pytest.mark.parametrize(("where", "works"), [(TO_DAX, True), (TO_CACHE, False)])
+def test_a_buffer_that_ends_early_is_used_as_far_as_it_goes_by_dax_and_refused_by_a_disk(where: Env, works: bool) -> None:
+    write = Pwrite("o", 16384, 16384, from_="m")
+    assert accepts(where, *MAPPED, (write, returned(8192))) is works
+    assert accepts(where, *MAPPED, (write, failed("EFAULT"))) is not works
+
+
+@pytest.mark.parametrize("where", [TO_DAX, TO_CACHE])
+def test_a_buffer_with_no_usable_page_is_efault(where: Env) -> None:
+    assert accepts(where, *MAPPED, (Pwrite("o", 0, 4096, from_="m", from_offset=8192), failed("EFAULT")))
+    assert not accepts(where, *MAPPED, (Pwrite("o", 0, 4096, from_="m", from_offset=8192), returned(4096)))
+
+
+def test_what_a_refused_transfer_left_is_not_known() -> None:
+    rows: list[Row] = [*MAPPED, (Pwrite("o", 16384, 16384, from_="m"), failed("EFAULT"))]
+    assert accepts(TO_CACHE, *rows, (Pread("o", 32768, 4096), returned(4096, tag(4096, 5, 32768))))
+    assert verdict_of_last(TO_CACHE, *rows, (Pread("o", 16384, 4096), returned(4096, tag(4096, 2)))) is Verdict.UNDETERMINED
+
+
+@pytest.mark.parametrize("where", [TO_DAX, TO_CACHE])
+def test_a_read_only_mapping_gives_bytes_and_takes_none(where: Env) -> None:
+    rows: list[Row] = [*MAPPED, (Mmap("r", 4096, "f", protection=(Protection.READ,)), returned())]
+    assert accepts(where, *rows, (Pwrite("o", 0, 4096, from_="r"), returned(4096)))
+    assert accepts(where, *rows, (Pread("o", 0, 4096, into="r"), failed("EFAULT")))
+    assert not accepts(where, *rows, (Pread("o", 0, 4096, into="r"), returned(4096)))
+
+
+def test_a_private_mapping_takes_what_is_read_for_itself() -> None:
+    rows: list[Row] = [*MAPPED, (Mmap("p", 4096, "f", flags=(MapFlag.PRIVATE,)), returned())]
+    rows.append((Pread("o", 512, 1024, into="p", into_offset=512), returned(1024)))
+    shown = returned(4096, tag(512, 2), tag(1024, 5, 512), tag(2560, 2, 1536))
+    assert accepts(TO_CACHE, *rows, (Load("p", 0, 4096), shown))
+    assert accepts(TO_CACHE, *rows, (Pread("f", 0, 4096), returned(4096, tag(4096, 2))))
+
+
+def test_a_transfer_faults_the_pages_of_its_buffer_in() -> None:
+    rows: list[Row] = [*MAPPED, (Pwrite("o", 0, 4096, from_="m"), returned(4096))]
+    assert accepts(TO_CACHE, *rows, (Mincore("m", length=8192), returned(0, resident="10")))
+    assert not accepts(TO_CACHE, *rows, (Mincore("m", length=8192), returned(0, resident="00")))
+    assert accepts(TO_CACHE, *rows, (Load("m", 0, 4096), returned(4096, tag(4096, 2), minor_faults=0)))
+
+
+# ---- memory without struct pages -------------------------------------------------------------------------------------
+
+BAR: list[Row] = [
+    (Open("bar", "bar:", (OpenFlag.RDWR,)), returned()),
+    (Mmap("m", 65536, "bar"), returned()),
+    (Store("m", 0, 65536), returned(65536)),
+    OPEN_DIRECT,
+]
+
+
+@pytest.mark.parametrize(("where", "works"), [(DAX, True), (PAGE_CACHE, False), (NODE, False)])
+def test_memory_without_struct_pages_is_a_buffer_for_dax_only(where: Env, works: bool) -> None:
+    write = Pwrite("f", 0, 65536, from_="m")
+    assert accepts(where, *BAR, (write, returned(65536))) is works
+    assert accepts(where, *BAR, (write, failed("EFAULT"))) is not works
+
+
+@pytest.mark.parametrize("where", [DAX, PAGE_CACHE])
+def test_a_hole_can_be_read_into_memory_without_struct_pages(where: Env) -> None:
+    rows: list[Row] = [*BAR, (Ftruncate("f", 4096), returned()), (Pread("f", 0, 4096, into="m"), returned(4096))]
+    assert accepts(where, *rows, (Load("m", 0, 8192), returned(8192, zero(4096), tag(4096, 3, 4096))))
+
+
+@pytest.mark.parametrize(("where", "works"), [(NODE, True), (PAGE_CACHE, False)])
+def test_on_a_node_the_page_cache_steps_in_for_the_rest_of_a_vector(where: Env, works: bool) -> None:
+    write = Pwritev("f", 0, (Buffer(4096), Buffer(4096, mapping="m")))
+    assert accepts(where, *BAR, (write, returned(8192))) is works
+    assert accepts(where, *BAR, (write, failed("EFAULT"))) is not works
+
+
+# ---- attributes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("memory", "fits"), [(512, True), (4, False)])
+def test_statx_reports_the_alignment_of_the_device_even_on_dax(memory: int, fits: bool) -> None:
+    shown = (("dax", 1), ("size", 0), ("dio_supported", 1), ("dio_offset_align", 512), ("dio_mem_align", memory))
+    assert accepts(DAX, OPEN_DIRECT, (Statx("f"), returned(0, attributes=shown))) is fits
