@@ -1,0 +1,1 @@
+"""The computer that runs QEMU: processes, deadlines, tools, caches, settings."""

@@ -1,0 +1,142 @@
+"""A store of folders that are either complete or not there.
+
+An entry is built in a folder of its own, written through to the disk, and renamed into place under a lock. Whoever
+finds the entry's folder may use it without asking: what an interrupted build left behind has another name.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkdtemp
+
+from filelock import FileLock, Timeout
+
+from harness.errors import HostError
+from harness.host.deadline import Deadline
+
+Progress = Callable[[str], None]
+
+
+def content_key(*parts: bytes | str) -> str:
+    """Return a short name that differs whenever one of ``parts`` does."""
+    digest = sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def stored_entry(store: Path, name: str, build: Callable[[Path], None], progress: Progress, deadline: Deadline) -> Path:
+    """Return the folder of entry ``name``; where it is missing, ``build`` fills an empty folder that becomes it.
+
+    A second builder of the same entry waits for the first. When ``build`` raises, nothing is kept. Raises HostError
+    when the deadline passes while waiting or the store cannot be written.
+    """
+    entry = store / name
+    if entry.is_dir():
+        return entry
+    try:
+        (store / "building").mkdir(parents=True, exist_ok=True)
+        (store / "locks").mkdir(exist_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot write the image cache {store}: {error.strerror}; set PMEM_HARNESS_CACHE to a folder of yours") from error
+    with _locked(store, name, progress, deadline):
+        if entry.is_dir():  # the builder we waited for made it
+            return entry
+        _remove_abandoned(store, name)
+        unfinished = _fresh_folder(store, name)
+        try:
+            build(unfinished)
+            _write_through(unfinished)
+            unfinished.rename(entry)
+            _sync(store)
+        except OSError as error:
+            raise HostError(f"could not build {entry}: {error}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return entry
+
+
+def remove_entry(store: Path, name: str, progress: Progress, deadline: Deadline) -> bool:
+    """Remove entry ``name``; return whether there was one. It vanishes at once, by a rename, and is deleted afterwards."""
+    entry = store / name
+    if not entry.is_dir():
+        return False
+    (store / "building").mkdir(exist_ok=True)
+    (store / "locks").mkdir(exist_ok=True)
+    with _locked(store, name, progress, deadline):
+        dying = _fresh_folder(store, name)
+        entry.rename(dying)
+        shutil.rmtree(dying, ignore_errors=True)
+    return True
+
+
+@contextmanager
+def _locked(store: Path, name: str, progress: Progress, deadline: Deadline) -> Iterator[None]:
+    path = store / "locks" / f"{name}.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process that is building {name} (its lock: {path})")
+        try:
+            lock.acquire(timeout=deadline.remaining_s)
+        except Timeout as error:
+            raise HostError(f"another process holds {path} for more than {deadline.limit_s:.0f} s; is it stuck?") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fresh_folder(store: Path, name: str) -> Path:
+    """A folder that nobody had before: what a killed builder started may still run, and write where that one built."""
+    folder = Path(mkdtemp(prefix=f"{name}~", dir=store / "building"))
+    folder.chmod(0o755)
+    return folder
+
+
+def _remove_abandoned(store: Path, mine: str) -> None:
+    """Remove the unfinished folders that nobody builds any more: their locks are free (ours is held by us)."""
+    for folder in (store / "building").iterdir():
+        name = folder.name.rpartition("~")[0]
+        if name == mine:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        lock = FileLock(store / "locks" / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            lock.release()
+
+
+def _write_through(folder: Path) -> None:
+    """Make everything below ``folder`` survive a power cut, so that a name never points at missing bytes."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

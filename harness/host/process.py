@@ -1,0 +1,114 @@
+"""The only home of ``subprocess``: running commands to their end, and starting ones that live on."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HostError
+from harness.host.deadline import Deadline
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ended: its exit status (negative: the signal) and what it printed."""
+
+    command: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    command: Sequence[str],
+    deadline: Deadline,
+    *,
+    check: bool = True,
+    stdin: str = "",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> Completed:
+    """Run ``command`` to its end and return what it said.
+
+    With ``log`` both streams go to that file instead. Raises HostError when the program is missing, the deadline
+    passes (the whole process group is killed first) or, with ``check``, the exit status is not 0.
+    """
+    line = shlex.join(command)
+    try:
+        with _output(log) as sink:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=subprocess.STDOUT if log else subprocess.PIPE,
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            try:
+                out, err = process.communicate(stdin, timeout=deadline.remaining_s)
+            except BaseException:
+                _kill_group(process)
+                raise
+    except FileNotFoundError as error:
+        raise HostError(f"cannot run {command[0]}: no such program on this computer") from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"still running after {deadline.limit_s:.0f} s, so it was ended: {line}") from error
+    done = Completed(tuple(command), process.returncode, out or "", err or "")
+    if check and done.status != 0:
+        said = log.read_text(errors="replace") if log else done.stderr or done.stdout
+        tail = "\n".join(said.rstrip().splitlines()[-15:]) or "(it printed nothing)"
+        raise HostError(f"exit status {done.status} from: {line}\n{tail}" + (f"\nwhole output: {log}" if log else ""))
+    return done
+
+
+def start(
+    command: Sequence[str],
+    *,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    stdin: int | None = None,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+    new_session: bool = True,
+) -> "subprocess.Popen[bytes]":
+    """Start ``command`` and return at once; None streams are /dev/null. Raises HostError when the program is missing."""
+    try:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            pass_fds=tuple(pass_fds),
+            env=dict(env) if env is not None else None,
+            start_new_session=new_session,
+        )
+    except FileNotFoundError as error:
+        raise HostError(f"cannot run {command[0]}: no such program on this computer") from error
+
+
+class _output:  # noqa: N801  (a with-statement helper, named as used)
+    """The sink of a command's output: a log file, or a pipe."""
+
+    def __init__(self, log: Path | None) -> None:
+        self._file = log.open("ab") if log else None
+
+    def __enter__(self) -> int:
+        return self._file.fileno() if self._file else subprocess.PIPE
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+
+def _kill_group(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

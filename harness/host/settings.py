@@ -1,0 +1,30 @@
+"""Environment variables and settings: read here and nowhere else."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+PREFIX = "PMEM_HARNESS_"
+
+
+def cache_root() -> Path:
+    """Where images live: ``PMEM_HARNESS_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get(PREFIX + "CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("pmem-harness"))
+
+
+def runtime_root() -> Path | None:
+    """Where machine folders (sockets, RAM files) are made: ``PMEM_HARNESS_TMP``, else None: the system's temp folder."""
+    chosen = os.environ.get(PREFIX + "TMP")
+    return Path(chosen) if chosen else None
+
+
+def accelerator_choice() -> str:
+    """``PMEM_HARNESS_ACCEL``: ``auto`` (default), ``kvm`` or ``tcg``."""
+    return os.environ.get(PREFIX + "ACCEL", "auto")
+
+
+def package_mirror() -> str | None:
+    """``PMEM_HARNESS_MIRROR``: the package mirror to build images from; None means the host's own apt configuration."""
+    return os.environ.get(PREFIX + "MIRROR") or None

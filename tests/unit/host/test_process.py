@@ -1,0 +1,75 @@
+"""Commands end, or are ended, and say what went wrong."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HostError
+from harness.host.deadline import Deadline, wait_until
+from harness.host.process import run, start
+
+
+def test_output_and_status_come_back() -> None:
+    done = run(["sh", "-c", "cat; echo err >&2; exit 3"], Deadline.after(30), check=False, stdin="in")
+    assert (done.status, done.stdout, done.stderr) == (3, "in", "err\n")
+
+
+def test_failing_command_shows_its_line_and_last_words() -> None:
+    with pytest.raises(HostError, match=r"exit status 7 from: sh -c 'echo oops >&2; exit 7'\noops"):
+        run(["sh", "-c", "echo oops >&2; exit 7"], Deadline.after(30))
+
+
+def test_failing_command_with_a_log_names_the_log(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"(?s)oops.*whole output: .*log"):
+        run(["sh", "-c", "echo oops; exit 1"], Deadline.after(30), log=tmp_path / "log")
+
+
+def test_silent_failure_is_said_to_be_silent() -> None:
+    with pytest.raises(HostError, match="it printed nothing"):
+        run(["false"], Deadline.after(30))
+
+
+def test_command_is_ended_with_its_children_at_the_deadline(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"still running after .* so it was ended: sh -c"):
+        run(["sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; wait"], Deadline.after(0.5))
+    child = int((tmp_path / "pid").read_text())
+
+    def gone() -> bool:
+        stat = Path(f"/proc/{child}/stat")
+        return not stat.exists() or stat.read_text().split(") ")[-1].startswith("Z")
+
+    assert wait_until(gone, Deadline.after(30))
+
+
+@pytest.mark.parametrize("how", [lambda: run(["no-such-program"], Deadline.after(1)), lambda: start(["no-such-program"])])
+def test_missing_program_is_named(how: object) -> None:
+    assert callable(how)
+    with pytest.raises(HostError, match="cannot run no-such-program: no such program on this computer"):
+        how()
+
+
+def test_started_command_gets_the_streams_it_is_given() -> None:
+    reading, writing = os.pipe()
+    process = start(["echo", "hello"], stdout=writing)
+    os.close(writing)
+    assert process.wait() == 0
+    with os.fdopen(reading) as stream:
+        assert stream.read() == "hello\n"
+
+
+def test_waiting_asks_at_least_once_and_gives_up_at_the_deadline() -> None:
+    asked: list[int] = []
+
+    def condition() -> None:
+        asked.append(1)
+
+    assert wait_until(condition, Deadline.after(0)) is None
+    assert asked == [1]
+
+
+def test_inner_deadline_never_outlasts_the_outer_one() -> None:
+    outer = Deadline.after(10)
+    assert outer.within(1000) == outer
+    assert outer.within(1).at_s < outer.at_s
+    assert Deadline.after(2, scale=10).limit_s == 20
