@@ -1,0 +1,54 @@
+"""A case: what its file says, checked but not yet bound to a variant."""
+
+from dataclasses import dataclass
+
+from harness.case.axes import Axes, Condition
+from harness.case.tree import Table
+
+#: The kernel flavours that a case can need; the default needs none.
+KERNEL_FLAVOURS = ("full",)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a case cannot do without: a kernel flavour other than the default, a PCI device with memory without struct pages."""
+
+    kernel_flavour: str | None = None
+    ivshmem: bool = False
+
+
+@dataclass(frozen=True)
+class DecidesText:
+    """An entry of ``decides`` as written: for the variants of ``condition`` the step decides the claim."""
+
+    claim: str
+    condition: Condition
+    step: str
+    holds_if: Table
+    where: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case file. ``steps`` still has its ``$parameters``; a plan is a case bound to one variant."""
+
+    path: str
+    family: str
+    name: str
+    title: str
+    claims: tuple[str, ...]
+    decides: tuple[DecidesText, ...]
+    axes: Axes
+    needs: Needs
+    mount_in_program: bool
+    steps: tuple[Table, ...]
+    notes: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """The cases of one folder. ``does_not_apply`` says of storages and regions without cases why there are none."""
+
+    name: str
+    title: str
+    does_not_apply: tuple[tuple[Condition, str], ...]

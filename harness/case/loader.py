@@ -1,0 +1,258 @@
+"""From YAML text to frozen cases, claims and families. The one place of the cases where YAML is read.
+
+Every complaint is a CaseError that names file and line, the key, and what is accepted.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from harness.case.axes import CHOICES, Axes, Condition, read_axes, read_condition
+from harness.case.case import KERNEL_FLAVOURS, Case, DecidesText, Family, Needs
+from harness.case.plan import Plan, make_plans
+from harness.case.steps import NAME
+from harness.case.tree import (
+    Row,
+    Table,
+    Tree,
+    Word,
+    accepted,
+    as_row,
+    as_table,
+    as_text,
+    as_truth,
+    as_word,
+    as_words,
+    check_keys,
+    require,
+)
+from harness.errors import CaseError
+from harness.model.claims import OTHERWISE, Claim, Status
+
+CASE_KEYS = ("title", "claim", "decides", "axes", "needs", "mount_in_program", "program", "notes")
+CLAIM_KEYS = ("id", "family", "words", "source", "otherwise", "not_reproducible")
+CLAIMS_FILE = "claims.yaml"
+FAMILY_FILE = "family.yaml"
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def find_case_files(folder: Path) -> list[Path]:
+    """Return the case files under ``folder``, sorted: every YAML file in a family's folder except family.yaml."""
+    return sorted(path for path in folder.glob("*/**/*.yaml") if is_case_file(path))
+
+
+def is_case_file(path: Path) -> bool:
+    """Whether a file under cases/ holds a case (and not the registry of claims or the description of a family)."""
+    return path.suffix == ".yaml" and path.name not in {CLAIMS_FILE, FAMILY_FILE}
+
+
+def load_plans(path: Path, claims: Mapping[str, Claim] | None = None) -> tuple[Plan, ...]:
+    """Return the plans of the case in ``path``, one a variant. ``claims``: see :func:`load_case`."""
+    return make_plans(load_case(path, claims))
+
+
+def load_case(path: Path, claims: Mapping[str, Claim] | None = None) -> Case:
+    """Return the case in ``path``, every variant checked.
+
+    ``claims`` is the registry that it may name claims of; None: the claims.yaml in the nearest folder above the case.
+    Raises CaseError.
+    """
+    return read_case(_read_text(path), str(path), load_nearest_claims(path) if claims is None else claims)
+
+
+def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
+    """Like :func:`load_case`, from ``text``."""
+    table = as_table(read_tree(text, path), "a case")
+    check_keys(table, CASE_KEYS, "a case")
+    axes = read_axes(require(table, "axes", "a case"))
+    claim, decides, needs, truth, notes = (table.find(key) for key in ("claim", "decides", "needs", "mount_in_program", "notes"))
+    case = Case(
+        path=path,
+        family=Path(path).parent.name,
+        name=Path(path).stem,
+        title=as_text(require(table, "title", "a case"), "title"),
+        claims=() if claim is None else tuple(_claim_id(word, claims) for word in as_words(claim, "claim")),
+        decides=() if decides is None else tuple(_read_decides(row, axes, claims) for row in as_row(decides, "decides").items),
+        axes=axes,
+        needs=Needs() if needs is None else _read_needs(as_table(needs, "needs")),
+        mount_in_program=truth is not None and as_truth(truth, "mount_in_program"),
+        steps=_read_program(require(table, "program", "a case")),
+        notes="" if notes is None else as_text(notes, "notes"),
+    )
+    make_plans(case)
+    return case
+
+
+def _read_program(tree: Tree) -> tuple[Table, ...]:
+    if not isinstance(tree, Row) or not tree.items:
+        raise CaseError(tree.where, "program must be a list with at least one step such as - open: {name: f, path: a}")
+    return tuple(as_table(step, "a step") for step in tree.items)
+
+
+def _read_needs(table: Table) -> Needs:
+    check_keys(table, ("kernel_flavour", "ivshmem"), "needs")
+    flavour, ivshmem = table.find("kernel_flavour"), table.find("ivshmem")
+    word = None if flavour is None else as_word(flavour, "kernel_flavour")
+    if word is not None and word.text not in KERNEL_FLAVOURS:
+        raise CaseError(word.where, f"unknown kernel_flavour {word.text!r}; {accepted(word.text, KERNEL_FLAVOURS)}")
+    return Needs(word.text if word else None, ivshmem is not None and as_truth(ivshmem, "ivshmem"))
+
+
+def _read_decides(tree: Tree, axes: Axes, claims: Mapping[str, Claim]) -> DecidesText:
+    table = as_table(tree, "an entry of decides")
+    what = "an entry of decides"
+    check_keys(table, ("claim", "where", "step", "holds_if"), what)
+    claim = as_word(require(table, "claim", what), "claim")
+    condition = table.find("where")
+    step = as_word(require(table, "step", what), "step")
+    entry = DecidesText(
+        claim=_claim_id(claim, claims),
+        condition=Condition() if condition is None else read_condition(axes, condition, "where"),
+        step=step.text,
+        holds_if=as_table(require(table, "holds_if", what), "holds_if"),
+        where=step.where,
+    )
+    reason = claims[entry.claim].not_reproducible
+    if reason is not None:
+        raise CaseError(
+            claim.where, f"the claim {entry.claim!r} cannot be decided: the registry says that it is not reproducible ({reason})"
+        )
+    return entry
+
+
+def _claim_id(word: Word, claims: Mapping[str, Claim]) -> str:
+    if word.text not in claims:
+        raise CaseError(word.where, f"the registry ({CLAIMS_FILE}) has no claim {word.text!r}; {accepted(word.text, claims)}")
+    return word.text
+
+
+# ---- claims and families ---------------------------------------------------------------------------------------------
+
+
+def load_nearest_claims(path: Path) -> dict[str, Claim]:
+    """Return the claims of the nearest claims.yaml beside or above ``path``; none where there is no such file."""
+    for folder in path.resolve().parents:
+        if (folder / CLAIMS_FILE).is_file():
+            return load_claims(folder / CLAIMS_FILE)
+    return {}
+
+
+def load_claims(path: Path) -> dict[str, Claim]:
+    """Return the registry of claims by id, in the order of the file. Raises CaseError."""
+    return read_claims(_read_text(path), str(path))
+
+
+def read_claims(text: str, path: str) -> dict[str, Claim]:
+    """Like :func:`load_claims`, from ``text``."""
+    table = as_table(read_tree(text, path), "the registry of claims")
+    check_keys(table, ("sources", "claims"), "the registry of claims")
+    sources = {key.text: as_text(value, key.text) for key, value in as_table(require(table, "sources", "the registry"), "sources").pairs}
+    claims: dict[str, Claim] = {}
+    for row in as_row(require(table, "claims", "the registry of claims"), "claims").items:
+        claim = _read_claim(as_table(row, "a claim"), sources)
+        if claim.id in claims:
+            raise CaseError(row.where, f"the claim {claim.id!r} is registered twice")
+        claims[claim.id] = claim
+    return claims
+
+
+def _read_claim(table: Table, sources: Mapping[str, str]) -> Claim:
+    check_keys(table, CLAIM_KEYS, "a claim")
+    claim_id = as_word(require(table, "id", "a claim"), "id")
+    if not NAME.fullmatch(claim_id.text):
+        raise CaseError(claim_id.where, f"{claim_id.text!r} is not a name: lower-case letters, digits and _, a letter first")
+    otherwise, reason = table.find("otherwise"), table.find("not_reproducible")
+    if (otherwise is None) == (reason is None):
+        raise CaseError(table.where, f"the claim {claim_id.text!r} needs exactly one of otherwise and not_reproducible")
+    cited = as_words(require(table, "source", "a claim"), "source")
+    for word in cited:
+        if word.text not in sources:
+            raise CaseError(word.where, f"no source {word.text!r} under sources; {accepted(word.text, sources)}")
+    return Claim(
+        id=claim_id.text,
+        family=as_word(require(table, "family", "a claim"), "family").text,
+        words=as_text(require(table, "words", "a claim"), "words"),
+        source="; ".join(sources[word.text] for word in cited),
+        otherwise=None if otherwise is None else _read_otherwise(as_word(otherwise, "otherwise")),
+        not_reproducible=None if reason is None else as_text(reason, "not_reproducible"),
+    )
+
+
+def _read_otherwise(word: Word) -> Status:
+    if word.text not in set(OTHERWISE):
+        raise CaseError(word.where, f"unknown word {word.text!r} for otherwise; {accepted(word.text, OTHERWISE)}")
+    return Status(word.text)
+
+
+def load_families(folder: Path) -> tuple[Family, ...]:
+    """Return the family of every folder under ``folder`` that has a family.yaml, by name. Raises CaseError."""
+    return tuple(read_family(_read_text(path), str(path)) for path in sorted(folder.glob(f"*/{FAMILY_FILE}")))
+
+
+def read_family(text: str, path: str) -> Family:
+    """Return the description of a family of cases: its title, and why it has no cases for some storages and regions."""
+    table = as_table(read_tree(text, path), "a family")
+    check_keys(table, ("title", "does_not_apply"), "a family")
+    rows = table.find("does_not_apply")
+    every = Axes(tuple((axis, CHOICES[axis]) for axis in ("storage", "region")), (), table.where)
+    reasons: list[tuple[Condition, str]] = []
+    for row in () if rows is None else as_row(rows, "does_not_apply").items:
+        entry = as_table(row, "an entry of does_not_apply")
+        reason = as_text(require(entry, "reason", "an entry of does_not_apply"), "reason")
+        rest = Table(tuple((key, value) for key, value in entry.pairs if key.text != "reason"), entry.where)
+        reasons.append((read_condition(every, rest, "does_not_apply"), reason))
+    title = as_text(require(table, "title", "a family"), "title")
+    return Family(Path(path).parent.name, title, tuple(reasons))
+
+
+# ---- YAML ------------------------------------------------------------------------------------------------------------
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaseError(str(path), f"cannot read the file: {error}") from error
+
+
+def read_tree(text: str, path: str) -> Tree:
+    """Return the YAML ``text`` of the file ``path`` as a tree of words, lists and tables."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if "\t" in line:
+            raise CaseError(f"{path}:{number}", "a tab; YAML is indented with spaces")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise CaseError(where, f"not YAML: {' '.join(filter(None, (error.context, error.problem)))}") from error
+    except yaml.YAMLError as error:
+        raise CaseError(path, f"not YAML: {error}") from error
+    if node is None:
+        raise CaseError(f"{path}:1", "the file is empty")
+    return _tree(node, path, set())
+
+
+def _tree(node: yaml.Node, path: str, seen: set[int]) -> Tree:
+    where = f"{path}:{node.start_mark.line + 1}"
+    if id(node) in seen:
+        raise CaseError(where, "a YAML alias (*name); write the value again, or make it an axis")
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        return Word(node.value, where, quoted=node.style is not None)
+    if isinstance(node, yaml.SequenceNode):
+        return Row(tuple(_tree(item, path, seen) for item in node.value), where)
+    assert isinstance(node, yaml.MappingNode)
+    return Table(_pairs(node, path, seen), where)
+
+
+def _pairs(node: yaml.MappingNode, path: str, seen: set[int]) -> tuple[tuple[Word, Tree], ...]:
+    pairs: dict[str, tuple[Word, Tree]] = {}
+    for key_node, value_node in node.value:
+        key = as_word(_tree(key_node, path, seen), "a key")
+        if key.text in pairs:
+            raise CaseError(key.where, f"the key {key.text!r} stands twice (first at {pairs[key.text][0].where})")
+        pairs[key.text] = (key, _tree(value_node, path, seen))
+    return tuple(pairs.values())

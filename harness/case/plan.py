@@ -1,0 +1,269 @@
+"""A plan: one variant of a case, with the stack to set up, the program to run and the claims it decides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.case.axes import CHOICES, DAX, DISK, INODE, NO_DAX, NODE, TO_DISK, TO_PMEM_DAX, Axes, Condition, Variant, make_variants
+from harness.case.case import Case, DecidesText, Family
+from harness.case.names import BAR, check_names
+from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
+from harness.case.tree import Table, Tree, Word, accepted, as_table, as_truth, as_word, check_keys, require, substitute
+from harness.errors import CaseError
+from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
+from harness.model.operation import Program
+from harness.model.stack import (
+    MAIN,
+    TARGET,
+    DaxOption,
+    Disk,
+    Filesystem,
+    Mount,
+    Namespace,
+    NamespaceMode,
+    PageMap,
+    Region,
+    RegionKind,
+    StorageStack,
+    Volume,
+)
+from harness.sizes import MIB
+
+REGION_BYTES = 256 * MIB
+LABEL_BYTES = 2 * MIB
+
+_DAX_OPTIONS = {DAX: DaxOption.ALWAYS, NO_DAX: DaxOption.NEVER, INODE: DaxOption.INODE}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: everything is decided, the kernel apart."""
+
+    case: Case
+    variant: Variant
+    stack: StorageStack
+    program: Program
+    decisions: tuple[Decision, ...]
+
+    @property
+    def id(self) -> str:
+        """The variant's id; whoever knows the kernel appends it."""
+        return self.variant.id
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The claims that this variant decides, each once."""
+        return tuple(dict.fromkeys(decision.claim for decision in self.decisions))
+
+
+def make_plans(case: Case) -> tuple[Plan, ...]:
+    """Return the plan of every variant. Raises CaseError for whatever cannot be meant in any of them."""
+    variants = make_variants(case.axes)
+    for entry in case.decides:
+        if not any(entry.condition.matches(dict(variant.values)) for variant in variants):
+            raise CaseError(entry.where, f"decides {entry.claim!r} for no variant: {entry.condition.describe()}")
+    return tuple(make_plan(case, variant) for variant in variants)
+
+
+def make_plan(case: Case, variant: Variant) -> Plan:
+    """Return the plan of one variant."""
+    values = dict(variant.values)
+    steps = tuple(read_step(step, case.axes, values) for step in case.steps)
+    stack = make_stack(values, case.mount_in_program, case.needs.ivshmem)
+    check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
+    indices = {bound.id: index for index, bound in enumerate(steps) if bound.id is not None}
+    decisions = tuple(_read_decision(entry, indices, values) for entry in case.decides if entry.condition.matches(values))
+    return Plan(case, variant, stack, Program(tuple(bound.step for bound in steps)), decisions)
+
+
+# ---- the stack -------------------------------------------------------------------------------------------------------
+
+
+def make_stack(values: Mapping[str, str], mount_in_program: bool = False, ivshmem: bool = False) -> StorageStack:
+    """Return the storage stack of the variant that has ``values``."""
+    volumes = [_main_volume(values)]
+    if "target" in values:
+        volumes.append(_target_volume(values))
+    return StorageStack(tuple(volumes), mount_in_program, ivshmem)
+
+
+def named_stacks() -> dict[str, StorageStack]:
+    """Return every stack that the axes can ask for without a target, by its variant id (for a shell, say)."""
+    axes = Axes(tuple((axis, choices) for axis, choices in CHOICES.items() if axis != "target"), (), "harness:0")
+    return {variant.id: make_stack(dict(variant.values)) for variant in make_variants(axes)}
+
+
+def _main_volume(values: Mapping[str, str]) -> Volume:
+    if values["storage"] == DISK:
+        return Volume(MAIN, Disk(), Mount(Filesystem(values["filesystem"]), None))
+    mode = NamespaceMode(values["namespace"])
+    page_map = PageMap(values["map"]) if mode is NamespaceMode.FSDAX else None
+    namespace = Namespace(_region("main", values), mode, page_map)
+    if values["storage"] == NODE:
+        return Volume(MAIN, namespace, None)
+    return Volume(MAIN, namespace, Mount(Filesystem(values["filesystem"]), _DAX_OPTIONS[values["storage"]]))
+
+
+def _target_volume(values: Mapping[str, str]) -> Volume:
+    if values["target"] == TO_DISK:
+        name = "second_disk" if values["storage"] == DISK else "disk"
+        return Volume(TARGET, Disk(name), Mount(Filesystem.EXT4, None))
+    option = DaxOption.ALWAYS if values["target"] == TO_PMEM_DAX else DaxOption.NEVER
+    return Volume(TARGET, Namespace(_region("second", values)), Mount(Filesystem.EXT4, option))
+
+
+def _region(name: str, values: Mapping[str, str]) -> Region:
+    kind = RegionKind(values["region"])
+    return Region(name, kind, REGION_BYTES, LABEL_BYTES if kind is RegionKind.NVDIMM else 0)
+
+
+# ---- decisions -------------------------------------------------------------------------------------------------------
+
+HOLDS_IF_KEYS = (
+    "works",
+    "returns",
+    "errno",
+    "signal",
+    "blocked",
+    "attribute",
+    "resident",
+    "frames_in_region",
+    "minor_faults",
+    "written_by",
+    "zeroes",
+    "growth",
+)
+
+
+def _read_decision(entry: DecidesText, indices: Mapping[str, int], values: Mapping[str, str]) -> Decision:
+    index = _index_of(Word(entry.step, entry.where), indices)
+    return Decision(entry.claim, index, _read_holds_if(as_table(substitute(entry.holds_if, values), "holds_if"), indices))
+
+
+def _index_of(word: Word, indices: Mapping[str, int]) -> int:
+    if word.text not in indices:
+        raise CaseError(word.where, f"no step has the id {word.text!r}; {accepted(word.text, indices)}")
+    return indices[word.text]
+
+
+def _read_holds_if(table: Table, indices: Mapping[str, int]) -> HoldsIf:
+    check_keys(table, HOLDS_IF_KEYS, "holds_if")
+    if not table.pairs:
+        raise CaseError(table.where, f"holds_if needs at least one of {', '.join(HOLDS_IF_KEYS)}")
+    found = {key.text: value for key, value in table.pairs}
+    works, blocked, zeroes, growth = (found.get(key) for key in ("works", "blocked", "zeroes", "growth"))
+    written_by = found.get("written_by")
+    return HoldsIf(
+        works=None if works is None else as_truth(works, "works"),
+        returns=_read_range(found.get("returns"), "returns"),
+        errno=read_errno(found["errno"]) if "errno" in found else None,
+        signal=read_signal(found["signal"]) if "signal" in found else None,
+        blocked=None if blocked is None else as_truth(blocked, "blocked"),
+        attributes=_read_attributes(found.get("attribute")),
+        resident=_read_pages(found.get("resident"), "resident"),
+        frames_in_region=_read_pages(found.get("frames_in_region"), "frames_in_region"),
+        minor_faults=_read_range(found.get("minor_faults"), "minor_faults"),
+        written_by=None if written_by is None else _index_of(as_word(written_by, "written_by"), indices),
+        zeroes=None if zeroes is None else as_truth(zeroes, "zeroes"),
+        growth=None if growth is None else _read_growth(as_table(growth, "growth"), indices),
+    )
+
+
+def _read_range(tree: Tree | None, what: str) -> Range | None:
+    """``8`` or ``64KiB``, or ``{at_least: 1, at_most: 3}``."""
+    if tree is None:
+        return None
+    if not isinstance(tree, Table):
+        number = read_size(as_word(tree, what), what)
+        return Range(number, number)
+    check_keys(tree, ("at_least", "at_most"), what)
+    bounds = {key.text: read_size(as_word(value, what), what) for key, value in tree.pairs}
+    if not bounds:
+        raise CaseError(tree.where, f"{what} needs a number, or at_least or at_most")
+    return Range(bounds.get("at_least"), bounds.get("at_most"))
+
+
+def _read_growth(table: Table, indices: Mapping[str, int]) -> Growth:
+    since = _index_of(as_word(require(table, "since", "growth"), "since"), indices)
+    rest = Table(tuple((key, value) for key, value in table.pairs if key.text != "since"), table.where)
+    by = _read_range(rest, "growth")
+    return Growth(since, by or Range())
+
+
+def _read_attributes(tree: Tree | None) -> tuple[tuple[str, int | str], ...]:
+    if tree is None:
+        return ()
+    pairs = as_table(tree, "attribute").pairs
+    return tuple((key.text, _attribute(as_word(value, f"the attribute {key.text}"))) for key, value in pairs)
+
+
+def _attribute(word: Word) -> int | str:
+    return read_count(word, "an attribute") if word.text.lstrip("-").isdigit() and not word.quoted else word.text
+
+
+def _read_pages(tree: Tree | None, what: str) -> Pages | None:
+    if tree is None:
+        return None
+    word = as_word(tree, what)
+    if word.text not in set(Pages):
+        raise CaseError(word.where, f"{what} is {word.text!r}; accepted: {', '.join(Pages)}")
+    return Pages(word.text)
+
+
+# ---- the matrix ------------------------------------------------------------------------------------------------------
+
+#: The columns: every storage on every region; a disk has none.
+COLUMNS: tuple[tuple[str, str | None], ...] = (
+    *((storage, str(region)) for storage in (DAX, NO_DAX, NODE) for region in RegionKind),
+    (DISK, None),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How many variants there are, or (where none) the reason; no reason is a finding."""
+
+    count: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    family: str
+    title: str
+    cells: tuple[Cell, ...]
+
+
+def make_matrix(plans: Sequence[Plan], families: Sequence[Family]) -> tuple[MatrixRow, ...]:
+    """Return claim family by storage and region (:data:`COLUMNS`): the number of variants, or why there are none."""
+    titles = {family.name: family for family in families}
+    names = sorted({plan.case.family for plan in plans} | set(titles))
+    return tuple(_matrix_row(name, titles.get(name), [p for p in plans if p.case.family == name]) for name in names)
+
+
+def _matrix_row(name: str, family: Family | None, plans: Sequence[Plan]) -> MatrixRow:
+    cells = []
+    for storage, region in COLUMNS:
+        count = sum(p.variant.storage == storage and region in {None, p.variant.find("region")} for p in plans)
+        cells.append(Cell(count, None if count else _reason_for(storage, region, family, plans)))
+    return MatrixRow(name, family.title if family else "", tuple(cells))
+
+
+def _reason_for(storage: str, region: str | None, family: Family | None, plans: Sequence[Plan]) -> str | None:
+    here = {"storage": storage} | ({"region": region} if region else {})
+    stated = [(condition, reason) for condition, reason in (family.does_not_apply if family else ())]
+    stated += [(e.condition, e.reason) for case in {p.case.path: p.case for p in plans}.values() for e in case.axes.exclusions]
+    return next((reason for condition, reason in stated if _covers(condition, here)), None)
+
+
+def _covers(condition: Condition, here: Mapping[str, str]) -> bool:
+    return bool(condition.values) and condition.matches(here)
+
+
+def unexplained_cells(matrix: Sequence[MatrixRow]) -> list[str]:
+    """Return one line for every empty cell without a reason."""
+    return [
+        f"{row.family}: no variant with storage {storage}" + (f" on {region}" if region else "") + ", and nothing says why"
+        for row in matrix
+        for (storage, region), cell in zip(COLUMNS, row.cells, strict=True)
+        if not cell.count and not cell.reason
+    ]

@@ -1,0 +1,68 @@
+"""The cases in the tree load, and together they say what they have to."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.case.loader import find_case_files, is_case_file, load_case, load_claims, load_families, read_case
+from harness.case.plan import make_matrix, make_plans, unexplained_cells
+from harness.case.steps import describe_flags, describe_operations
+from harness.model.operation import OPERATIONS
+
+ROOT = Path(__file__).parents[3]
+CASES = ROOT / "cases"
+FILES = find_case_files(CASES)
+GUIDE = ROOT / "docs" / "writing-a-case.md"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CASES)))
+def test_every_case_loads_and_every_variant_has_a_plan(path: Path) -> None:
+    assert make_plans(load_case(path))
+
+
+def test_there_are_cases() -> None:
+    assert FILES
+
+
+def test_every_case_lies_in_the_folder_of_a_family_that_describes_itself() -> None:
+    families = {family.name for family in load_families(CASES)}
+    stray = [path for path in CASES.rglob("*.yaml") if is_case_file(path) and path not in FILES]
+    assert not stray
+    assert {path.parent.name for path in FILES} <= families
+    assert all(path.parent.parent == CASES for path in FILES)
+
+
+def test_titles_are_unique() -> None:
+    titles: dict[str, Path] = {}
+    for path in FILES:
+        title = load_case(path).title
+        assert title not in titles, f"{path} and {titles[title]} have the same title"
+        titles[title] = path
+
+
+def test_every_claim_belongs_to_a_family() -> None:
+    families = {family.name for family in load_families(CASES)}
+    assert [c.id for c in load_claims(CASES / "claims.yaml").values() if c.family not in families] == []
+
+
+def test_every_claim_is_decided_by_a_case() -> None:
+    decided = {claim for path in FILES for plan in make_plans(load_case(path)) for claim in plan.claims}
+    claims = load_claims(CASES / "claims.yaml").values()
+    assert [c.id for c in claims if c.not_reproducible is None and c.id not in decided] == []
+
+
+def test_every_empty_cell_of_the_matrix_states_its_reason() -> None:
+    plans = [plan for path in FILES for plan in make_plans(load_case(path))]
+    assert unexplained_cells(make_matrix(plans, load_families(CASES))) == []
+
+
+def test_the_first_case_of_the_guide_is_a_case() -> None:
+    text = GUIDE.read_text().partition("```yaml\n")[2].partition("```")[0]
+    assert len(make_plans(read_case(text, "cases/coherence/store_is_read.yaml", {}))) == 14
+
+
+def test_the_guide_has_every_operation_and_every_word_as_the_code_has_them() -> None:
+    text = GUIDE.read_text()
+    assert all(f"| `{call}` |" in text for call in OPERATIONS)
+    assert describe_operations() in text, "replace the table by the output of harness.case.steps.describe_operations()"
+    assert describe_flags() in text, "replace the table by the output of harness.case.steps.describe_flags()"
