@@ -1,0 +1,1 @@
+"""What guests are made of: kernels, root file systems, initial RAM disks."""

@@ -1,0 +1,208 @@
+"""Everything a guest boots from, made when it is missing and found in milliseconds when it is not.
+
+Entries of the store are keyed by what they are made from (the description under images/, our building code, the
+user's kernel), not by the package versions found: those are recorded, and stay until the entry is removed.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.host import settings
+from harness.host.apt import find_mirrors, read_apt_sources
+from harness.host.cache import Progress, content_key, file_sha256, remove_entry, stored_entry
+from harness.host.deadline import Deadline
+from harness.image.catalog import Catalog, KernelChoice, load_catalog
+from harness.image.initrd import collect_modules, make_initrd
+from harness.image.kernel import KernelFiles, check_options, find_kernel_files, has_pvh_note, uncompressed_kernel
+from harness.image.packages import fetch_kernel_packages, unpack
+from harness.image.rootfs import CLIENT_KEY, HOST_PUBLIC_KEY, IMAGE, VERSIONS, build_rootfs, read_overlay
+
+# Raise one when the building code changes what such an entry holds; part of its key.
+_ROOTFS_BUILDER = "1"
+_KERNEL_BUILDER = "2"
+_BUILD_LIMIT_S = 3600.0
+_MANIFEST = "manifest.json"
+_CONFIG = "config"
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    """What QEMU needs to boot a guest and SSH needs to reach it. All files are read-only and may serve many guests.
+
+    ``boot_kernel`` is the uncompressed kernel where it has the PVH note (``pvh``), else the bzImage.
+    ``packages``: version by package name, of kernel and root file system. ``sha256``: by the names boot_kernel, bzimage, initrd, rootfs.
+    """
+
+    kernel: str
+    release: str
+    boot_kernel: Path
+    pvh: bool
+    bzimage: Path
+    initrd: Path
+    rootfs: Path
+    rootfs_format: str
+    client_key: Path
+    host_public_key: str
+    packages: Mapping[str, str]
+    sha256: Mapping[str, str]
+    config: Mapping[str, str]
+    mkfs: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """An entry of the image store: a kernel or a root file system, with what its manifest says."""
+
+    name: str
+    folder: Path
+    size_bytes: int
+    versions: Mapping[str, str]
+
+
+def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | None = None, store: Path | None = None) -> GuestImage:
+    """Return the image of a guest that runs ``choice``, building what is missing.
+
+    Needs the network only to build. Raises HostError (tools, network, disk) or UsageError (a kernel that will not do).
+    """
+    catalog = catalog or load_catalog()
+    store = store or image_store()
+    rootfs = _rootfs_entry(catalog, store, progress)
+    kernel = _kernel_entry(choice, catalog, store, progress)
+    facts = json.loads((kernel / _MANIFEST).read_text())
+    root_facts = json.loads((rootfs / _MANIFEST).read_text())
+    return GuestImage(
+        kernel=choice.name,
+        release=facts["release"],
+        boot_kernel=kernel / ("vmlinux" if facts["pvh"] else "bzImage"),
+        pvh=facts["pvh"],
+        bzimage=kernel / "bzImage",
+        initrd=kernel / "initrd",
+        rootfs=rootfs / IMAGE,
+        rootfs_format="raw",
+        client_key=rootfs / CLIENT_KEY,
+        host_public_key=(rootfs / HOST_PUBLIC_KEY).read_text().strip(),
+        packages={**root_facts["packages"], **facts["packages"]},
+        sha256={**facts["sha256"], "rootfs": root_facts["sha256"]},
+        config=json.loads((kernel / _CONFIG).read_text()),
+        mkfs=catalog.mkfs,
+    )
+
+
+def image_store() -> Path:
+    """Return the folder that entries live in."""
+    return settings.cache_root() / "images"
+
+
+def is_built(choice: KernelChoice, catalog: Catalog, store: Path | None = None) -> bool:
+    """Return whether ``guest_image`` would find everything, needing no network and no time."""
+    store = store or image_store()
+    return all((store / name).is_dir() for name in entry_names(choice, catalog))
+
+
+def entry_names(choice: KernelChoice, catalog: Catalog) -> tuple[str, str]:
+    """Return the names of the entries that a guest needs: the root file system's, the kernel's."""
+    return _rootfs_name(catalog), _kernel_name(choice, catalog)
+
+
+def stored_entries(store: Path | None = None) -> tuple[StoredEntry, ...]:
+    """Return all complete entries, also those that no description leads to any more."""
+    store = store or image_store()
+    found = []
+    for manifest in sorted(store.glob(f"*/{_MANIFEST}")):
+        size = sum(file.stat().st_blocks * 512 for file in manifest.parent.iterdir())
+        found.append(StoredEntry(manifest.parent.name, manifest.parent, size, json.loads(manifest.read_text())["packages"]))
+    return tuple(found)
+
+
+def remove_stored_entry(name: str, progress: Progress, store: Path | None = None) -> None:
+    """Remove one entry. Raises UsageError, naming the entries, when there is no such."""
+    store = store or image_store()
+    names = [entry.name for entry in stored_entries(store)]
+    if name not in names or not remove_entry(store, name, progress, Deadline.after(_BUILD_LIMIT_S)):
+        raise UsageError(f"no image {name!r}; there are: {', '.join(names) or 'none'}")
+
+
+def _rootfs_name(catalog: Catalog) -> str:
+    recipe = catalog.rootfs
+    overlay = read_overlay(catalog.folder / "overlay")
+    parts = [_ROOTFS_BUILDER, recipe.suite, repr((recipe.packages, recipe.exclude, recipe.image_options))]
+    return f"rootfs-{content_key(*parts, *(repr(file) for file in overlay))}"
+
+
+def _rootfs_entry(catalog: Catalog, store: Path, progress: Progress) -> Path:
+    def build(folder: Path) -> None:
+        mirrors = find_mirrors(read_apt_sources(), settings.package_mirror())
+        build_rootfs(catalog.rootfs, read_overlay(catalog.folder / "overlay"), mirrors, folder, progress)
+        versions = dict(line.split(" ", 1) for line in (folder / VERSIONS).read_text().splitlines())
+        _write_manifest(folder, {"packages": versions, "sha256": file_sha256(folder / IMAGE)})
+
+    return stored_entry(store, _rootfs_name(catalog), build, progress, Deadline.after(_BUILD_LIMIT_S))
+
+
+def _kernel_name(choice: KernelChoice, catalog: Catalog) -> str:
+    init = (catalog.folder / "initrd/init").read_bytes()
+    parts: list[str | bytes] = [_KERNEL_BUILDER, init, repr(catalog.modules), repr(dict(catalog.options))]
+    if choice.path is None:
+        recipe = catalog.kernels[choice.name]
+        return f"{choice.name}-{content_key(*parts, repr(recipe))}"
+    return f"{choice.name}-{content_key(*parts, _fingerprint(find_kernel_files(choice.path)))}"
+
+
+def _fingerprint(kernel: KernelFiles) -> str:
+    """A key of the user's kernel: the content of its bzImage and options, and name, size and date of each module."""
+    digest = sha256(kernel.bzimage.read_bytes() + repr(sorted(kernel.config.items())).encode())
+    if kernel.modules is not None:
+        for file in sorted(kernel.modules.rglob("*.ko*")):
+            found = file.stat()
+            digest.update(f"{file.relative_to(kernel.modules)} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress: Progress) -> Path:
+    def build(folder: Path) -> None:
+        deadline = Deadline.after(_BUILD_LIMIT_S)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        # An own kernel still needs busybox, which comes with the default kernel's suite.
+        recipe = catalog.kernels[choice.name if choice.path is None else catalog.default_kernel]
+        mirrors = find_mirrors(read_apt_sources(), settings.package_mirror())
+        fetched = fetch_kernel_packages(
+            recipe.suite, recipe.package if choice.path is None else None, ("busybox-static",), mirrors, scratch, progress, deadline
+        )
+        progress(f"unpacking the kernel {choice.name}")
+        unpack(fetched, scratch / "tree", deadline)
+        kernel = find_kernel_files(choice.path or scratch / "tree")
+        check_options(kernel, catalog.options)
+        more = recipe.modules if choice.path is None else ()
+        load = collect_modules(kernel, catalog.modules, more, scratch / "wanted", scratch / "depmod", deadline)
+        busybox = next(file for file in (scratch / "tree/bin/busybox", scratch / "tree/usr/bin/busybox") if file.is_file())
+        modules = scratch / "wanted/lib/modules" / kernel.release
+        initrd = make_initrd((catalog.folder / "initrd/init").read_bytes(), busybox.read_bytes(), load, modules)
+        (folder / "initrd").write_bytes(initrd)
+        progress(f"uncompressing the kernel {kernel.release}")
+        vmlinux = uncompressed_kernel(kernel.bzimage, deadline)
+        (folder / "vmlinux").write_bytes(vmlinux)
+        shutil.copyfile(kernel.bzimage, folder / "bzImage")
+        (folder / _CONFIG).write_text(json.dumps(dict(kernel.config)))
+        pvh = has_pvh_note(vmlinux)
+        names = {"boot_kernel": "vmlinux" if pvh else "bzImage", "bzimage": "bzImage", "initrd": "initrd"}
+        manifest = {
+            "release": kernel.release,
+            "pvh": pvh,
+            "packages": {package.name: package.version for package in fetched if package.name.startswith("linux-")},
+            "package_sha256": {package.name: package.sha256 for package in fetched},
+            "sha256": {key: file_sha256(folder / name) for key, name in names.items()},
+        }
+        shutil.rmtree(scratch)
+        _write_manifest(folder, manifest)
+
+    return stored_entry(store, _kernel_name(choice, catalog), build, progress, Deadline.after(_BUILD_LIMIT_S))
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
+    (folder / _MANIFEST).write_text(json.dumps({"format": 1, **manifest}, indent=1))

@@ -1,0 +1,169 @@
+"""images/*.yaml as types: which kernels there are, what they need, what the root file system is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from harness.errors import CaseError, UsageError
+
+T = TypeVar("T")
+FORMAT = 1
+IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
+
+
+@dataclass(frozen=True)
+class PackagedKernel:
+    """A kernel from a Debian suite; ``package`` is the meta package, ``modules`` what it has beyond the others."""
+
+    name: str
+    suite: str
+    package: str
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModuleSet:
+    """Modules by name: loaded by the initrd; there for modprobe; there where the kernel has them."""
+
+    load: tuple[str, ...]
+    available: tuple[str, ...]
+    optional: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RootfsRecipe:
+    """What the root file system is made of."""
+
+    suite: str
+    packages: tuple[str, ...]
+    exclude: tuple[str, ...]
+    image_options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that images/ says. ``options``: kernel option -> what a guest would lack without it."""
+
+    folder: Path
+    default_kernel: str
+    kernels: Mapping[str, PackagedKernel]
+    modules: ModuleSet
+    options: Mapping[str, str]
+    rootfs: RootfsRecipe
+    mkfs: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """The kernel of a guest: one of the catalogue, or the user's own at ``path``."""
+
+    name: str
+    path: Path | None = None
+
+
+def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
+    """Read images/. Raises CaseError with file and line where something in it cannot be meant."""
+    kernels = _open(folder / "kernels.yaml", {"format", "default", "kernels", "modules", "options"})
+    rootfs = _open(folder / "rootfs.yaml", {"format", "suite", "packages", "exclude", "image_options", "mkfs"})
+    by_name = {name: _packaged_kernel(name, node) for name, node in kernels["kernels"].items().items()}
+    default = kernels["default"].text()
+    if default not in by_name:
+        raise kernels["default"].error(f"the default kernel {default!r} is none of: {', '.join(by_name)}")
+    sets = kernels["modules"].fields({"load", "available", "optional"})
+    return Catalog(
+        folder,
+        default,
+        by_name,
+        ModuleSet(sets["load"].texts(), sets["available"].texts(), sets["optional"].texts()),
+        {name: node.text() for name, node in kernels["options"].items().items()},
+        RootfsRecipe(rootfs["suite"].text(), rootfs["packages"].texts(), rootfs["exclude"].texts(), rootfs["image_options"].texts()),
+        {name: node.texts() for name, node in rootfs["mkfs"].items().items()},
+    )
+
+
+def choose_kernel(text: str | None, catalog: Catalog) -> KernelChoice:
+    """Return the kernel that ``text`` names: one of the catalogue, else a path; None is the default.
+
+    Raises UsageError saying what there is.
+    """
+    if text is None:
+        return KernelChoice(catalog.default_kernel)
+    if text in catalog.kernels:
+        return KernelChoice(text)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise UsageError(f"no kernel {text!r}: give one of {', '.join(catalog.kernels)}, or the path of a bzImage or a build tree")
+    return KernelChoice(f"own_{path.resolve().name}", path.resolve())
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A YAML node that knows where it stands."""
+
+    file: Path
+    node: yaml.Node
+
+    def error(self, problem: str) -> CaseError:
+        return CaseError(f"{self.file}:{self.node.start_mark.line + 1}", problem)
+
+    def text(self) -> str:
+        if not isinstance(self.node, yaml.ScalarNode):
+            raise self.error("a text is expected here, not a list or mapping")
+        return str(self.node.value)
+
+    def texts(self) -> tuple[str, ...]:
+        if not isinstance(self.node, yaml.SequenceNode):
+            raise self.error("a list of texts is expected here")
+        return tuple(_Node(self.file, item).text() for item in self.node.value)
+
+    def items(self) -> dict[str, "_Node"]:
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.error("a mapping (key: value) is expected here")
+        found: dict[str, _Node] = {}
+        for key_node, value in self.node.value:
+            key = _Node(self.file, key_node)
+            if key.text() in found:
+                raise key.error(f"the key {key.text()!r} stands here a second time")
+            found[key.text()] = _Node(self.file, value)
+        return found
+
+    def fields(self, required: set[str], optional: frozenset[str] = frozenset()) -> dict[str, "_Node"]:
+        found = self.items()
+        for name, node in found.items():
+            if name not in required | optional:
+                raise node.error(f"unknown key {name!r}; accepted here: {', '.join(sorted(required | optional))}")
+        if missing := sorted(required - found.keys()):
+            raise self.error(f"the key {missing[0]!r} is missing")
+        return found
+
+
+def _open(file: Path, required: set[str]) -> dict[str, _Node]:
+    def compose() -> yaml.Node | None:
+        with file.open() as stream:
+            return yaml.compose(stream, Loader=yaml.SafeLoader)
+
+    node = _reading(file, compose)
+    if node is None:
+        raise CaseError(str(file), "the file is empty")
+    fields = _Node(file, node).fields(required)
+    if fields["format"].text() != str(FORMAT):
+        raise fields["format"].error(f"format {fields['format'].text()} is not known here; this harness reads format {FORMAT}")
+    return fields
+
+
+def _reading(file: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except OSError as error:
+        raise CaseError(str(file), f"cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise CaseError(f"{file}:{line}", f"not YAML: {error.problem}") from error
+
+
+def _packaged_kernel(name: str, node: _Node) -> PackagedKernel:
+    fields = node.fields({"suite", "package"}, frozenset({"modules"}))
+    return PackagedKernel(name, fields["suite"].text(), fields["package"].text(), fields["modules"].texts() if "modules" in fields else ())

@@ -1,0 +1,82 @@
+"""What is in the store is used as it is; what is not there is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.image.bundle import entry_names, guest_image, is_built, remove_stored_entry, stored_entries
+from harness.image.catalog import KernelChoice, load_catalog
+
+from .kernels import write_kernel
+
+CATALOG = load_catalog()
+CHOICE = KernelChoice("debian_6.12")
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def fill(store: Path, choice: KernelChoice = CHOICE) -> None:
+    """Write entries as a build would leave them."""
+    rootfs, kernel = (store / name for name in entry_names(choice, CATALOG))
+    rootfs.mkdir(parents=True)
+    kernel.mkdir()
+    (rootfs / "manifest.json").write_text(json.dumps({"format": 1, "packages": {"ndctl": "81"}, "sha256": "r"}))
+    (rootfs / "host_key.pub").write_text("ssh-ed25519 AAAA guest\n")
+    facts = {"format": 1, "release": "6.12.1-x", "pvh": True, "packages": {"linux-image-x": "6.12.1-1"}, "sha256": {"initrd": "i"}}
+    (kernel / "manifest.json").write_text(json.dumps(facts))
+    (kernel / "config").write_text(json.dumps({"FS_DAX": "y"}))
+
+
+def test_stored_image_is_returned_without_building(tmp_path: Path) -> None:
+    fill(tmp_path)
+    image = guest_image(CHOICE, silent, CATALOG, tmp_path)
+    assert (image.kernel, image.release, image.pvh) == ("debian_6.12", "6.12.1-x", True)
+    assert image.boot_kernel.name == "vmlinux"
+    assert image.host_public_key == "ssh-ed25519 AAAA guest"
+    assert image.packages == {"ndctl": "81", "linux-image-x": "6.12.1-1"}
+    assert image.sha256 == {"initrd": "i", "rootfs": "r"}
+    assert image.config == {"FS_DAX": "y"}
+    assert image.mkfs == CATALOG.mkfs
+
+
+def test_image_counts_as_built_when_both_entries_are_there(tmp_path: Path) -> None:
+    assert not is_built(CHOICE, CATALOG, tmp_path)
+    fill(tmp_path)
+    assert is_built(CHOICE, CATALOG, tmp_path)
+    assert not is_built(KernelChoice("debian_6.1"), CATALOG, tmp_path)
+
+
+def test_entries_are_listed_with_versions_and_removed_by_name(tmp_path: Path) -> None:
+    fill(tmp_path)
+    entries = stored_entries(tmp_path)
+    assert [entry.versions for entry in entries] == [{"linux-image-x": "6.12.1-1"}, {"ndctl": "81"}]
+    assert all(entry.size_bytes > 0 for entry in entries)
+    remove_stored_entry(entries[0].name, silent, tmp_path)
+    assert stored_entries(tmp_path) == entries[1:]
+
+
+def test_removing_what_is_not_there_names_what_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no image 'x'; there are: none"):
+        remove_stored_entry("x", silent, tmp_path)
+    fill(tmp_path)
+    with pytest.raises(UsageError, match=r"no image '\.\.'; there are: debian_6\.12-"):
+        remove_stored_entry("..", silent, tmp_path)
+
+
+def test_kernels_have_entries_of_their_own_and_share_the_root_file_system() -> None:
+    first, second = entry_names(CHOICE, CATALOG), entry_names(KernelChoice("debian_6.1"), CATALOG)
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
+def test_own_kernel_gets_another_entry_when_it_is_built_anew(tmp_path: Path) -> None:
+    image = write_kernel(tmp_path)
+    choice = KernelChoice("own_vmlinuz", image)
+    before = entry_names(choice, CATALOG)[1]
+    assert entry_names(choice, CATALOG)[1] == before
+    write_kernel(tmp_path, "CONFIG_A=m\n")
+    assert entry_names(choice, CATALOG)[1] != before

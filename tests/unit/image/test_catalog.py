@@ -1,0 +1,83 @@
+"""images/*.yaml becomes types, and every mistake in it is named with its line."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import CaseError, UsageError
+from harness.image.catalog import IMAGES_DIR, KernelChoice, choose_kernel, load_catalog
+
+
+def edited(tmp_path: Path, file: str, change: Callable[[str], str]) -> Path:
+    """A copy of images/ in which one file is changed."""
+    folder = tmp_path / "images"
+    shutil.copytree(IMAGES_DIR, folder)
+    (folder / file).write_text(change((folder / file).read_text()))
+    return folder
+
+
+def test_catalog_of_the_project_is_complete() -> None:
+    catalog = load_catalog()
+    assert catalog.default_kernel == "debian_6.12"
+    assert set(catalog.kernels) >= {"debian_6.12", "debian_6.1", "debian_6.12_full"}
+    assert "rdma_rxe" in catalog.kernels["debian_6.12_full"].modules
+    assert "openssh-server" in catalog.rootfs.packages
+    assert {"ext4", "xfs"} <= set(catalog.mkfs)
+    assert "BLK_DEV_PMEM" in catalog.options
+
+
+def test_no_mirror_is_named_in_the_catalog() -> None:
+    assert all("://" not in file.read_text() for file in IMAGES_DIR.glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "kernels.yaml",
+            "default: debian_6.12",
+            "default: debian_99",
+            r"kernels\.yaml:3: the default kernel 'debian_99' is none of: debian_6\.12",
+        ),
+        ("kernels.yaml", "format: 1", "format: 7", r"kernels\.yaml:2: format 7 is not known here; this harness reads format 1"),
+        ("kernels.yaml", "suite: trixie", "suit: trixie", r"kernels\.yaml:8: unknown key 'suit'; accepted here: modules, package, suite"),
+        ("kernels.yaml", "    package: linux-image-amd64\n", "", r"kernels\.yaml:\d+: the key 'package' is missing"),
+        ("kernels.yaml", "available: [xfs, virtio_pmem]", "available: xfs", r"kernels\.yaml:\d+: a list of texts is expected here"),
+        ("rootfs.yaml", "suite: trixie", "suite: [trixie]", r"rootfs\.yaml:3: a text is expected here, not a list or mapping"),
+        ("rootfs.yaml", "suite: trixie", "suite: trixie\nsuite: sid", r"rootfs\.yaml:4: the key 'suite' stands here a second time"),
+        ("rootfs.yaml", "format: 1", "format: [1", r"rootfs\.yaml:\d+: not YAML: "),
+    ],
+)
+def test_mistake_is_named_with_its_line(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:
+    with pytest.raises(CaseError, match=message):
+        load_catalog(edited(tmp_path, file, lambda text: text.replace(old, new, 1)))
+
+
+def test_list_where_a_mapping_belongs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"kernels\.yaml:1: a mapping \(key: value\) is expected here"):
+        load_catalog(edited(tmp_path, "kernels.yaml", lambda _: "[1, 2]\n"))
+
+
+def test_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"rootfs\.yaml: the file is empty"):
+        load_catalog(edited(tmp_path, "rootfs.yaml", lambda _: ""))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"kernels\.yaml: cannot be read: No such file"):
+        load_catalog(tmp_path)
+
+
+def test_kernel_is_chosen_by_name_by_path_or_by_default(tmp_path: Path) -> None:
+    catalog = load_catalog()
+    (tmp_path / "bzImage").write_text("")
+    assert choose_kernel(None, catalog) == KernelChoice("debian_6.12")
+    assert choose_kernel("debian_6.1", catalog) == KernelChoice("debian_6.1")
+    assert choose_kernel(str(tmp_path / "bzImage"), catalog) == KernelChoice("own_bzImage", (tmp_path / "bzImage").resolve())
+
+
+def test_unknown_kernel_is_answered_with_what_there_is() -> None:
+    with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_6\.12, .* or the path of a bzImage or a build tree"):
+        choose_kernel("debian_5", load_catalog())
