@@ -1,0 +1,167 @@
+"""The QEMU command line and the kernel command line: pure functions from a spec to lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.machine.spec import MachineSpec, Placement, place_e820
+from harness.sizes import MIB
+
+#: The oldest version that the supported QEMUs (8.2 and newer) share: the guest sees the same machine under each of them.
+MACHINE_TYPE = "pc-q35-8.2"
+#: The line that the guest's init prints on the console when it can be used.
+READY_LINE = "pmem-harness: ready"
+#: Ids that QMP commands name.
+CONSOLE_ID = "console"
+NETWORK_ID = "net0"
+ROOTFS_SERIAL = "pmem-root"
+GUEST_SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """The QEMU of this host: its program, version, and whether it ships the small qboot firmware."""
+
+    program: str
+    version: tuple[int, int, int]
+    version_text: str
+    has_qboot: bool
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Descriptors that QEMU inherits: one end of a connected socket pair each, so nothing races and no socket file exists."""
+
+    qmp_fd: int
+    console_fd: int
+
+
+def qemu_command(
+    spec: MachineSpec, emulator: Emulator, accelerator: str, folder: Path, channels: Channels, *, pvh: bool, verbose: bool = False
+) -> list[str]:
+    """Return the argument vector of QEMU.
+
+    ``folder`` holds the files behind RAM, NVDIMMs and disks (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed
+    ELF file, which QEMU enters directly. ``verbose`` makes the kernel print all that it has to say.
+    """
+    return [
+        emulator.program,
+        *("-name", "pmem-harness"),
+        "-no-user-config",
+        "-nodefaults",
+        *("-display", "none"),
+        # The guest waits for QMP's `cont`: what QEMU is asked first is answered however soon the guest ends.
+        "-S",
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-machine", _joined(MACHINE_TYPE, "memory-backend=ram", f"nvdimm={'on' if spec.nvdimms else 'off'}", "vmport=off", "usb=off")),
+        # A small translation buffer: QEMU's own default is a large share of the host's RAM for each guest.
+        *("-accel", "tcg,tb-size=256" if accelerator == "tcg" else accelerator),
+        # `max` has RDRAND (early entropy), clflushopt and clwb (the flushes of pmem) under every accelerator.
+        *("-cpu", "max"),
+        *("-smp", str(spec.vcpus)),
+        *("-m", _memory_option(spec)),
+        *("-object", _file_memory("ram", folder / "ram", spec.ram_bytes)),
+        *(("-bios", "qboot.rom") if pvh and emulator.has_qboot else ()),
+        *("-kernel", str(spec.boot_kernel)),
+        *("-initrd", str(spec.initrd)),
+        *("-append", kernel_command_line(spec, verbose=verbose)),
+        # A panicking guest goes on to its own reboot, so that the console has the whole report; a reboot ends QEMU.
+        *("-action", "reboot=shutdown,shutdown=poweroff,panic=none"),
+        *("-device", "pvpanic-pci"),
+        *("-chardev", f"socket,id=qmp,fd={channels.qmp_fd}"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id={CONSOLE_ID},fd={channels.console_fd}"),
+        *("-serial", f"chardev:{CONSOLE_ID}"),
+        *("-object", "rng-builtin,id=rng0"),
+        *("-device", "virtio-rng-pci,rng=rng0"),
+        # QEMU itself picks the loopback port (0); restrict: the guest reaches neither the host nor anything behind it.
+        *("-netdev", f"user,id={NETWORK_ID},restrict=on,hostfwd=tcp:127.0.0.1:0-:{GUEST_SSH_PORT}"),
+        *("-device", f"virtio-net-pci,netdev={NETWORK_ID},romfile="),
+        *_disk_options("rootfs", spec.rootfs, ROOTFS_SERIAL, read_only=True),
+        *(option for disk in spec.disks for option in _disk_options(disk.name, folder / f"disk-{disk.name}", disk.name, read_only=False)),
+        *_nvdimm_options(spec, folder),
+        *_ivshmem_options(spec, folder),
+    ]
+
+
+def kernel_command_line(spec: MachineSpec, *, verbose: bool = False) -> str:
+    """Return the kernel's command line: quiet but for warnings and worse, no self-tests, the e820 regions, then the spec's own."""
+    talk = ["ignore_loglevel", "earlyprintk=serial,ttyS0"] if verbose else ["loglevel=5"]
+    return " ".join(
+        [
+            "console=ttyS0",
+            # Not `quiet`: a WARNING is printed at the level that `quiet` hides.
+            *talk,
+            "printk.time=1",
+            "panic=-1",
+            "sysrq_always_enabled",
+            # Boot-time self-tests and security modules that the cases have no use for cost about a quarter of a boot under TCG.
+            *("cryptomgr.notests", "ima=off", "apparmor=0", "audit=0", "mitigations=off", "random.trust_cpu=on"),
+            # An emulated CPU on a busy host may stand still for seconds: report what hangs, not what is slow.
+            *("watchdog_thresh=30", "nmi_watchdog=0", "rcupdate.rcu_cpu_stall_timeout=60", "sysctl.kernel.hung_task_timeout_secs=60"),
+            *(memmap_argument(placement) for placement in place_e820(spec.regions, spec.ram_bytes) or ()),
+            *spec.kernel_arguments,
+        ]
+    )
+
+
+def memmap_argument(placement: Placement) -> str:
+    """Return the ``memmap=`` argument that makes this range of RAM an e820 pmem region."""
+    return f"memmap={placement.size_bytes // MIB}M!{placement.start // MIB}M"
+
+
+def backing_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
+    """Return the files that a machine needs in ``folder``, with their sizes in bytes. They start sparse: all zero."""
+    files = {folder / "ram": spec.ram_bytes}
+    files |= {folder / f"nvdimm-{region.name}": region.size_bytes + region.label_bytes for region in spec.nvdimms}
+    files |= {folder / f"disk-{disk.name}": disk.size_bytes for disk in spec.disks}
+    if spec.ivshmem_bytes:
+        files[folder / "ivshmem"] = spec.ivshmem_bytes
+    return files
+
+
+def _memory_option(spec: MachineSpec) -> str:
+    ram = f"size={spec.ram_bytes // MIB}M"
+    if not spec.nvdimms:
+        return ram
+    # QEMU aligns each DIMM within the space that maxmem leaves, so every DIMM gets a GiB of slack.
+    room = sum(region.size_bytes + region.label_bytes for region in spec.nvdimms) + len(spec.nvdimms) * 1024 * MIB
+    return _joined(ram, f"slots={len(spec.nvdimms)}", f"maxmem={-(-(spec.ram_bytes + room) // MIB)}M")
+
+
+def _nvdimm_options(spec: MachineSpec, folder: Path) -> Sequence[str]:
+    options: list[str] = []
+    for region in spec.nvdimms:
+        # The label area is taken from the end of the file, so the file is larger than what is usable.
+        backend = _file_memory(f"mem-{region.name}", folder / f"nvdimm-{region.name}", region.size_bytes + region.label_bytes)
+        label = (f"label-size={region.label_bytes}",) if region.label_bytes else ()
+        options += ["-object", backend, "-device", _joined("nvdimm", f"id={region.name}", f"memdev=mem-{region.name}", *label)]
+    return options
+
+
+def _ivshmem_options(spec: MachineSpec, folder: Path) -> Sequence[str]:
+    if not spec.ivshmem_bytes:
+        return ()
+    backend = _file_memory("mem-ivshmem", folder / "ivshmem", spec.ivshmem_bytes)
+    return "-object", backend, "-device", "ivshmem-plain,memdev=mem-ivshmem"
+
+
+def _disk_options(name: str, path: Path, serial: str, *, read_only: bool) -> Sequence[str]:
+    mode = ("read-only=on",) if read_only else ("cache.no-flush=on",)
+    return (
+        *("-blockdev", _joined("driver=file", f"node-name=disk-{name}", f"filename={_escaped(path)}", *mode)),
+        *("-device", f"virtio-blk-pci,drive=disk-{name},serial={serial}"),
+    )
+
+
+def _file_memory(name: str, path: Path, size_bytes: int) -> str:
+    return _joined("memory-backend-file", f"id={name}", f"mem-path={_escaped(path)}", f"size={size_bytes}", "share=on")
+
+
+def _escaped(path: Path) -> str:
+    """Return ``path`` as a value in a QEMU option, where a comma is written twice."""
+    return str(path).replace(",", ",,")
+
+
+def _joined(*parts: str) -> str:
+    return ",".join(parts)

@@ -1,0 +1,174 @@
+"""The console follower: drains a guest's serial line from its first byte and watches for the kernel's complaints."""
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+#: How the guest's init begins the lines in which it says how far it has come.
+MILESTONE = "pmem-harness: "
+
+
+class ReportKind(StrEnum):
+    """What the kernel complained about."""
+
+    PANIC = "panic"
+    OOPS = "oops"
+    BUG = "bug"
+    WARNING = "warning"
+    HUNG_TASK = "hung task"
+    SOFT_LOCKUP = "soft lockup"
+    HARD_LOCKUP = "hard lockup"
+    RCU_STALL = "rcu stall"
+    LOCKDEP = "lockdep"
+    GENERAL_PROTECTION = "general protection"
+    OUT_OF_MEMORY = "out of memory"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One line in which the kernel complains; ``position`` is the byte offset of the line in the console's file."""
+
+    kind: ReportKind
+    line: str
+    position: int
+
+
+#: A line of the kernel's own starts with the time since boot (and perhaps the caller): a program's output never counts.
+_STAMP = re.compile(r"\[\s*\d+\.\d{6}\](?:\[\s*[TC]\d+\])?\s")
+
+#: Tried in this order; the first that fits names the kind.
+_PATTERNS: tuple[tuple[ReportKind, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        (ReportKind.PANIC, r"Kernel panic - not syncing"),
+        (ReportKind.SOFT_LOCKUP, r"BUG: soft lockup"),
+        (ReportKind.HARD_LOCKUP, r"[Hh]ard LOCKUP"),
+        (ReportKind.RCU_STALL, r"rcu: INFO: .*detected.* stall|INFO: rcu_\w+ .*detected.* stall"),
+        (ReportKind.HUNG_TASK, r"INFO: task .+ blocked (?:in I/O wait )?for more than \d+ seconds"),
+        # A program's own fault reads "traps: NAME[PID] general protection fault ip:..." and is no complaint about the kernel.
+        (ReportKind.GENERAL_PROTECTION, r"general protection fault(?! ip:)"),
+        (
+            ReportKind.OOPS,
+            r"Oops: |BUG: unable to handle|BUG: kernel NULL pointer dereference|(?:double|stack segment) fault:|invalid opcode:",
+        ),
+        (
+            ReportKind.LOCKDEP,
+            r"WARNING: (?:possible (?:circular|recursive|irq lock inversion)|suspicious RCU usage|inconsistent lock state"
+            r"|bad unlock balance|held lock freed|lock held when returning|bad contention|.*lock order|.*-unsafe lock|Nested lock)"
+            r"|INFO: trying to register non-static key|BUG: MAX_LOCK\w+ too low|DEBUG_LOCKS_WARN_ON",
+        ),
+        (ReportKind.BUG, r"kernel BUG at|BUG: |UBSAN: |kmemleak: \d+ new"),
+        (ReportKind.WARNING, r"WARNING: (?:CPU: \d+|.+ at )"),
+        (ReportKind.OUT_OF_MEMORY, r"Out of memory: |oom-kill:"),
+    )
+)
+
+
+def find_report(line: str) -> ReportKind | None:
+    """Return what ``line`` complains about, or None where it is no complaint of the kernel's."""
+    stamp = _STAMP.search(line)
+    if stamp is None:
+        return None
+    said = line[stamp.end() :]
+    return next((kind for kind, pattern in _PATTERNS if pattern.search(said)), None)
+
+
+class Console:
+    """A guest's serial line. A thread drains it into ``path`` from the first byte: an unread console blocks the guest in printk.
+
+    Leave the ``with`` only after QEMU has ended (or when the rest does not matter): it closes the line.
+    """
+
+    def __init__(self, line: socket.socket, path: Path) -> None:
+        self._line = line
+        self._path = path
+        self._file = path.open("wb", buffering=0)
+        self._lock = threading.Lock()
+        self._length = 0
+        self._partial = b""
+        self._reports: list[Report] = []
+        self._milestones: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._drain, name=f"console {path}", daemon=True)
+
+    def __enter__(self) -> "Console":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A shutdown makes the thread's read return what is left, and then the end.
+        with contextlib.suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._line.close()
+        self._file.close()
+
+    def reports(self, since: int = 0) -> tuple[Report, ...]:
+        """Return the kernel's complaints from position ``since`` on, in order."""
+        with self._lock:
+            return tuple(report for report in self._reports if report.position >= since)
+
+    def mark(self) -> int:
+        """Return the present position, for ``since`` and ``reports``. A line that is being printed belongs to what follows."""
+        with self._lock:
+            return self._length - len(self._partial)
+
+    def since(self, mark: int) -> str:
+        """Return everything that was printed from ``mark`` on: what it shows, ``reports`` knows."""
+        with self._lock, self._path.open("rb") as file:
+            file.seek(mark)
+            return _text(file.read())
+
+    def tail(self, lines: int = 40) -> str:
+        """Return the last ``lines`` lines."""
+        return "\n".join(self.since(max(0, self.mark() - 64 * 1024)).splitlines()[-lines:])
+
+    def milestones(self) -> dict[str, float]:
+        """Return the lines that the guest's init prints about itself (``pmem-harness: ...``) with the monotonic second of arrival."""
+        with self._lock:
+            return dict(self._milestones)
+
+    def send(self, text: str) -> None:
+        """Type ``text`` on the console. Raises OSError when QEMU is gone."""
+        self._line.sendall(text.encode())
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until QEMU closed the line and all of it is drained; False when ``timeout_s`` passed first."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                chunk = self._line.recv(65536)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                break
+            self._take(chunk)
+        # What a dying guest printed last need not end with a line end.
+        self._take(b"\n" if self._partial else b"", printed=False)
+
+    def _take(self, chunk: bytes, printed: bool = True) -> None:
+        with self._lock:
+            if printed:
+                self._file.write(chunk)
+            start = self._length - len(self._partial)
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            self._length += len(chunk) if printed else 0
+            for line in lines:
+                text = _text(line).strip()
+                kind = find_report(text)
+                if kind is not None:
+                    self._reports.append(Report(kind, text, start))
+                elif text.startswith(MILESTONE):
+                    self._milestones.setdefault(text, time.monotonic())
+                start += len(line) + 1
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace").replace("\r", "")

@@ -1,0 +1,140 @@
+"""A guest of few lines: has whatever stack it was asked for, answers each operation by its name, and can be told to misbehave."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from harness.errors import HarnessError
+from harness.machine.console import Report, ReportKind
+from harness.machine.machine import Ending, EndKind
+from harness.model.operation import Operation, Pread, Program, Pwrite
+from harness.model.outcome import How, Observation
+from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading
+from harness.run.artifacts import GuestDescription
+from harness.run.pool import Booter
+
+Answer = Callable[[Operation], Observation]
+
+RUNNING = Ending(EndKind.RUNNING, "QEMU is running")
+DESCRIPTION = GuestDescription(
+    kernel="debian_6.12",
+    release="6.12.95-fake",
+    accelerator="tcg",
+    accelerator_reason="it is a fake",
+    qemu_version="10.0.2",
+    qemu_command=("qemu-system-x86_64", "-S", "-object", "memory-backend-file,id=ram,mem-path=/dev/shm/pmemh-x1/ram,size=1024"),
+    versions=(("linux-image-fake", "6.12.95-1"), ("bash", "5")),
+)
+
+
+def obedient(operation: Operation) -> Observation:
+    """Everything works, and whole."""
+    value = operation.length if isinstance(operation, Pwrite | Pread) else 0
+    return Observation(0, How.RETURNED, value)
+
+
+@dataclass
+class FakeGuest:
+    """``ended`` and ``error`` take effect while a program runs; ``damage`` afterwards."""
+
+    stack: StorageStack
+    answer: Answer = obedient
+    change: Mapping[str, object] = field(default_factory=dict)
+    ended: Ending = RUNNING
+    error: HarnessError | None = None
+    refresh_error: HarnessError | None = None
+    damage: str | None = None
+    refreshed: int = 0
+    description: GuestDescription = DESCRIPTION
+
+    def refresh(self) -> StackReading:
+        self.refreshed += 1
+        if self.refresh_error is not None:
+            raise self.refresh_error
+        return make_reading(self.stack, **self.change)
+
+    def run(self, program: Program) -> tuple[Observation, ...]:
+        if self.error is not None:
+            raise self.error
+        return tuple(replace(self.answer(step.operation), step=index) for index, step in enumerate(program.steps))
+
+    def mark(self) -> int:
+        return 7
+
+    def ending(self, mark: int) -> Ending:
+        return self.ended
+
+    def console(self, mark: int) -> str:
+        return f"console from {mark} on\n"
+
+    def kernel_log(self) -> str:
+        return "the kernel's log\n"
+
+    def find_damage(self) -> str | None:
+        return self.damage
+
+
+def make_reading(stack: StorageStack, **change: object) -> StackReading:
+    """Return what a guest says that has ``stack``, but for the fields of the main volume that ``change`` names."""
+    volumes = [_reading(volume, stack.mount_in_program) for volume in stack.volumes]
+    volumes[0] = replace(volumes[0], **change)  # type: ignore[arg-type]
+    return StackReading("6.12.95-fake", tuple(volumes))
+
+
+def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
+    device, mount = volume.device, None if unmounted else volume.mount
+    fsdax = isinstance(device, Namespace) and device.mode is NamespaceMode.FSDAX
+    base = VolumeReading(
+        role=volume.role,
+        device="/dev/fake",
+        root=f"/mnt/{volume.role}",
+        filesystem=None if mount is None else str(mount.filesystem),
+        mount_options=() if mount is None or mount.dax is None else (f"dax={mount.dax}",),
+        dax=volume.asks_dax,
+        queue_dax=fsdax,
+        logical_block_bytes=512,
+        filesystem_block_bytes=4096,
+        size_bytes=1 << 28,
+    )
+    if not isinstance(device, Namespace):
+        return base
+    return replace(
+        base,
+        region_start=1 << 28,
+        region_size_bytes=device.region.size_bytes,
+        provider="e820" if device.region.kind is RegionKind.E820 else "ACPI.NFIT",
+        namespace_mode=str(device.mode),
+        page_map=None if device.map is None else str(device.map),
+        frame_in_region=volume.asks_dax,
+    )
+
+
+@dataclass
+class FakeHost:
+    """Boots fakes and remembers it: ``booted`` in order, ``alive`` those that nobody ended. ``make`` may raise: a failed boot."""
+
+    make: Callable[[StorageStack], FakeGuest] = FakeGuest
+    booted: list[tuple[StorageStack, str]] = field(default_factory=list)
+    alive: list[FakeGuest] = field(default_factory=list)
+    #: How many were alive at once, at most.
+    most: int = 0
+
+    @property
+    def boot(self) -> Booter:
+        @contextlib.contextmanager
+        def boot(stack: StorageStack, kernel: str) -> Iterator[FakeGuest]:
+            self.booted.append((stack, kernel))
+            guest = self.make(stack)
+            self.alive.append(guest)
+            self.most = max(self.most, len(self.alive))
+            try:
+                yield guest
+            finally:
+                self.alive.remove(guest)
+
+        return boot
+
+
+def complaint(kind: ReportKind, line: str) -> Ending:
+    """A guest that runs on after its kernel complained."""
+    return Ending(EndKind.RUNNING, "QEMU is running", (Report(kind, line, 0),))

@@ -1,0 +1,223 @@
+"""A machine's life, played by a fake QEMU: ready, failed boots, endings, and nothing left on any path."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.errors import BootError, MachineError, UsageError
+from harness.host.deadline import Deadline
+from harness.machine.console import Report, ReportKind
+from harness.machine.machine import EndKind, Machine, classify_ending, find_forwarded_port, is_elf, started_machine
+from harness.model.stack import Region, RegionKind
+from harness.sizes import KIB, MIB
+from tests.fakes.machine import EXIT, FAKE_ACCELERATOR, FAKE_EMULATOR, PANIC, PANICKED, POWER_OFF, READY, RESET, fake_spec
+
+
+@contextlib.contextmanager
+def started(
+    folder: Path, script: dict[str, object], regions: tuple[Region, ...] = (), limit_s: float = 30.0, ended: list[Machine] | None = None
+) -> Iterator[Machine]:
+    spec = fake_spec(folder, script, regions)
+    with started_machine(spec, FAKE_EMULATOR, FAKE_ACCELERATOR, folder / "logs", Deadline.after(limit_s)) as machine:
+        yield machine
+    assert not machine.folder.exists()
+    assert not psutil.pid_exists(machine.pid)
+
+
+def children() -> set[int]:
+    """The processes of ours that are at work in a machine's folder."""
+    mine = psutil.Process().children(recursive=True)
+    return {child.pid for child in mine if any("fake_qemu" in word for word in child.cmdline())}
+
+
+def test_a_machine_is_handed_over_when_init_says_ready(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY]}) as machine:
+        assert machine.ssh_port == 34567
+        assert machine.ending().kind is EndKind.RUNNING
+        assert machine.failed_boot == ""
+        assert [line for line, _ in machine.boot_times.milestones] == ["pmem-harness: init 1.0", "pmem-harness: ready"]
+        assert 0 < machine.boot_times.qmp_s <= machine.boot_times.ready_s
+        assert machine.folder.stat().st_mode & 0o777 == 0o700
+        assert (machine.folder / "ram").stat().st_size == machine.spec.ram_bytes
+        assert (tmp_path / "logs/boot/command").read_text().strip() == machine.command_line
+    assert machine.ending().kind is EndKind.STOPPED
+    assert "ready" in (tmp_path / "logs/boot/console.log").read_text()
+    said = [json.loads(line)[1:] for line in (tmp_path / "logs/boot/qmp.jsonl").read_text().splitlines()]
+    assert ["execute", {"command": "quit", "arguments": {}}] in said
+
+
+def test_regions_lie_where_we_put_them_and_nvdimms_where_qemu_says(tmp_path: Path) -> None:
+    regions = (
+        Region("n", RegionKind.NVDIMM, 256 * MIB, 128 * KIB),
+        Region("e", RegionKind.E820),
+        Region("m", RegionKind.NVDIMM, 256 * MIB, 128 * KIB),
+    )
+    with started(tmp_path, {"quiet": [READY]}, regions) as machine:
+        assert [(p.name, p.start // MIB, p.size_bytes // MIB) for p in machine.placements] == [
+            ("n", 4096, 256),
+            ("e", 256, 256),
+            ("m", 4352, 256),
+        ]
+        assert (machine.folder / "nvdimm-n").stat().st_size == 256 * MIB + 128 * KIB
+
+
+def test_a_spec_that_cannot_work_never_starts(tmp_path: Path) -> None:
+    regions = (Region("e", RegionKind.E820, 100),)
+    with pytest.raises(UsageError, match="take 16MiB"), started(tmp_path, {"quiet": [READY]}, regions):
+        pass
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_panic_before_ready_is_a_boot_error_with_the_console_and_the_version_of_qemu(tmp_path: Path) -> None:
+    with pytest.raises(BootError) as caught, started(tmp_path, {"quiet": [PANIC, PANICKED, RESET, EXIT]}):
+        pass
+    assert "panicked before it was ready (QEMU 10.0.2 (fake))" in caught.value.problem
+    assert "Unable to mount root fs" in caught.value.console_tail
+    assert "end Kernel panic" in caught.value.console_tail
+    assert not children()
+
+
+def test_a_quiet_boot_that_fails_is_told_by_a_verbose_one(tmp_path: Path) -> None:
+    script: dict[str, object] = {"quiet": [RESET, EXIT], "verbose": [["console", "why it fails\r\n"], RESET, EXIT]}
+    with pytest.raises(BootError) as caught, started(tmp_path, script):
+        pass
+    assert "the guest ended before it was ready (guest-reset)" in caught.value.problem
+    assert "why it fails" in caught.value.console_tail
+    assert (tmp_path / "logs/boot/console.log").read_text() == ""
+
+
+def test_a_verbose_boot_that_comes_up_tells_of_the_quiet_one_that_did_not(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [PANIC, RESET, EXIT], "verbose": [READY]}) as machine:
+        assert "Unable to mount root fs" in machine.failed_boot
+        assert machine.ending().kind is EndKind.RUNNING
+
+
+def test_a_guest_that_never_gets_ready_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    with pytest.raises(BootError) as caught, started(tmp_path, {"quiet": [["console", "still booting\r\n"]]}, limit_s=1.0):
+        pass
+    assert "did not print 'pmem-harness: ready' within 1 s" in caught.value.problem
+    assert "still booting" in caught.value.console_tail
+    assert not children()
+
+
+def test_init_that_gives_up_is_a_boot_error_that_shows_what_it_said(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BootError) as caught,
+        started(tmp_path, {"quiet": [["console", "pmem-harness: failed: no root disk\r\n"], POWER_OFF, EXIT]}),
+    ):
+        pass
+    assert "ended before it was ready (guest-shutdown)" in caught.value.problem
+    assert "failed: no root disk" in caught.value.console_tail
+
+
+def test_a_qemu_that_dies_while_booting_says_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(BootError) as caught, started(tmp_path, {"quiet": [["stderr", "out of luck"], ["exit", 3]]}):
+        pass
+    assert "(qemu-died): QEMU ended with status 3" in caught.value.problem
+    assert "QEMU said: out of luck" in caught.value.problem
+
+
+def test_a_qemu_that_refuses_its_command_line_is_a_machine_error_with_its_words(tmp_path: Path) -> None:
+    with pytest.raises(MachineError) as caught, started(tmp_path, {"refuse": "no such device"}):
+        pass
+    assert not isinstance(caught.value, BootError)
+    assert "QEMU did not start: QEMU ended with status 1" in str(caught.value)
+    assert "no such device" in str(caught.value)
+
+
+def test_a_qemu_that_lists_no_port_is_a_machine_error(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="lists no forwarded port"), started(tmp_path, {"usernet": "nothing", "quiet": [READY]}):
+        pass
+    assert not children()
+
+
+def test_a_qemu_that_lost_an_nvdimm_is_a_machine_error(tmp_path: Path) -> None:
+    regions = (Region("n", RegionKind.NVDIMM),)
+    with (
+        pytest.raises(MachineError, match="does not list the NVDIMMs n"),
+        started(tmp_path, {"forget_nvdimms": True, "quiet": [READY]}, regions),
+    ):
+        pass
+
+
+def test_a_guest_that_panics_is_classified_by_pvpanic(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY], "sysrq": {"c": [PANIC, PANICKED, RESET, EXIT]}}) as machine:
+        machine.send_sysrq("c", Deadline.after(10))
+        ending = machine.wait_ended(Deadline.after(10))
+        assert ending.kind is EndKind.PANIC
+        assert [report.kind for report in ending.reports] == [ReportKind.PANIC]
+    assert machine.ending().kind is EndKind.PANIC
+
+
+def test_a_guest_that_powers_off_ended_by_itself(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY], "sysrq": {"o": [POWER_OFF, EXIT]}}) as machine:
+        assert machine.power_off(Deadline.after(10)).kind is EndKind.SHUTDOWN
+
+
+def test_a_guest_that_does_not_listen_is_still_running_after_power_off(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY]}) as machine:
+        assert machine.power_off(Deadline.after(0.2)).kind is EndKind.RUNNING
+
+
+def test_pressing_a_key_on_a_machine_that_is_gone_is_a_machine_error(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY], "sysrq": {"o": [POWER_OFF, EXIT]}}) as machine:
+        machine.power_off(Deadline.after(10))
+        with pytest.raises(MachineError):
+            machine.send_sysrq("w", Deadline.after(10))
+
+
+def test_an_error_in_the_body_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), started(tmp_path, {"quiet": [READY]}) as machine:
+        raise ZeroDivisionError
+    assert not children()
+    assert not machine.folder.exists()
+
+
+SHUTDOWN_REASONS = [
+    ("guest-shutdown", EndKind.SHUTDOWN),
+    ("guest-reset", EndKind.RESET),
+    ("host-signal", EndKind.QEMU_DIED),
+]
+
+
+@pytest.mark.parametrize(("reason", "kind"), SHUTDOWN_REASONS)
+def test_the_reason_of_a_shutdown_names_the_ending(reason: str, kind: EndKind) -> None:
+    assert classify_ending([{"event": "SHUTDOWN", "data": {"reason": reason}}], 0, []).kind is kind
+
+
+def test_a_panic_outranks_the_reset_that_follows_it() -> None:
+    events: list[dict[str, object]] = [{"event": "GUEST_PANICKED", "data": {}}, {"event": "SHUTDOWN", "data": {"reason": "guest-reset"}}]
+    assert classify_ending(events, 0, []).kind is EndKind.PANIC
+
+
+def test_a_panic_that_only_the_console_shows_counts() -> None:
+    reports = [Report(ReportKind.PANIC, "Kernel panic - not syncing", 0)]
+    assert classify_ending([{"event": "SHUTDOWN", "data": {"reason": "guest-reset"}}], 0, reports).kind is EndKind.PANIC
+
+
+def test_a_qemu_that_is_gone_without_a_word_died() -> None:
+    ending = classify_ending([], -9, [])
+    assert (ending.kind, ending.reason) == (EndKind.QEMU_DIED, "QEMU ended with status -9 and no word of a shutdown")
+
+
+def test_what_the_harness_stopped_did_not_end_by_itself() -> None:
+    assert classify_ending([{"event": "SHUTDOWN", "data": {"reason": "host-qmp-quit"}}], 0, [], stopped=True).kind is EndKind.STOPPED
+
+
+def test_other_forwarded_ports_are_not_taken_for_ssh() -> None:
+    said = (
+        "  TCP[HOST_FORWARD]  14  127.0.0.1 1111  10.0.2.15  80  0  0\r\n  TCP[HOST_FORWARD]  15  127.0.0.1 2222  10.0.2.15  22  0  0\r\n"
+    )
+    assert find_forwarded_port(said, 22) == 2222
+    assert find_forwarded_port(said, 443) is None
+
+
+def test_only_an_elf_file_is_entered_through_its_pvh_note(tmp_path: Path) -> None:
+    (tmp_path / "elf").write_bytes(b"\x7fELF...")
+    (tmp_path / "bzImage").write_bytes(b"MZ......")
+    assert is_elf(tmp_path / "elf")
+    assert not is_elf(tmp_path / "bzImage")
