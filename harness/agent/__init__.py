@@ -1,0 +1,1 @@
+"""What runs inside the guest: one file, Python standard library only."""

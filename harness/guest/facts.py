@@ -1,0 +1,157 @@
+"""The stack as it IS: read from the guest, with the physical frame of a mapping as direct evidence of DAX."""
+
+import re
+from collections.abc import Sequence
+
+from harness.errors import GuestError
+from harness.guest.filesystem import MOUNT_TABLE, MountEntry, parse_mounts
+from harness.guest.layout import Layout, PlacedVolume
+from harness.guest.link import GuestFiles
+from harness.guest.pmem import REGION_PATTERNS, PmemRegion, read_regions
+from harness.model import operation as op
+from harness.model.operation import Operation, Program, Step
+from harness.model.outcome import How, Observation
+from harness.model.stack import StackReading, VolumeReading
+
+PROBE_FILE = ".harness-probe"
+_PAGE = 4096
+_RELEASE = "/proc/sys/kernel/osrelease"
+TAINT = "/proc/sys/kernel/tainted"
+_CPU = "/proc/cpuinfo"
+#: Features of the CPU that change what pmem does or how fast.
+_CPU_FLAGS = ("clflush", "clflushopt", "clwb", "rdrand", "avx2", "avx512f", "pcommit")
+
+
+def fact_patterns(layout: Layout) -> tuple[str, ...]:
+    """What :func:`read_stack` needs to have been read."""
+    blocks = [v.block for v in layout.volumes]
+    return (
+        *REGION_PATTERNS,
+        MOUNT_TABLE,
+        _RELEASE,
+        TAINT,
+        _CPU,
+        *(f"/sys/block/{block}/{name}" for block in blocks for name in ("queue/dax", "queue/logical_block_size", "size")),
+        *(v.folder for v in layout.mounted),
+    )
+
+
+def probe_program(layout: Layout) -> Program:
+    """A program whose observations show the DAX state and the physical frame of every volume (see :func:`read_stack`).
+
+    It mounts what set-up is to mount, makes one small file on each and drops the caches last.
+    """
+    steps: list[Operation] = []
+    for placed in layout.mounted:
+        mount = placed.volume.mount
+        assert mount is not None
+        options = "" if mount.dax is None else f"dax={mount.dax}"
+        steps.append(op.MountVolume(placed.volume.role, str(mount.filesystem), options))
+    for placed in _probed(layout):
+        steps += _probe_steps(placed.volume.role, placed.volume.mount is not None)
+    steps.append(op.DropCaches())
+    return Program(tuple(Step(step) for step in steps))
+
+
+def _probed(layout: Layout) -> tuple[PlacedVolume, ...]:
+    return () if layout.stack.mount_in_program else layout.volumes
+
+
+def _probe_steps(role: str, mounted: bool) -> list[Operation]:
+    name, mapping = f"f_{role}", f"m_{role}"
+    flags = (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if mounted else (op.OpenFlag.RDWR,)
+    # A hole maps the shared zero page, so a file needs a byte first; of a node one load is enough, and changes nothing.
+    fill: list[Operation] = [op.Pwrite(name, 0, _PAGE)] if mounted else []
+    touch: Operation = op.Store(mapping, 0, 8) if mounted else op.Load(mapping, 0, 8)
+    return [
+        op.Open(name, f"{role}:{PROBE_FILE}", flags),
+        *fill,
+        op.Statx(name),
+        op.Mmap(mapping, _PAGE, name),
+        touch,
+        op.Pagemap(mapping),
+        op.Munmap(mapping),
+        op.Close(name),
+    ]
+
+
+def read_stack(
+    layout: Layout,
+    program: Program,
+    observations: Sequence[Observation],
+    files: GuestFiles,
+    more_facts: Sequence[tuple[str, str]],
+) -> StackReading:
+    """Put the reading together. Raises GuestError where a step of the probe failed or the guest does not say something."""
+    found: dict[str, Observation] = {}
+    for step, seen in zip(program.steps, observations, strict=True):
+        if seen.how is not How.RETURNED:
+            raise GuestError(f"while reading the stack back, {op.describe(step.operation)} gave {seen.describe()}")
+        if isinstance(step.operation, op.Statx):
+            found[f"statx {step.operation.file.removeprefix('f_')}"] = seen
+        if isinstance(step.operation, op.Pagemap):
+            found[f"pagemap {step.operation.mapping.removeprefix('m_')}"] = seen
+    mounts = parse_mounts(_text(files, MOUNT_TABLE))
+    regions = read_regions(files)
+    volumes = tuple(
+        _read_volume(
+            placed,
+            layout,
+            mounts,
+            regions,
+            files,
+            found.get(f"statx {placed.volume.role}"),
+            found.get(f"pagemap {placed.volume.role}"),
+        )
+        for placed in layout.volumes
+    )
+    flags = set(re.findall(r"[a-z0-9_]+", (re.search(r"^flags\s*:(.*)$", _text(files, _CPU), re.M) or [""])[0]))
+    facts = (
+        ("kernel taint", _text(files, TAINT)),
+        ("cpu flags", " ".join(flag for flag in _CPU_FLAGS if flag in flags)),
+        *more_facts,
+    )
+    return StackReading(_text(files, _RELEASE), volumes, _PAGE, facts)
+
+
+def _read_volume(
+    placed: PlacedVolume,
+    layout: Layout,
+    mounts: Sequence[MountEntry],
+    regions: Sequence[PmemRegion],
+    files: GuestFiles,
+    statx: Observation | None,
+    pagemap: Observation | None,
+) -> VolumeReading:
+    queue = f"/sys/block/{placed.block}/queue"
+    # The last mount on a folder is the one that paths reach.
+    mount = next((m for m in reversed(mounts) if m.folder == placed.folder), None)
+    region = next((r for r in regions if any(n.block == placed.block for n in r.namespaces)), None)
+    namespace = next((n for n in region.namespaces if n.block == placed.block), None) if region else None
+    frame = pagemap.frames[0] * _PAGE if pagemap is not None and pagemap.frames and pagemap.frames[0] else None
+    inside = None if region is None or frame is None else region.start <= frame < region.start + region.size_bytes
+    return VolumeReading(
+        role=placed.volume.role,
+        device=placed.node if mount is None else mount.device,
+        root=placed.root(layout.stack.mount_in_program),
+        filesystem=mount.filesystem if mount else None,
+        mount_options=mount.options if mount else (),
+        dax=bool(statx is not None and statx.number("dax")),
+        queue_dax=files.text(f"{queue}/dax") == "1",
+        logical_block_bytes=int(_text(files, f"{queue}/logical_block_size")),
+        filesystem_block_bytes=files.block_bytes.get(placed.folder) if mount else None,
+        size_bytes=int(_text(files, f"/sys/block/{placed.block}/size")) * 512,
+        region_start=region.start if region else None,
+        region_size_bytes=region.size_bytes if region else None,
+        provider=region.provider if region else None,
+        namespace_mode=namespace.mode if namespace else None,
+        page_map=namespace.page_map if namespace else None,
+        frame_in_region=inside,
+    )
+
+
+def _text(files: GuestFiles, path: str) -> str:
+    text = files.text(path)
+    if text is None:
+        raise GuestError(f"the guest does not let {path} be read")
+    return text

@@ -1,0 +1,173 @@
+"""The link to the agent: JSON lines over an SSH channel (docs/agent-protocol.md), one request at a time."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import AgentError, GuestError
+from harness.guest.ssh import Shell, Stream
+from harness.host.deadline import Deadline
+
+FOLDER = "/run/pmem-harness"
+AGENT_PATH = f"{FOLDER}/agent.py"
+TOKEN_PATH = f"{FOLDER}/agent.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the agent's daemon listens in the guest, and the token that a connection must show."""
+
+    port: int
+    token: str
+
+
+@dataclass(frozen=True)
+class GuestCommand:
+    """A command for the agent to run; ``may_fail`` lets the next ones run whatever its exit status."""
+
+    argv: tuple[str, ...]
+    may_fail: bool = False
+
+
+@dataclass(frozen=True)
+class GuestFiles:
+    """Texts by path (None: unreadable); for folders where they really are, and their file system's block size in bytes."""
+
+    files: Mapping[str, str | None]
+    folders: Mapping[str, str]
+    block_bytes: Mapping[str, int]
+
+    def text(self, path: str) -> str | None:
+        """The stripped text of a file, or None where there is none or it cannot be read."""
+        found = self.files.get(path)
+        return None if found is None else found.strip()
+
+
+@dataclass(frozen=True)
+class CommandOutput:
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+    took_s: float
+
+
+def start_agent(shell: Shell, source: bytes, deadline: Deadline) -> Endpoint:
+    """Carry the agent into the guest and start its daemon. Raises GuestError, or AgentError when it says nonsense."""
+    script = (
+        f"umask 077; mkdir -p {FOLDER} && cat > {AGENT_PATH} && exec python3 {AGENT_PATH} --listen 127.0.0.1:0 --token-file {TOKEN_PATH}"
+    )
+    return _endpoint(shell.run(["sh", "-c", script], deadline, stdin=source).stdout)
+
+
+def find_agent(shell: Shell, deadline: Deadline) -> Endpoint:
+    """Return where the daemon that already runs in the guest listens (a guest that was started from a saved one)."""
+    return _endpoint(shell.run(["cat", TOKEN_PATH], deadline).stdout)
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        said = json.loads(text)
+        return Endpoint(int(said["port"]), str(said["token"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgentError(f"the agent did not say where it listens, but: {text!r}") from error
+
+
+@contextmanager
+def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline) -> "Iterator[AgentLink]":
+    """Connect to the daemon and make sure that it is the agent of this harness. Raises GuestError or AgentError."""
+    with shell.open_stream(endpoint.port, deadline) as stream:
+        link = AgentLink(stream)
+        hello = link.request("hello", deadline, token=endpoint.token)
+        ours = hashlib.sha256(source).hexdigest()
+        if (hello.get("format"), hello.get("agent")) != (FORMAT, ours):
+            raise AgentError(f"another agent runs in the guest: format {hello.get('format')}, sha256 {hello.get('agent')}, ours is {ours}")
+        yield link
+
+
+class AgentLink:
+    """Sends requests and matches the answers. After a GuestError the link is of no more use: the guest is."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._numbers = itertools.count(1)
+        self._rest = b""
+
+    def request(self, do: str, deadline: Deadline, **arguments: Any) -> dict[str, Any]:
+        """Send one request and return its answer.
+
+        Raises GuestError when the guest is gone, hangs or says that what was asked failed; AgentError for a break of the protocol.
+        """
+        number = next(self._numbers)
+        self._stream.send(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n", deadline)
+        answer = self._answer(deadline)
+        if answer.get("id") != number:
+            raise AgentError(f"asked for {do} with id {number}, the answer has id {answer.get('id')}: {str(answer)[:300]}")
+        if answer.get("ok") is True:
+            return answer
+        problem = f"the agent answered {do} with an error: {answer.get('error')}"
+        raise AgentError(problem) if answer.get("kind") == "protocol" else GuestError(problem)
+
+    def run(
+        self,
+        program: Mapping[str, Any],
+        roots: Mapping[str, str],
+        devices: Mapping[str, str],
+        deadline: Deadline,
+        *,
+        blocked_s: float,
+        limit_s: float,
+    ) -> dict[str, Any]:
+        """Run a program (``program_document``) and return the observations document."""
+        answer = self.request(
+            "run",
+            deadline,
+            program=program,
+            roots=roots,
+            devices=devices,
+            blocked_ms=round(blocked_s * 1000),
+            limit_ms=round(limit_s * 1000),
+        )
+        observations = answer.get("observations")
+        if not isinstance(observations, dict):
+            raise AgentError(f"the answer to run has no observations: {str(answer)[:300]}")
+        return observations
+
+    def commands(self, commands: Sequence[GuestCommand], deadline: Deadline) -> tuple[CommandOutput, ...]:
+        """Run commands in the guest in one round trip. Raises GuestError with what the first failing one printed."""
+        if not commands:
+            return ()
+        limit_s = max(1.0, deadline.remaining_s - 1.0)
+        wanted = [{"argv": list(c.argv), "may_fail": c.may_fail, "limit_s": limit_s} for c in commands]
+        rows = self.request("commands", deadline, commands=wanted)["results"]
+        outputs = tuple(CommandOutput(tuple(r["argv"]), r["status"], r["stdout"], r["stderr"], r["took_s"]) for r in rows)
+        for command, output in zip(commands, outputs, strict=False):
+            if output.status != 0 and not command.may_fail:
+                said = (output.stderr or output.stdout).strip() or "(it printed nothing)"
+                raise GuestError(f"exit status {output.status} in the guest from: {' '.join(output.argv)}\n{said}")
+        return outputs
+
+    def read_files(self, patterns: Sequence[str], deadline: Deadline) -> GuestFiles:
+        answer = self.request("read_files", deadline, patterns=list(patterns))
+        return GuestFiles(answer["files"], answer["folders"], answer["block_bytes"])
+
+    def remove_files(self, paths: Sequence[str], deadline: Deadline) -> None:
+        self.request("remove_files", deadline, paths=list(paths))
+
+    def _answer(self, deadline: Deadline) -> dict[str, Any]:
+        pieces = [self._rest]
+        while b"\n" not in pieces[-1]:
+            pieces.append(self._stream.receive(deadline))
+        line, _, self._rest = b"".join(pieces).partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except ValueError as error:
+            raise AgentError(f"the agent said what is not JSON: {line[:300]!r}") from error
+        if not isinstance(answer, dict):
+            raise AgentError(f"the agent said what is no answer: {line[:300]!r}")
+        return answer

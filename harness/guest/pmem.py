@@ -1,0 +1,146 @@
+"""Pmem in the guest: which region is where, its namespace, and how to bring it into a mode.
+
+Regions are found by their physical start, never by a name that depends on the order of probing.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import GuestError
+from harness.guest.link import GuestCommand, GuestFiles
+from harness.model.stack import Namespace, NamespaceMode, PageMap, RegionKind
+from harness.sizes import format_size
+
+_ND = "/sys/bus/nd/devices"
+#: What :func:`read_regions` needs to have been read.
+REGION_PATTERNS = (
+    f"{_ND}/ndbus*/provider",
+    f"{_ND}/region*",
+    f"{_ND}/region*/resource",
+    f"{_ND}/region*/size",
+    f"{_ND}/namespace*/mode",
+    f"{_ND}/namespace*/holder",
+    f"{_ND}/namespace*/size",
+    f"{_ND}/namespace*/sector_size",
+    f"{_ND}/pfn*/mode",
+    f"{_ND}/*/block/*",
+)
+
+
+@dataclass(frozen=True)
+class RegionPlacement:
+    """Where the machine put a region into the guest's physical memory."""
+
+    name: str
+    kind: RegionKind
+    start: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class PmemNamespace:
+    """A namespace of the guest and its block device. ``mode`` in ndctl's words; ``page_map`` for fsdax.
+
+    ``sector_bytes``: what its label says; None without a label (then it is 512 outside sector mode).
+    """
+
+    name: str
+    mode: str
+    page_map: str | None
+    block: str | None
+    sector_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class PmemRegion:
+    """A region as the guest has it."""
+
+    name: str
+    provider: str
+    start: int
+    size_bytes: int
+    namespaces: tuple[PmemNamespace, ...]
+
+    def describe(self) -> str:
+        return f"{self.name} of {self.provider} at {self.start:#x}, {format_size(self.size_bytes)}"
+
+
+def read_regions(files: GuestFiles) -> tuple[PmemRegion, ...]:
+    """Return the regions that ``files`` (of REGION_PATTERNS) show. Raises GuestError where sysfs is not as expected."""
+    regions = []
+    for path, real in files.folders.items():
+        match = re.fullmatch(rf"{_ND}/(region\d+)", path)
+        bus = re.search(r"/(ndbus\d+)/", real + "/")
+        if match is None:
+            continue
+        name = match[1]
+        start, size = files.text(f"{path}/resource"), files.text(f"{path}/size")
+        provider = files.text(f"{_ND}/{bus[1]}/provider") if bus else None
+        if start is None or size is None or provider is None:
+            raise GuestError(f"sysfs of the guest does not say where {name} is: resource {start}, size {size}, provider {provider}")
+        regions.append(PmemRegion(name, provider, int(start, 16), int(size), _namespaces(files, name)))
+    return tuple(regions)
+
+
+def _namespaces(files: GuestFiles, region: str) -> tuple[PmemNamespace, ...]:
+    number = region.removeprefix("region")
+    # The block device hangs off the namespace itself (raw, or pages without a table of their own) or off what claims it.
+    blocks = {path.split("/")[-3]: path.split("/")[-1] for path in files.folders if f"{_ND}/" in path and "/block/" in path}
+    found = []
+    for path, mode in files.files.items():
+        match = re.fullmatch(rf"{_ND}/(namespace{number}\.\d+)/mode", path)
+        if match is None or files.text(f"{_ND}/{match[1]}/size") in (None, "0"):
+            continue
+        holder = files.text(f"{_ND}/{match[1]}/holder") or None
+        kind = (mode or "").strip()
+        table = files.text(f"{_ND}/{holder}/mode") if holder and holder.startswith("pfn") else None
+        words = {"memory": "fsdax", "safe": "sector", "dax": "devdax"}
+        page_map = None
+        if kind == "memory":
+            page_map = {"ram": "mem", "pmem": "dev", None: "mem"}.get(table, table)
+        # All sizes that the label may have, the one that it has in brackets.
+        sector = re.search(r"\[(\d+)\]", files.text(f"{_ND}/{match[1]}/sector_size") or "")
+        found.append(
+            PmemNamespace(match[1], words.get(kind, kind), page_map, blocks.get(holder or match[1]), int(sector[1]) if sector else None)
+        )
+    return tuple(found)
+
+
+def find_region(regions: Sequence[PmemRegion], placement: RegionPlacement) -> PmemRegion:
+    """Return the region that starts where the machine put ``placement``. Raises GuestError with what there is."""
+    for region in regions:
+        if region.start == placement.start:
+            return region
+    there = "; ".join(region.describe() for region in regions) or "none"
+    raise GuestError(f"the guest has no pmem region at {placement.start:#x} ({placement.name}, {placement.kind}); it has: {there}")
+
+
+def find_namespace(region: PmemRegion, wanted: Namespace) -> PmemNamespace | None:
+    """Return the namespace of ``region`` if it is as wanted already, else None."""
+    for namespace in region.namespaces:
+        same_map = wanted.mode is not NamespaceMode.FSDAX or wanted.map is None or namespace.page_map == wanted.map
+        if namespace.mode == wanted.mode and same_map and namespace.block is not None:
+            return namespace
+    return None
+
+
+def namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
+    """Return the ndctl command that brings the region's namespace (or its free space) into the wanted mode."""
+    existing = region.namespaces[0] if region.namespaces else None
+    target = ("--reconfig", existing.name) if existing else ("--region", region.name)
+    mapped = wanted.mode is NamespaceMode.FSDAX
+    # A label would keep the sector size of an earlier mode.
+    reset = existing is not None and existing.sector_bytes not in (None, 512) and wanted.mode is not NamespaceMode.SECTOR
+    return GuestCommand(
+        (
+            "ndctl",
+            "create-namespace",
+            "--force",
+            *target,
+            *("--mode", str(wanted.mode)),
+            *(("--map", str(wanted.map or PageMap.MEM)) if mapped else ()),
+            *(("--sector-size", "512") if reset else ()),
+            "--no-autorecover",
+        )
+    )

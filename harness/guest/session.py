@@ -1,0 +1,241 @@
+"""A guest in use: set a storage stack up in it, make it fresh for a case, read it back, run programs on it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.errors import AgentError, GuestError
+from harness.guest.facts import PROBE_FILE, TAINT, fact_patterns, probe_program, read_stack
+from harness.guest.filesystem import MOUNT_FOLDER, MOUNT_TABLE, clear_commands, make_commands, parse_mounts, unmount_commands
+from harness.guest.layout import Layout, PlacedVolume
+from harness.guest.link import AgentLink, CommandOutput, GuestCommand, find_agent, linked, start_agent
+from harness.guest.pmem import (
+    REGION_PATTERNS,
+    PmemRegion,
+    RegionPlacement,
+    find_namespace,
+    find_region,
+    namespace_command,
+    read_regions,
+)
+from harness.guest.ssh import Ssh, SshAddress, connected
+from harness.guest.terminal import interact
+from harness.host.deadline import Deadline
+from harness.model.operation import Program, program_document
+from harness.model.outcome import Observation, observations_from
+from harness.model.stack import Disk, Filesystem, Namespace, StackReading, StorageStack, Volume
+
+_DISK_SERIALS = "/sys/block/*/serial"
+_PCI = "/sys/bus/pci/devices/*"
+_IVSHMEM = ("0x1af4", "0x1110")
+_BLOCKED_S = 3.0
+_STEP_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class KernelLine:
+    """One message of the guest's kernel. ``level``: 0 (emergency) to 7 (debug)."""
+
+    sequence: int
+    uptime_s: float
+    level: int
+    text: str
+
+
+@contextmanager
+def connect(
+    address: SshAddress,
+    agent_source: bytes,
+    mkfs: Mapping[str, tuple[str, ...]],
+    deadline: Deadline,
+    *,
+    scale: float = 1.0,
+    agent_runs: bool = False,
+) -> "Iterator[GuestSession]":
+    """Connect to a booted guest and start the agent in it (``agent_runs``: it has one, from before it was saved).
+
+    ``mkfs``: the command by file system, without the device. ``scale``: the accelerator's time scale, for every wait.
+    Raises GuestError or AgentError.
+    """
+    with connected(address, deadline) as ssh:
+        endpoint = find_agent(ssh, deadline) if agent_runs else start_agent(ssh, agent_source, deadline)
+        with linked(ssh, endpoint, agent_source, deadline) as link:
+            yield GuestSession(link, mkfs, scale, ssh)
+
+
+class GuestSession:
+    """See :func:`connect`. ``ssh`` is for a person's shell; everything else goes through the agent."""
+
+    def __init__(self, link: AgentLink, mkfs: Mapping[str, tuple[str, ...]], scale: float = 1.0, ssh: Ssh | None = None) -> None:
+        self._link, self._mkfs, self._scale, self.ssh = link, mkfs, scale, ssh
+        self._layout = Layout(StorageStack(()), ())
+        self._facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """The stack of the last :meth:`set_up`, with its devices and folders in this guest."""
+        return self._layout
+
+    def set_up(self, stack: StorageStack, placements: Sequence[RegionPlacement], deadline: Deadline | None = None) -> None:
+        """Load modules and bring every namespace into its mode; :meth:`refresh` then makes the file systems.
+
+        Raises GuestError, with what the guest has instead where a region, a disk or the BAR is missing.
+        """
+        deadline = deadline or self._limit(300)
+        self._unmount(self._layout, deadline)
+        self._prepare_kernel(stack, deadline)
+        self._make_namespaces(stack, placements, deadline)
+        files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
+        disks = {(serial or "").strip(): path.split("/")[3] for path, serial in files.files.items() if path.endswith("/serial")}
+        regions = read_regions(files)
+        placed = tuple(_place(volume, placements, regions, disks) for volume in stack.volumes)
+        bar = _find_bar(files.files) if stack.ivshmem else None
+        folders = [v.folder for v in placed]
+        enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
+        self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
+        self._layout = Layout(stack, placed, bar)
+        self._facts = self._read_versions(deadline)
+
+    def refresh(self, deadline: Deadline | None = None) -> StackReading:
+        """Make the stack fresh for a case (mkfs and mount; a bare node cleared; caches dropped) and read it back.
+
+        Raises GuestError: also when something is still mounted and cannot be unmounted, so that nothing is made on top of it.
+        """
+        deadline = deadline or self._limit(120)
+        layout = self._layout
+        self._unmount(layout, deadline)
+        self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
+        program = probe_program(layout)
+        observations = self.run(program, deadline)
+        files = self._link.read_files(fact_patterns(layout), deadline)
+        reading = read_stack(layout, program, observations, files, self._facts)
+        probes = [f"{placed.folder}/{PROBE_FILE}" for placed in layout.mounted]
+        if probes:
+            self._link.remove_files(probes, deadline)
+        return reading
+
+    def run(
+        self, program: Program, deadline: Deadline | None = None, *, blocked_s: float = _BLOCKED_S, limit_s: float = _STEP_LIMIT_S
+    ) -> tuple[Observation, ...]:
+        """Run a program on the stack. ``blocked_s``: asleep so long in one call is blocked. ``limit_s``: a step may take so long (scaled).
+
+        Raises GuestError when the guest is lost or a step neither ends nor blocks; AgentError for a break of the protocol.
+        """
+        document = self._link.run(
+            program_document(program),
+            self._layout.roots,
+            self._layout.devices,
+            deadline or self._limit(2 * limit_s),
+            blocked_s=blocked_s,
+            limit_s=limit_s * self._scale,
+        )
+        observations = observations_from(document)
+        if [seen.step for seen in observations] != list(range(len(program.steps))):
+            raise AgentError(f"{len(program.steps)} steps were asked for, the agent answered steps {[seen.step for seen in observations]}")
+        return observations
+
+    def taint(self) -> int:
+        """Return the kernel's taint flags."""
+        text = self._link.read_files((TAINT,), self._limit(30)).text(TAINT)
+        if text is None:
+            raise GuestError(f"the guest does not let {TAINT} be read")
+        return int(text)
+
+    def kernel_log(self, after: int = 0) -> tuple[tuple[KernelLine, ...], int]:
+        """Return the kernel's messages from sequence number ``after`` on, and the number to go on from."""
+        answer = self._link.request("kernel_log", self._limit(60), after=after)
+        lines = tuple(KernelLine(row[0], row[1] / 1e6, row[2], row[3]) for row in answer["lines"])
+        return lines, int(answer["next"])
+
+    def commands(self, commands: Sequence[GuestCommand], deadline: Deadline | None = None) -> tuple[CommandOutput, ...]:
+        """Run commands in the guest (see AgentLink.commands)."""
+        return self._link.commands(commands, deadline or self._limit(120))
+
+    def shell(self) -> None:
+        """Connect this terminal to a login shell in the guest until that ends. Raises UsageError or GuestError."""
+        if self.ssh is None:
+            raise GuestError("this session has no SSH connection of its own to open a shell on")
+        interact(self.ssh, self._limit(30))
+
+    def _limit(self, seconds: float) -> Deadline:
+        return Deadline.after(seconds, self._scale)
+
+    def _unmount(self, layout: Layout, deadline: Deadline) -> None:
+        mounts = parse_mounts(self._link.read_files((MOUNT_TABLE,), deadline).text(MOUNT_TABLE) or "")
+        nodes = frozenset(placed.node for placed in layout.volumes)
+        self._link.commands(unmount_commands(mounts, nodes), deadline)
+
+    def _prepare_kernel(self, stack: StorageStack, deadline: Deadline) -> None:
+        kinds = {str(v.mount.filesystem) for v in stack.volumes if v.mount is not None}
+        modules = sorted(kinds - {str(Filesystem.EXT4)})
+        self._link.commands(
+            [
+                *(GuestCommand(("modprobe", module)) for module in modules),
+                # A program that dies of SIGSEGV is an observation, not news for the console.
+                GuestCommand(("sh", "-c", "echo 0 > /proc/sys/debug/exception-trace"), may_fail=True),
+                # Only the full kernel has soft-RoCE; without it the RDMA operations answer ENODEV.
+                GuestCommand(
+                    ("sh", "-c", "test -e /sys/class/infiniband/rxe0 || { modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0; }"),
+                    may_fail=True,
+                ),
+            ],
+            deadline,
+        )
+
+    def _make_namespaces(self, stack: StorageStack, placements: Sequence[RegionPlacement], deadline: Deadline) -> None:
+        regions = read_regions(self._link.read_files(REGION_PATTERNS, deadline))
+        commands = []
+        for volume in stack.volumes:
+            if isinstance(volume.device, Namespace):
+                region = find_region(regions, _placement(volume.device, placements))
+                if find_namespace(region, volume.device) is None:
+                    commands.append(namespace_command(region, volume.device))
+        self._link.commands(commands, deadline)
+
+    def _fresh_commands(self, placed: PlacedVolume) -> tuple[GuestCommand, ...]:
+        if placed.volume.mount is None:
+            return clear_commands(placed.node)
+        return make_commands(placed.volume.mount.filesystem, placed.node, self._mkfs)
+
+    def _read_versions(self, deadline: Deadline) -> tuple[tuple[str, str], ...]:
+        asked = {"mkfs.ext4": ("mkfs.ext4", "-V"), "mkfs.xfs": ("mkfs.xfs", "-V"), "ndctl": ("ndctl", "--version")}
+        outputs = self._link.commands([GuestCommand(argv, may_fail=True) for argv in asked.values()], deadline)
+        versions = [(f"version of {name}", first_line(out)) for name, out in zip(asked, outputs, strict=True)]
+        (listed,) = self._link.commands([GuestCommand(("ndctl", "list", "--regions", "--namespaces"), may_fail=True)], deadline)
+        return (*versions, ("ndctl list", " ".join(listed.stdout.split())))
+
+
+def first_line(output: CommandOutput) -> str:
+    """What a program says of its version: some say it on one stream, some on the other."""
+    return next(iter((output.stdout + output.stderr).strip().splitlines()), "unknown")
+
+
+def _placement(namespace: Namespace, placements: Sequence[RegionPlacement]) -> RegionPlacement:
+    for placement in placements:
+        if placement.name == namespace.region.name:
+            return placement
+    known = ", ".join(p.name for p in placements) or "none"
+    raise GuestError(f"the machine has no region {namespace.region.name!r}; it has: {known}")
+
+
+def _place(volume: Volume, placements: Sequence[RegionPlacement], regions: Sequence[PmemRegion], disks: Mapping[str, str]) -> PlacedVolume:
+    folder = f"{MOUNT_FOLDER}/{volume.role}"
+    if isinstance(volume.device, Disk):
+        if volume.device.name not in disks:
+            there = ", ".join(filter(None, disks)) or "none"
+            raise GuestError(f"the guest has no disk with the serial {volume.device.name!r}; it has: {there}")
+        return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder, None)
+    placement = _placement(volume.device, placements)
+    region = find_region(regions, placement)
+    namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.block is not None), None)
+    if namespace is None or namespace.block is None:
+        raise GuestError(f"no block device came of {region.describe()}: {region.namespaces}")
+    return PlacedVolume(volume, f"/dev/{namespace.block}", folder, placement)
+
+
+def _find_bar(files: Mapping[str, str | None]) -> str:
+    for path, vendor in files.items():
+        folder, _, name = path.rpartition("/")
+        if name == "vendor" and ((vendor or "").strip(), (files.get(f"{folder}/device") or "").strip()) == _IVSHMEM:
+            return f"{folder}/resource2"
+    raise GuestError("the guest has no ivshmem device, whose memory BAR the stack asks for")

@@ -1,0 +1,101 @@
+"""The agent itself, run on this computer: a daemon on the loopback, and a client that speaks its JSON lines."""
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.host.deadline import Deadline, wait_until
+from harness.host.process import start
+from harness.model.operation import Operation, Program, Step, program_document
+from harness.model.outcome import Observation, observations_from
+
+AGENT = Path(__file__).parents[3] / "harness" / "agent" / "agent.py"
+
+
+@dataclass(frozen=True)
+class Client:
+    """One connection to the agent."""
+
+    connection: socket.socket
+    token: str | None
+
+    def ask_raw(self, line: bytes) -> dict[str, Any]:
+        self.connection.sendall(line + b"\n")
+        said = b""
+        while not said.endswith(b"\n"):
+            chunk = self.connection.recv(1 << 20)
+            assert chunk, f"the agent hung up after {said!r}"
+            said += chunk
+        answer = json.loads(said)
+        assert isinstance(answer, dict)
+        return answer
+
+    def ask(self, do: str, **rest: Any) -> dict[str, Any]:
+        return self.ask_raw(json.dumps({"id": 1, "do": do, "token": self.token, **rest}).encode())
+
+
+@dataclass(frozen=True)
+class Daemon:
+    pid: int
+    port: int
+    token: str
+
+    @contextmanager
+    def connected(self) -> Iterator[Client]:
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            client = Client(connection, self.token)
+            assert client.ask("hello")["ok"]
+            yield client
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs programs on folders of this computer."""
+
+    client: Client
+    roots: dict[str, str]
+
+    def ask(self, *steps: Step | Operation, **more: Any) -> dict[str, Any]:
+        whole = tuple(s if isinstance(s, Step) else Step(s) for s in steps)
+        document = program_document(Program(whole))
+        request = {"roots": self.roots, "devices": {}, "blocked_ms": 200, "limit_ms": 20_000, **more}
+        return self.client.ask("run", program=document, **request)
+
+    def run(self, *steps: Step | Operation, **more: Any) -> tuple[Observation, ...]:
+        answer = self.ask(*steps, **more)
+        assert answer["ok"], answer
+        return observations_from(answer["observations"])
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    token_file = tmp_path_factory.mktemp("agent") / "agent.json"
+    command = [sys.executable, str(AGENT), "--listen", "127.0.0.1:0", "--token-file", str(token_file), "--foreground"]
+    process = start(command, stderr=2)
+    try:
+        assert wait_until(token_file.exists, Deadline.after(30))
+        said = json.loads(token_file.read_text())
+        yield Daemon(process.pid, said["port"], said["token"])
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[Client]:
+    with daemon.connected() as connected:
+        yield connected
+
+
+@pytest.fixture
+def runner(client: Client, tmp_path: Path) -> Runner:
+    other = tmp_path / "other"
+    other.mkdir()
+    return Runner(client, {"main": str(tmp_path), "target": str(other)})

@@ -1,0 +1,398 @@
+"""Programs on this computer's own file systems: every kind of operation that needs no special device."""
+
+import dataclasses
+import errno
+import mmap as pagesize
+import os
+from enum import StrEnum
+from pathlib import Path
+from unittest.mock import ANY
+
+import pytest
+
+from harness.model import operation as op
+from harness.model.operation import Step
+from harness.model.outcome import How, Observation
+from harness.model.tag import tag_bytes
+from tests.unit.agent.conftest import Client, Daemon, Runner
+
+PAGE = pagesize.PAGESIZE
+RDWR = (op.OpenFlag.RDWR, op.OpenFlag.CREAT)
+MIB = 1 << 20
+
+
+def opened(name: str = "f", path: str = "a") -> op.Open:
+    return op.Open(name, path, RDWR)
+
+
+def runs(observation: Observation) -> list[tuple[int, int, str, int, int]]:
+    return [(r.offset, r.length, str(r.kind), r.writer, r.source) for r in observation.data or ()]
+
+
+def test_what_is_written_is_read_back_with_its_writer(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 10_000), op.Pwrite("f", 4096, 512, shift=3), op.Pread("f", 0, 20_000, shift=7), op.Close("f")
+    )
+    assert [s.how for s in seen] == [How.RETURNED] * 5
+    assert [s.value for s in seen] == [0, 10_000, 512, 10_000, 0]
+    assert runs(seen[3]) == [(0, 4096, "tag", 2, 0), (4096, 512, "tag", 3, 0), (4608, 5392, "tag", 2, 4608)]
+
+
+def test_a_name_with_a_role_is_on_the_other_volume(runner: Runner, tmp_path: Path) -> None:
+    runner.run(opened("f", "target:b"), op.Write("f", 100))
+    assert (tmp_path / "other" / "b").stat().st_size == 100
+
+
+def test_a_root_that_is_no_folder_is_the_node_for_every_path(client: Client, tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    node.write_bytes(bytes(5000))
+    seen = Runner(client, {"main": str(node)}).run(opened("f", "anything"), op.Pread("f", 0, 8192))
+    assert runs(seen[1]) == [(0, 5000, "zero", 0, 0)]
+
+
+def test_a_failed_call_gives_the_name_of_its_error(runner: Runner) -> None:
+    seen = runner.run(op.Open("f", "absent"), opened("g"), op.Lseek("g", -1), op.SetPipeSize("g", 4096))
+    assert [(s.how, s.errno) for s in seen] == [
+        (How.FAILED, "ENOENT"),
+        (How.RETURNED, None),
+        (How.FAILED, "EINVAL"),
+        (How.FAILED, "EBADF"),
+    ]
+
+
+def test_unsupported_is_called_eopnotsupp(runner: Runner) -> None:
+    (_, seen) = runner.run(opened(), op.Pread("f", 0, 1, flags=(op.RwFlag.DONTCACHE, op.RwFlag.NOWAIT, op.RwFlag.HIPRI)))
+    assert seen.errno in {None, "EOPNOTSUPP", "EAGAIN"}
+    assert errno.EOPNOTSUPP == errno.ENOTSUP
+
+
+def test_a_step_on_a_name_that_was_never_made_is_not_run_and_says_so(runner: Runner) -> None:
+    seen = runner.run(op.Open("f", "absent"), op.Pread("f", 0, 1), opened("g"))
+    assert seen[1].how is How.NOT_RUN
+    assert seen[1].attribute("missing") == "f"
+    assert seen[2].how is How.RETURNED
+
+
+def test_a_closed_name_is_ebadf_even_when_its_number_is_used_again(runner: Runner) -> None:
+    seen = runner.run(opened(), op.Close("f"), opened("g", "b"), op.Pread("f", 0, 1), op.Close("f"))
+    assert [s.errno for s in seen] == [None, None, None, "EBADF", "EBADF"]
+
+
+def test_vectors_run_on_over_their_buffers(runner: Runner) -> None:
+    buffers = (op.Buffer(100), op.Buffer(0), op.Buffer(3, shift=1), op.Buffer(5000, shift=4095))
+    seen = runner.run(
+        opened(), op.Pwritev("f", 10, buffers), op.Preadv("f", 0, buffers), op.Preadv("f", 10, buffers, flags=(op.RwFlag.HIPRI,))
+    )
+    assert [s.value for s in seen] == [0, 5103, 5103, 5103]
+    assert runs(seen[2])[:2] == [(0, 10, "zero", 0, 0), (10, 5093, "tag", 2, 0)]
+    assert runs(seen[3]) == [(0, 5103, "tag", 2, 0)]
+
+
+def test_a_vector_into_a_mapping_has_no_data_and_the_mapping_has_the_bytes(runner: Runner) -> None:
+    anonymous = (op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS)
+    seen = runner.run(
+        opened(),
+        op.Pwrite("f", 0, 8192),
+        op.Mmap("m", 8192, flags=anonymous),
+        op.Preadv("f", 0, (op.Buffer(100), op.Buffer(4096, mapping="m", offset=5))),
+        op.Load("m", 0, 4096),
+        op.Pread("f", 4096, 4096, into="m", into_offset=4096),
+        op.Pwrite("f", 20_000, 8192, from_="m"),
+        op.Pread("f", 20_000, 8192),
+    )
+    assert seen[3].value == 4196
+    assert seen[3].data is None
+    assert seen[5].data is None
+    assert seen[4].data_bytes() == bytes(5) + tag_bytes(2, 100, 4091)
+    assert seen[6].value == 8192
+    assert seen[7].data_bytes() == bytes(5) + tag_bytes(2, 100, 4091) + tag_bytes(2, 4096, 4096)
+
+
+def test_position_size_and_allocation(runner: Runner) -> None:
+    seen = runner.run(
+        opened(),
+        op.Write("f", 4096),
+        op.Lseek("f", 0, op.Whence.CUR),
+        op.Ftruncate("f", 3 * 4096),
+        op.Fallocate("f", 2 * 4096, 4096),
+        op.Statx("f"),
+        op.Fallocate("f", 0, 4096, (op.AllocateFlag.PUNCH_HOLE, op.AllocateFlag.KEEP_SIZE)),
+        op.Lseek("f", 0, op.Whence.DATA),
+        op.Fsync("f"),
+        op.Fdatasync("f"),
+        op.Pread("f", 0, 3 * 4096),
+    )
+    assert [s.value for s in seen[1:5]] == [4096, 4096, 0, 0]
+    assert seen[5].number("size") == 3 * 4096
+    assert seen[5].number("blocks") == 16
+    assert seen[5].number("dax") == 0
+    assert seen[5].number("dio_supported") in {0, 1}
+    assert seen[7].how in {How.RETURNED, How.FAILED}
+    assert runs(seen[10]) == [(0, 3 * 4096, "zero", 0, 0)]
+
+
+def test_copy_file_range_with_and_without_offsets(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 8192), opened("g", "b"), op.CopyFileRange("f", "g", 4096, 100, 0), op.Pread("g", 0, 9000),
+        op.CopyFileRange("f", "g", 50), op.Lseek("f", 0, op.Whence.CUR),
+    )  # fmt: skip
+    assert runs(seen[4]) == [(0, 4096, "tag", 2, 100)]
+    assert [seen[5].value, seen[6].value] == [50, 50]
+
+
+def test_xflags_are_read_or_refused(runner: Runner) -> None:
+    seen = runner.run(opened(), op.GetXflags("f"), op.SetXflags("f", dax=False))
+    assert all(s.how in {How.RETURNED, How.FAILED} for s in seen)
+    assert seen[1].value == 0
+
+
+def test_splice_goes_through_a_pipe_in_both_directions(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 8192), op.Pipe("p"), op.SetPipeSize("p", 65536), op.Splice("f", "p", 5000, source_offset=100),
+        opened("g", "b"), op.Splice("p", "g", 4000, target_offset=3), op.Read("p", 2000), op.Pread("g", 0, 8192),
+    )  # fmt: skip
+    assert [s.value for s in seen[3:]] == [65536, 5000, 0, 4000, 1000, 4003]
+    assert runs(seen[7]) == [(0, 1000, "tag", 2, 4100)]
+    assert seen[8].data_bytes() == bytes(3) + tag_bytes(2, 100, 4000)
+
+
+def test_a_nonblocking_pipe_says_eagain_and_a_half_closed_one_epipe(runner: Runner) -> None:
+    seen = runner.run(op.Pipe("p", nonblock=True), op.Read("p", 10), op.Close("p", "read"), op.Write("p", 10), op.Close("p", "write"))
+    assert [s.errno for s in seen] == [None, "EAGAIN", None, "EPIPE", None]
+
+
+def test_tee_and_vmsplice_fill_pipes(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 8192), op.Mmap("m", 8192, "f"), op.Pipe("p"), op.Pipe("q"), op.Vmsplice("p", "m", 8, 1000),
+        op.Tee("p", "q", 600), op.Read("p", 4096), op.Read("q", 4096),
+    )  # fmt: skip
+    assert [s.value for s in seen[5:]] == [1000, 600, 1000, 600]
+    assert runs(seen[7]) == [(0, 1000, "tag", 2, 8)]
+    assert runs(seen[8]) == [(0, 600, "tag", 2, 8)]
+
+
+@pytest.mark.parametrize("pair", [op.TcpPair("s"), op.UnixPair("s")])
+def test_what_is_sent_to_a_pair_is_received_from_it(runner: Runner, pair: op.Operation) -> None:
+    seen = runner.run(
+        pair, op.Send("s", 3000), op.Recv("s", 3000), opened(), op.Pwrite("f", 0, 4096), op.Sendfile("f", "s", 500, 10), op.Recv("s", 500),
+        op.Recv("s", 10, (op.SendFlag.DONTWAIT,)), op.Close("s", "write"), op.Recv("s", 10),
+    )  # fmt: skip
+    assert runs(seen[2]) == [(0, 3000, "tag", 2, 0)]
+    assert runs(seen[6]) == [(0, 500, "tag", 5, 10)]
+    assert seen[7].errno == "EAGAIN"
+    assert seen[9].value == 0
+
+
+def test_zero_copy_sends_are_completed_on_the_error_queue(runner: Runner) -> None:
+    seen = runner.run(
+        op.TcpPair("s"), op.SetZerocopy("s"), op.Send("s", 5000, flags=(op.SendFlag.ZEROCOPY,)), op.Recv("s", 5000), op.RecvErrqueue("s")
+    )
+    assert seen[2].value == 5000
+    assert runs(seen[3]) == [(0, 5000, "tag", 3, 0)]
+    assert (seen[4].number("completions"), seen[4].number("lo"), seen[4].number("hi")) == (1, 0, 0)
+    assert seen[4].number("copied") in {0, 1}
+
+
+def test_loads_and_stores_go_through_the_mapping(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Ftruncate("f", 4 * PAGE), op.Mmap("m", 4 * PAGE, "f"), op.Store("m", 1, 100), op.Store("m", PAGE, value=77),
+        op.Pread("f", 0, 2 * PAGE), op.Load("m", 0, 200), op.Msync("m"), op.Munmap("m"), op.Load("m", 0, 1),
+    )  # fmt: skip
+    assert (seen[6].value, seen[6].data_bytes()) == (200, b"\0" + tag_bytes(4, 0, 100) + bytes(99))
+    assert seen[5].data_bytes()[PAGE : PAGE + 4] == b"M\0\0\0"
+    assert seen[9].how is How.NOT_RUN
+
+
+def test_a_store_to_an_untouched_page_is_one_fault_and_to_a_touched_one_none(runner: Runner) -> None:
+    seen = runner.run(
+        op.Mmap("m", 8 * PAGE, flags=(op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS)), op.Madvise("m", op.Advice.NOHUGEPAGE),
+        op.Store("m", 0, 10), op.Store("m", 0, 10), op.Load("m", 0, 10), op.Store("m", PAGE, 3 * PAGE), op.Store("m", PAGE, 3 * PAGE),
+    )  # fmt: skip
+    assert [s.minor_faults for s in seen[2:]] == [1, 0, 0, 3, 0]
+
+
+def test_fault_counts_hold_in_a_forked_process(runner: Runner) -> None:
+    seen = runner.run(
+        op.Mmap("m", 8 * PAGE, flags=(op.MapFlag.SHARED, op.MapFlag.ANONYMOUS)), op.Store("m", 0, 2 * PAGE), op.Fork("b"),
+        Step(op.Store("m", 0, PAGE), process="b"), Step(op.Store("m", 0, PAGE), process="b"), op.Load("m", 0, PAGE),
+    )  # fmt: skip
+    assert [s.minor_faults for s in seen[4:]] == [0, 0]
+    assert runs(seen[5]) == [(0, PAGE, "tag", 5, 0)]
+
+
+def test_evidence_about_a_mapping(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 4 * PAGE), op.Mmap("m", 4 * PAGE, "f", flags=(op.MapFlag.SHARED, op.MapFlag.POPULATE)),
+        op.Mincore("m"), op.Mincore("m", PAGE, PAGE), op.Pagemap("m"), op.Smaps("m"), op.Mlock("m"), op.Smaps("m"), op.Munlock("m"),
+        op.Madvise("m", op.Advice.DONTNEED), op.Mprotect("m", (op.Protection.READ,)), op.Meminfo(),
+    )  # fmt: skip
+    assert (seen[3].resident, seen[4].resident) == ("1111", "1")
+    assert seen[5].frames == (ANY,) * 4
+    assert "sh" in str(seen[6].attribute("vm_flags")).split()
+    assert (seen[6].number("rss"), seen[6].number("kernel_page_size")) == (4 * PAGE, PAGE)
+    assert seen[8].number("locked") in {4 * PAGE, 0}
+    assert seen[12].value > 0
+
+
+@pytest.mark.parametrize(("align", "shift"), [(2 * MIB, 0), (2 * MIB, PAGE), (64 * 1024, 4 * PAGE)])
+def test_a_mapping_is_placed_as_asked(runner: Runner, align: int, shift: int) -> None:
+    seen = runner.run(opened(), op.Ftruncate("f", MIB), op.Mmap("m", MIB, "f", align=align, align_shift=shift), op.Store("m", 0, PAGE))
+    assert (seen[2].number("address_mod_2mib") or 0) % align == shift
+    assert seen[3].how is How.RETURNED
+
+
+def test_a_refused_mapping_says_why(runner: Runner) -> None:
+    flags = (op.MapFlag.SHARED_VALIDATE, op.MapFlag.SYNC)
+    seen = runner.run(
+        opened(), op.Ftruncate("f", PAGE), op.Mmap("m", PAGE, "f", flags=flags), op.Mmap("n", PAGE, "f", flags=flags, align=MIB)
+    )
+    assert [s.errno for s in seen[2:]] == ["EOPNOTSUPP"] * 2
+
+
+def test_a_load_past_the_end_is_sigbus_and_ends_only_its_process(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Ftruncate("f", 100), op.Mmap("m", 4 * PAGE, "f"), op.Fork("b"), op.Load("m", 0, 10), op.Load("m", PAGE, 1),
+        op.Load("m", 0, 1), Step(op.Load("m", 0, 10), process="b"), Step(op.Store("m", 2 * PAGE, 1), process="b"),
+    )  # fmt: skip
+    assert [s.how for s in seen[4:]] == [How.RETURNED, How.SIGNAL, How.NOT_RUN, How.RETURNED, How.SIGNAL]
+    assert (seen[5].signal, seen[8].signal) == ("SIGBUS", "SIGBUS")
+
+
+def test_a_store_to_a_read_only_mapping_is_sigsegv(runner: Runner) -> None:
+    seen = runner.run(opened(), op.Ftruncate("f", PAGE), op.Mmap("m", PAGE, "f", protection=(op.Protection.READ,)), op.Store("m", 0, 1))
+    assert seen[3].signal == "SIGSEGV"
+
+
+def test_a_started_read_of_an_empty_pipe_is_blocked_and_joined_after_the_write(runner: Runner) -> None:
+    seen = runner.run(
+        op.Pipe("p"), op.Fork("b"), Step(op.Read("p", 100), process="b", start="r"), op.Write("p", 100), op.Join("r"),
+        Step(op.Write("p", 5), process="b"), op.Join("nobody"),
+    )  # fmt: skip
+    assert seen[2].how is How.BLOCKED
+    assert seen[2].attribute("state") == "S"
+    assert seen[2].attribute("syscall") == 0
+    assert (seen[4].how, seen[4].value, runs(seen[4])) == (How.RETURNED, 100, [(0, 100, "tag", 4, 0)])
+    assert seen[5].value == 5
+    assert (seen[6].how, seen[6].attribute("missing")) == (How.NOT_RUN, "nobody")
+
+
+def test_a_started_step_that_does_not_block_has_its_real_outcome_at_once_and_at_the_join(runner: Runner) -> None:
+    seen = runner.run(opened(), Step(op.Pwrite("f", 0, 10), start="w"), op.Join("w"), op.Pwrite("f", 0, 20))
+    assert [s.value for s in seen] == [0, 10, 10, 20]
+
+
+def test_a_join_of_what_stays_blocked_is_blocked(runner: Runner) -> None:
+    seen = runner.run(
+        op.Pipe("p"), op.Fork("b"), Step(op.Read("p", 1), process="b", start="r"), op.Join("r"), Step(op.Meminfo(), process="b")
+    )
+    assert [s.how for s in seen[2:]] == [How.BLOCKED, How.BLOCKED, How.NOT_RUN]
+
+
+def test_a_plain_step_that_blocks_ends_its_process_part_and_never_runs_on(runner: Runner, tmp_path: Path) -> None:
+    seen = runner.run(
+        op.Pipe("p"), op.Fork("b"), op.Read("p", 1), opened("x", "never"), Step(op.Write("p", 1), process="b"),
+        Step(op.FutexWait("m", 0, 0), process="b"), Step(op.Meminfo(), process="b"),
+    )  # fmt: skip
+    assert [s.how for s in seen[2:]] == [How.BLOCKED, How.NOT_RUN, How.RETURNED, How.NOT_RUN, How.RETURNED]
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_futex_wakes_a_waiter_in_another_process(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Ftruncate("f", PAGE), op.Mmap("m", PAGE, "f"), op.Store("m", 8, value=5), op.Fork("b"),
+        Step(op.FutexWait("m", 8, 5), process="b", start="w"), op.FutexWake("m", 8), op.Join("w"), op.FutexWait("m", 8, 6),
+        op.FutexWait("m", 8, 5, timeout_ms=10), op.FutexWait("m", 8, 5, private=True, timeout_ms=10), op.FutexWake("m", 8, 9, private=True),
+    )  # fmt: skip
+    assert seen[5].how is How.BLOCKED
+    assert [s.value for s in seen[6:8]] == [1, 0]
+    assert [s.errno for s in seen[8:]] == ["EAGAIN", "ETIMEDOUT", "ETIMEDOUT", None]
+
+
+def test_process_vm_readv_reads_the_mapping_as_the_other_process_has_it(runner: Runner) -> None:
+    seen = runner.run(
+        op.Mmap("m", PAGE, flags=(op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS)), op.Fork("b"), Step(op.Store("m", 0, 64), process="b"),
+        op.Store("m", 0, 64), op.ProcessVmReadv("b", "m", 0, 128), op.ProcessVmReadv("main", "m", 0, 64),
+        Step(op.Mmap("own", PAGE, flags=(op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS)), process="b"), Step(op.Store("own", 0, 8), process="b"),
+        op.ProcessVmReadv("b", "own", 0, 8), op.ProcessVmReadv("b", "absent", 0, 8),
+    )  # fmt: skip
+    assert runs(seen[4])[0][:4] == (0, 64, "tag", 3)
+    assert runs(seen[5]) == [(0, 64, "tag", 4, 0)]
+    assert runs(seen[8]) == [(0, 8, "tag", 8, 0)]
+    assert seen[9].attribute("missing") == "absent"
+
+
+def test_long_term_pins_are_made_or_refused(runner: Runner) -> None:
+    seen = runner.run(
+        op.Mmap("m", 4 * PAGE, flags=(op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS)), op.IoUringSetup("r"), op.IoUringRegister("r", "m"),
+        op.IoUringUnregister("r"), op.XdpSocket("x"), op.XdpUmem("x", "m"), op.RdmaOpen("d"), op.RdmaRegister("g", "d", "m"),
+        op.RdmaDeregister("g"), op.Close("r"),
+    )  # fmt: skip
+    assert all(s.how in {How.RETURNED, How.FAILED, How.NOT_RUN} for s in seen)
+
+
+def test_mount_and_caches_answer_with_success_or_an_error(runner: Runner, tmp_path: Path) -> None:
+    mounts = {"main": "/dev/absent"}
+    seen = runner.run(op.MountVolume("main", "ext4", "dax=always"), op.UmountVolume(), devices=mounts)
+    assert [s.errno for s in seen] in ([ANY, "EINVAL"], [ANY, "EPERM"])
+    assert seen[0].how is How.FAILED
+
+
+def test_nothing_of_a_program_outlives_it(runner: Runner, daemon: Daemon) -> None:
+    before = descendants(daemon.pid)
+    runner.run(op.Pipe("p"), op.Fork("b"), op.Fork("c"), Step(op.Read("p", 1), process="b", start="r"), Step(op.Meminfo(), process="c"))
+    assert descendants(daemon.pid) == before
+
+
+def descendants(pid: int) -> set[int]:
+    found, left = set(), [pid]
+    while left:
+        for children in Path(f"/proc/{left.pop()}/task").glob("*/children"):
+            new = {int(word) for word in children.read_text().split()}
+            found |= new
+            left += new
+    return found
+
+
+def test_a_thousand_steps_are_one_request(runner: Runner) -> None:
+    steps = [opened()] + [op.Pwrite("f", 8 * n, 8) for n in range(500)] + [op.Pread("f", 8 * n, 8) for n in range(500)]
+    seen = runner.run(*steps)
+    assert [s.step for s in seen] == list(range(1001))
+    assert runs(seen[1000]) == [(0, 8, "tag", 501, 0)]
+
+
+def test_every_operation_of_the_model_is_known_to_the_agent() -> None:
+    from harness.agent import agent
+
+    for name, model in op.OPERATIONS.items():
+        known = agent.SUPERVISED.get(name) or agent._parameters(agent.OPERATIONS[name])
+        assert set(known) == {field.name for field in dataclasses.fields(model)}, name
+
+
+def test_every_flag_of_the_model_is_known_to_the_agent() -> None:
+    from harness.agent import agent
+
+    tables: list[tuple[type[StrEnum], dict[str, int]]] = [
+        (op.OpenFlag, agent.OPEN), (op.RwFlag, agent.RWF), (op.SpliceFlag, agent.SPLICE), (op.MapFlag, agent.MAP),
+        (op.Protection, agent.PROT), (op.Advice, agent.ADVICE), (op.SyncFlag, agent.MSYNC), (op.AllocateFlag, agent.FALLOCATE),
+        (op.SendFlag, agent.SEND), (op.Whence, agent.WHENCE), (op.RdmaAccess, agent.RDMA),
+    ]  # fmt: skip
+    for words, table in tables:
+        assert {str(word) for word in words} == set(table), words
+
+
+def test_a_direct_read_on_this_file_system_is_done_or_refused(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 8192), op.Open("d", "a", (op.OpenFlag.RDONLY, op.OpenFlag.DIRECT)), op.Pread("d", 1, 100, shift=1)
+    )
+    assert seen[3].how in {How.RETURNED, How.FAILED}
+
+
+def test_the_file_mode_is_0644(runner: Runner, tmp_path: Path) -> None:
+    runner.run(opened())
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644 & ~_umask()
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

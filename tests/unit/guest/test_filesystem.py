@@ -1,0 +1,58 @@
+"""Mount tables, and the commands that make a volume fresh."""
+
+import pytest
+
+from harness.errors import GuestError
+from harness.guest.filesystem import MountEntry, clear_commands, make_commands, parse_mounts, unmount_commands
+from harness.model.stack import Filesystem
+
+TABLE = """\
+22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/lower
+30 22 259:0 / /mnt/main rw,relatime shared:1 - ext4 /dev/pmem0 rw,dax=always
+31 22 259:0 / /mnt/a\\040b rw - ext4 /dev/pmem0 rw,dax=always
+32 22 254:0 / /srv ro - xfs /dev/vdb ro
+"""
+
+
+def test_the_mount_table_is_read_with_both_kinds_of_options() -> None:
+    mounts = parse_mounts(TABLE)
+    assert mounts[1] == MountEntry("/dev/pmem0", "/mnt/main", "ext4", ("rw", "relatime", "dax=always"))
+    assert mounts[2].folder == "/mnt/a b"
+
+
+def test_a_line_that_is_no_mount_is_a_guest_error() -> None:
+    with pytest.raises(GuestError, match="the guest's mount table has a line that is none: 'hm'"):
+        parse_mounts("hm")
+
+
+def test_everything_of_the_device_and_everything_in_the_way_is_unmounted_latest_first() -> None:
+    mounts = parse_mounts(TABLE)
+    assert [c.argv for c in unmount_commands(mounts, frozenset({"/dev/vdb"}))] == [
+        ("umount", "/srv"),
+        ("umount", "/mnt/a b"),
+        ("umount", "/mnt/main"),
+    ]
+    assert not any(c.may_fail for c in unmount_commands(mounts, frozenset()))
+
+
+def test_ext4_is_made_in_units_of_two_mebibytes() -> None:
+    wipe, make = make_commands(Filesystem.EXT4, "/dev/pmem0", {"ext4": ("mkfs.ext4", "-E", "nodiscard", "-q")})
+    assert wipe.argv == ("wipefs", "--all", "--quiet", "/dev/pmem0")
+    assert make.argv == ("mkfs.ext4", "-E", "nodiscard,stride=512,stripe_width=512", "-q", "/dev/pmem0")
+
+
+def test_xfs_is_made_in_units_of_two_mebibytes() -> None:
+    _, make = make_commands(Filesystem.XFS, "/dev/pmem0", {"xfs": ("mkfs.xfs", "-f")})
+    assert make.argv == ("mkfs.xfs", "-f", "-d", "su=2m,sw=1", "/dev/pmem0")
+
+
+def test_a_file_system_that_the_image_cannot_make_is_a_guest_error() -> None:
+    with pytest.raises(GuestError, match="the image does not say how to make xfs: it knows ext4"):
+        make_commands(Filesystem.XFS, "/dev/x", {"ext4": ("mkfs.ext4",)})
+    with pytest.raises(GuestError, match="it knows nothing"):
+        make_commands(Filesystem.XFS, "/dev/x", {})
+
+
+def test_a_bare_node_is_zeroed_and_dropped_from_the_page_cache() -> None:
+    assert [c.argv[0] for c in clear_commands("/dev/pmem0")] == ["blkdiscard", "blockdev"]
+    assert "16777216" in clear_commands("/dev/pmem0")[0].argv

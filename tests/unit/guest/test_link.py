@@ -1,0 +1,133 @@
+"""The link to the agent: what it sends, and every way in which an answer can be wrong."""
+
+import hashlib
+
+import pytest
+
+from harness.errors import AgentError, GuestError
+from harness.guest.link import AgentLink, Endpoint, GuestCommand, find_agent, linked, start_agent
+from tests.unit.guest.fake_link import FakeShell, FakeStream, soon
+
+SOURCE = b"print('agent')"
+OURS = hashlib.sha256(SOURCE).hexdigest()
+
+
+def test_the_agent_is_carried_over_and_started_by_one_command() -> None:
+    shell = FakeShell(['{"port": 1234, "token": "t"}\n'])
+    assert start_agent(shell, SOURCE, soon()) == Endpoint(1234, "t")
+    ((command, stdin),) = shell.ran
+    assert stdin == SOURCE
+    assert command[:2] == ["sh", "-c"]
+    assert "cat > /run/pmem-harness/agent.py" in command[2]
+
+
+def test_an_agent_that_runs_already_is_found_by_its_token_file() -> None:
+    shell = FakeShell(['{"port": 1234, "token": "t"}'])
+    assert find_agent(shell, soon()) == Endpoint(1234, "t")
+    assert shell.ran[0][0] == ["cat", "/run/pmem-harness/agent.json"]
+
+
+@pytest.mark.parametrize("said", ["", "Traceback", "[]", '{"port": 1}', '{"port": "x", "token": ""}'])
+def test_a_start_that_says_no_endpoint_is_an_agent_error(said: str) -> None:
+    with pytest.raises(AgentError, match="the agent did not say where it listens, but: "):
+        start_agent(FakeShell([said]), SOURCE, soon())
+
+
+def test_the_hello_shows_the_token_and_checks_the_agent() -> None:
+    shell = FakeShell([], FakeStream({"hello": {"format": 1, "agent": OURS}}))
+    with linked(shell, Endpoint(1, "secret"), SOURCE, soon()):
+        assert shell.stream.asked == [{"id": 1, "do": "hello", "token": "secret"}]
+
+
+@pytest.mark.parametrize("hello", [{"format": 1, "agent": "other"}, {"format": 2, "agent": OURS}, {}])
+def test_another_agent_than_ours_is_refused(hello: dict[str, object]) -> None:
+    shell = FakeShell([], FakeStream({"hello": hello}))
+    with (
+        pytest.raises(AgentError, match=r"another agent runs in the guest: format .*, ours is"),
+        linked(shell, Endpoint(1, "t"), SOURCE, soon()),
+    ):
+        pass
+
+
+def test_requests_are_numbered_and_answers_matched() -> None:
+    stream = FakeStream({"hello": {}})
+    link = AgentLink(stream)
+    assert [link.request("hello", soon())["id"] for _ in range(3)] == [1, 2, 3]
+
+
+def test_an_answer_to_something_else_is_an_agent_error() -> None:
+    with pytest.raises(AgentError, match="asked for hello with id 1, the answer has id 7"):
+        AgentLink(FakeStream(raw=[b'{"id": 7, "ok": true}\n'])).request("hello", soon())
+
+
+@pytest.mark.parametrize(("said", "problem"), [(b"hm\n", "what is not JSON"), (b"[1]\n", "what is no answer")])
+def test_an_answer_that_is_none_is_an_agent_error(said: bytes, problem: str) -> None:
+    with pytest.raises(AgentError, match=problem):
+        AgentLink(FakeStream(raw=[said])).request("hello", soon())
+
+
+@pytest.mark.parametrize(("kind", "error"), [("protocol", AgentError), ("hang", GuestError), ("failed", GuestError)])
+def test_the_kind_of_an_error_says_whose_fault_it_is(kind: str, error: type[Exception]) -> None:
+    link = AgentLink(FakeStream({"run": {"ok": False, "kind": kind, "error": "why"}}))
+    with pytest.raises(error, match="the agent answered run with an error: why"):
+        link.request("run", soon())
+
+
+def test_a_guest_that_goes_away_is_a_guest_error() -> None:
+    with pytest.raises(GuestError, match="closed the connection while it should answer"):
+        AgentLink(FakeStream()).request("hello", soon())
+
+
+def test_a_run_carries_program_places_and_limits() -> None:
+    stream = FakeStream({"run": {"observations": {"format": 1, "steps": []}}})
+    link = AgentLink(stream)
+    found = link.run({"format": 1, "steps": []}, {"main": "/mnt/main"}, {"main": "/dev/x"}, soon(), blocked_s=0.5, limit_s=2)
+    assert found == {"format": 1, "steps": []}
+    asked = stream.asked[0]
+    assert (asked["roots"], asked["devices"], asked["blocked_ms"], asked["limit_ms"]) == (
+        {"main": "/mnt/main"},
+        {"main": "/dev/x"},
+        500,
+        2000,
+    )
+
+
+def test_a_run_without_observations_is_an_agent_error() -> None:
+    with pytest.raises(AgentError, match="the answer to run has no observations"):
+        AgentLink(FakeStream({"run": {}})).run({}, {}, {}, soon(), blocked_s=1, limit_s=1)
+
+
+def row(argv: list[str], status: int, out: str = "", err: str = "") -> dict[str, object]:
+    return {"argv": argv, "status": status, "stdout": out, "stderr": err, "took_s": 0.1}
+
+
+def test_a_command_that_fails_shows_what_it_printed() -> None:
+    link = AgentLink(FakeStream({"commands": {"results": [row(["mkfs", "x"], 1, "some", "the reason\n")]}}))
+    with pytest.raises(GuestError, match="exit status 1 in the guest from: mkfs x\nthe reason"):
+        link.commands([GuestCommand(("mkfs", "x"))], soon())
+
+
+def test_a_command_that_fails_silently_says_so() -> None:
+    link = AgentLink(FakeStream({"commands": {"results": [row(["false"], 1)]}}))
+    with pytest.raises(GuestError, match="it printed nothing"):
+        link.commands([GuestCommand(("false",))], soon())
+
+
+def test_a_command_that_may_fail_is_only_reported() -> None:
+    stream = FakeStream({"commands": {"results": [row(["false"], 1), row(["true"], 0, "out")]}})
+    outputs = AgentLink(stream).commands([GuestCommand(("false",), may_fail=True), GuestCommand(("true",))], soon())
+    assert [o.status for o in outputs] == [1, 0]
+    assert [c["may_fail"] for c in stream.asked[0]["commands"]] == [True, False]
+
+
+def test_no_commands_are_no_request() -> None:
+    stream = FakeStream()
+    assert AgentLink(stream).commands([], soon()) == ()
+    assert stream.asked == []
+
+
+def test_texts_are_stripped_and_what_is_not_there_is_none() -> None:
+    stream = FakeStream({"read_files": {"files": {"/a": "1\n", "/b": None}, "folders": {"/c": "/d"}, "block_bytes": {"/c": 4096}}})
+    files = AgentLink(stream).read_files(("/*",), soon())
+    assert (files.text("/a"), files.text("/b"), files.text("/z")) == ("1", None, None)
+    assert (files.folders, files.block_bytes) == ({"/c": "/d"}, {"/c": 4096})

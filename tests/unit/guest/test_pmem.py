@@ -1,0 +1,122 @@
+"""Regions from sysfs, and the ndctl commands that follow from them."""
+
+import re
+
+import pytest
+
+from harness.errors import GuestError
+from harness.guest.link import GuestFiles
+from harness.guest.pmem import PmemNamespace, PmemRegion, RegionPlacement, find_namespace, find_region, namespace_command, read_regions
+from harness.model.stack import Namespace, NamespaceMode, PageMap, Region, RegionKind
+from harness.sizes import MIB
+
+ND = "/sys/bus/nd/devices"
+ACPI = "/sys/devices/LNXSYSTM:00/LNXSYBUS:00/ACPI0012:00/ndbus0"
+E820 = "/sys/devices/platform/e820_pmem/ndbus1"
+
+
+def sysfs(**changes: str | None) -> GuestFiles:
+    """A guest with an NVDIMM that came up raw and an e820 region that came up with pages, as it comes."""
+    files: dict[str, str | None] = {
+        f"{ND}/ndbus0/provider": "ACPI.NFIT\n",
+        f"{ND}/ndbus1/provider": "e820\n",
+        f"{ND}/region0/resource": "0x100000000\n",
+        f"{ND}/region0/size": "268435456\n",
+        f"{ND}/region1/resource": "0x20000000\n",
+        f"{ND}/region1/size": "134217728\n",
+        f"{ND}/namespace0.0/mode": "raw\n",
+        f"{ND}/namespace0.0/holder": "\n",
+        f"{ND}/namespace0.0/size": "268435456\n",
+        f"{ND}/namespace0.1/mode": "raw\n",
+        f"{ND}/namespace0.1/size": "0\n",
+        f"{ND}/namespace1.0/mode": "memory\n",
+        f"{ND}/namespace1.0/holder": "\n",
+        f"{ND}/namespace1.0/size": "134217728\n",
+        f"{ND}/pfn0.0/mode": "none\n",
+    }
+    folders = {
+        f"{ND}/region0": f"{ACPI}/region0",
+        f"{ND}/region1": f"{E820}/region1",
+        f"{ND}/namespace0.0/block/pmem0": f"{ACPI}/region0/namespace0.0/block/pmem0",
+        f"{ND}/namespace1.0/block/pmem1": f"{E820}/region1/namespace1.0/block/pmem1",
+    }
+    for name, value in changes.items():
+        files[f"{ND}/{name.replace('__', '/').replace('_0', '.0')}"] = value
+    return GuestFiles(files, folders, {})
+
+
+def test_regions_are_read_with_their_namespaces() -> None:
+    nvdimm, e820 = read_regions(sysfs())
+    assert nvdimm == PmemRegion("region0", "ACPI.NFIT", 4 << 30, 256 * MIB, (PmemNamespace("namespace0.0", "raw", None, "pmem0"),))
+    assert e820 == PmemRegion("region1", "e820", 512 * MIB, 128 * MIB, (PmemNamespace("namespace1.0", "fsdax", "mem", "pmem1"),))
+
+
+@pytest.mark.parametrize(("table", "page_map"), [("ram", "mem"), ("pmem", "dev")])
+def test_a_table_of_pages_says_where_it_is(table: str, page_map: str) -> None:
+    files = sysfs(namespace0_0__mode="memory", namespace0_0__holder="pfn0.0", pfn0_0__mode=table)
+    moved = {**files.folders, f"{ND}/pfn0.0/block/pmem0": "/x"}
+    del moved[f"{ND}/namespace0.0/block/pmem0"]
+    (namespace,) = read_regions(GuestFiles(files.files, moved, {}))[0].namespaces
+    assert (namespace.mode, namespace.page_map, namespace.block) == ("fsdax", page_map, "pmem0")
+
+
+def test_sector_mode_and_the_sector_size_of_a_label_are_read() -> None:
+    (namespace,) = read_regions(sysfs(namespace0_0__mode="safe", namespace0_0__sector_size="512 [4096] \n"))[0].namespaces
+    assert (namespace.mode, namespace.sector_bytes) == ("sector", 4096)
+
+
+def test_a_region_that_does_not_say_where_it_is_is_a_guest_error() -> None:
+    with pytest.raises(GuestError, match=r"does not say where region0 is: resource None, size 268435456, provider ACPI\.NFIT"):
+        read_regions(sysfs(region0__resource=None))
+
+
+def test_a_region_is_found_by_its_start_not_by_its_name() -> None:
+    regions = read_regions(sysfs())
+    placement = RegionPlacement("pmem", RegionKind.E820, 512 * MIB, 128 * MIB)
+    assert find_region(regions, placement).name == "region1"
+
+
+def test_a_region_that_is_not_there_is_a_guest_error_that_lists_the_others() -> None:
+    placement = RegionPlacement("pmem", RegionKind.E820, 768 * MIB, 128 * MIB)
+    said = re.escape("no pmem region at 0x30000000 (pmem, e820); it has: region0 of ACPI.NFIT at 0x100000000, 256MiB; region1 of e820")
+    with pytest.raises(GuestError, match=said):
+        find_region(read_regions(sysfs()), placement)
+    with pytest.raises(GuestError, match="it has: none"):
+        find_region((), placement)
+
+
+def wanted(mode: NamespaceMode = NamespaceMode.FSDAX, map: PageMap | None = PageMap.MEM) -> Namespace:  # noqa: A002 - the field's name
+    return Namespace(Region("pmem", RegionKind.NVDIMM), mode, map)
+
+
+def test_a_namespace_that_is_as_wanted_is_left_alone() -> None:
+    nvdimm, e820 = read_regions(sysfs())
+    assert find_namespace(e820, wanted()) is not None
+    assert find_namespace(e820, wanted(map=None)) is not None
+    assert find_namespace(e820, wanted(map=PageMap.DEV)) is None
+    assert find_namespace(nvdimm, wanted()) is None
+    assert find_namespace(nvdimm, wanted(NamespaceMode.RAW, None)) is not None
+
+
+def test_an_existing_namespace_is_reconfigured() -> None:
+    nvdimm, _ = read_regions(sysfs())
+    assert namespace_command(nvdimm, wanted(map=PageMap.DEV)).argv == (
+        *("ndctl", "create-namespace", "--force"),
+        *("--reconfig", "namespace0.0"),
+        *("--mode", "fsdax"),
+        *("--map", "dev"),
+        "--no-autorecover",
+    )
+    assert "--map" not in namespace_command(nvdimm, wanted(NamespaceMode.SECTOR, None)).argv
+
+
+def test_a_region_without_a_namespace_gets_one() -> None:
+    empty = PmemRegion("region3", "ACPI.NFIT", 0, 0, ())
+    assert namespace_command(empty, wanted()).argv[3:5] == ("--region", "region3")
+
+
+def test_a_sector_size_that_a_label_remembers_is_reset_outside_sector_mode() -> None:
+    labelled = PmemRegion("region0", "ACPI.NFIT", 0, 0, (PmemNamespace("namespace0.0", "sector", None, "pmem0s", 4096),))
+    argv = namespace_command(labelled, wanted()).argv
+    assert argv[argv.index("--sector-size") + 1] == "512"
+    assert "--sector-size" not in namespace_command(labelled, wanted(NamespaceMode.SECTOR, None)).argv

@@ -1,0 +1,258 @@
+"""A session against a scripted guest: what is done in which order, what is read back, and every complaint."""
+
+from typing import Any
+
+import pytest
+
+from harness.errors import AgentError, GuestError
+from harness.guest.facts import probe_program
+from harness.guest.link import AgentLink
+from harness.guest.pmem import RegionPlacement
+from harness.guest.session import GuestSession
+from harness.model import operation as op
+from harness.model.operation import Program, Step
+from harness.model.stack import (
+    DaxOption,
+    Disk,
+    Filesystem,
+    Mount,
+    Namespace,
+    PageMap,
+    Region,
+    RegionKind,
+    StorageStack,
+    Volume,
+    find_mismatches,
+)
+from harness.sizes import MIB
+from tests.unit.guest.fake_link import FakeStream
+
+ND = "/sys/bus/nd/devices"
+START = 512 * MIB
+MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q")}
+REGION = Region("pmem", RegionKind.E820)
+PLACEMENTS = (RegionPlacement("pmem", RegionKind.E820, START, 256 * MIB),)
+ALWAYS = Mount(Filesystem.EXT4, DaxOption.ALWAYS)
+DAX = StorageStack((Volume("main", Namespace(REGION), ALWAYS),))
+ROOT_MOUNT = "22 1 0:20 / / rw - overlay overlay rw\n"
+MAIN_MOUNT = "30 22 259:0 / /mnt/main rw,relatime - ext4 /dev/pmem0 rw,dax=always\n"
+
+
+class FakeGuest:
+    """A guest with one e820 region, one disk and perhaps an ivshmem device, as its agent describes it."""
+
+    def __init__(self) -> None:
+        self.mounts = ROOT_MOUNT
+        self.frame = START // 4096 + 7
+        self.outcomes: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, str | None] = {
+            f"{ND}/ndbus0/provider": "e820",
+            f"{ND}/region0/resource": hex(START),
+            f"{ND}/region0/size": str(256 * MIB),
+            f"{ND}/namespace0.0/mode": "memory",
+            f"{ND}/namespace0.0/holder": "",
+            f"{ND}/namespace0.0/size": str(256 * MIB),
+            "/sys/block/vda/serial": "pmem-root",
+            "/sys/block/vdb/serial": "disk",
+            "/sys/block/pmem0/queue/dax": "1",
+            "/sys/block/pmem0/queue/logical_block_size": "512",
+            "/sys/block/pmem0/size": "524288",
+            "/sys/block/vdb/queue/logical_block_size": "512",
+            "/sys/block/vdb/size": "2048",
+            "/proc/sys/kernel/osrelease": "6.12.1",
+            "/proc/sys/kernel/tainted": "0",
+            "/proc/cpuinfo": "processor : 0\nflags\t\t: fpu clflushopt clwb sse\n",
+        }
+        self.folders = {
+            f"{ND}/region0": "/sys/devices/platform/e820_pmem/ndbus0/region0",
+            f"{ND}/namespace0.0/block/pmem0": "/sys/devices/x",
+        }
+        self.stream = FakeStream(
+            {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}, "kernel_log": self._log}
+        )
+        self.session = GuestSession(AgentLink(self.stream), MKFS)
+        self.failing: dict[str, str] = {}
+
+    def _read_files(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "files": {**self.files, "/proc/self/mountinfo": self.mounts},
+            "folders": self.folders,
+            "block_bytes": {"/mnt/main": 4096},
+        }
+
+    def _commands(self, request: dict[str, Any]) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        for command in request["commands"]:
+            program = command["argv"][0]
+            failed = program in self.failing
+            rows.append(
+                {"argv": command["argv"], "status": int(failed), "stdout": "", "stderr": self.failing.get(program, "1.0"), "took_s": 0}
+            )
+            if failed and not command["may_fail"]:
+                break
+            if program == "umount":
+                self.mounts = ROOT_MOUNT
+        return {"results": rows}
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        steps = []
+        for index, step in enumerate(request["program"]["steps"]):
+            seen: dict[str, Any] = {"step": index, "how": "returned", "value": 0}
+            if step["call"] == "mount":
+                self.mounts = ROOT_MOUNT + MAIN_MOUNT
+            if step["call"] == "statx":
+                seen["attributes"] = {"dax": 1}
+            if step["call"] == "pagemap":
+                seen["frames"] = [self.frame]
+            steps.append({**seen, **self.outcomes.get(step["call"], {})})
+        return {"observations": {"format": 1, "steps": steps}}
+
+    def _log(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"lines": [[request["after"], 1_500_000, 4, "hello"]], "next": request["after"] + 1}
+
+
+@pytest.fixture
+def guest() -> FakeGuest:
+    return FakeGuest()
+
+
+def test_a_dax_stack_is_made_mounted_and_read_back(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    reading = guest.session.refresh()
+    assert find_mismatches(DAX, reading) == []
+    main = reading.volume("main")
+    assert (main.device, main.root, main.filesystem_block_bytes, main.size_bytes) == ("/dev/pmem0", "/mnt/main", 4096, 256 * MIB)
+    assert (main.region_start, main.frame_in_region, main.page_map) == (START, True, "mem")
+    facts = dict(reading.facts)
+    assert (reading.kernel_release, facts["kernel taint"], facts["cpu flags"]) == ("6.12.1", "0", "clflushopt clwb")
+    assert facts["version of mkfs.ext4"] == "1.0"
+    assert ["mkfs.ext4", "-q", "-E", "stride=512,stripe_width=512", "/dev/pmem0"] in guest.stream.commands()
+    assert {"paths": ["/mnt/main/.harness-probe"]}.items() <= guest.stream.asked[-1].items()
+
+
+def test_a_region_that_is_as_wanted_needs_no_ndctl(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    assert ["ndctl", "create-namespace"] not in [command[:2] for command in guest.stream.commands()]
+
+
+def test_a_region_that_is_not_as_wanted_is_brought_there(guest: FakeGuest) -> None:
+    stack = StorageStack((Volume("main", Namespace(REGION, map=PageMap.DEV), ALWAYS),))
+    guest.session.set_up(stack, PLACEMENTS)
+    assert ["ndctl", "create-namespace"] in [command[:2] for command in guest.stream.commands()]
+
+
+def test_what_the_guest_has_instead_shows_in_the_reading(guest: FakeGuest) -> None:
+    guest.frame = 1
+    guest.files["/sys/block/pmem0/queue/dax"] = "0"
+    guest.session.set_up(DAX, PLACEMENTS)
+    assert find_mismatches(DAX, guest.session.refresh()) == [
+        "main: queue/dax: asked for True, the guest has False",
+        "main: physical frame of a mapping inside the region: asked for True, the guest has False",
+    ]
+
+
+def test_a_mount_of_an_earlier_case_goes_before_anything_is_made(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    guest.session.refresh()
+    guest.stream.asked.clear()
+    guest.session.refresh()
+    programs = [command[0] for command in guest.stream.commands()]
+    assert programs.index("umount") < programs.index("wipefs") < programs.index("mkfs.ext4")
+
+
+def test_nothing_is_made_on_what_cannot_be_unmounted(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    guest.session.refresh()
+    guest.stream.asked.clear()
+    guest.failing["umount"] = "umount: /mnt/main: target is busy."
+    with pytest.raises(GuestError, match="from: umount /mnt/main\numount: /mnt/main: target is busy"):
+        guest.session.refresh()
+    assert [command[0] for command in guest.stream.commands()] == ["umount"]
+
+
+def test_a_mount_that_is_refused_is_a_guest_error_with_its_errno(guest: FakeGuest) -> None:
+    guest.outcomes["mount"] = {"how": "failed", "errno": "EINVAL"}
+    guest.session.set_up(DAX, PLACEMENTS)
+    with pytest.raises(GuestError, match=r"while reading the stack back, mount\(options=dax=always\) gave EINVAL"):
+        guest.session.refresh()
+
+
+def test_a_bare_node_is_cleared_and_its_paths_are_the_node(guest: FakeGuest) -> None:
+    guest.outcomes["statx"] = {"attributes": {"dax": 0}}
+    guest.frame = 1
+    stack = StorageStack((Volume("main", Namespace(REGION), None),))
+    guest.session.set_up(stack, PLACEMENTS)
+    reading = guest.session.refresh()
+    assert find_mismatches(stack, reading) == []
+    assert guest.session.layout.roots == {"main": "/dev/pmem0"}
+    assert [command[0] for command in guest.stream.commands()][-2:] == ["blkdiscard", "blockdev"]
+
+
+def test_a_disk_is_found_by_its_serial(guest: FakeGuest) -> None:
+    stack = StorageStack((Volume("main", Namespace(REGION), ALWAYS), Volume("target", Disk("disk"), Mount(Filesystem.EXT4, None))))
+    guest.session.set_up(stack, PLACEMENTS)
+    assert guest.session.layout.devices == {"main": "/dev/pmem0", "target": "/dev/vdb"}
+    assert guest.session.layout.roots == {"main": "/mnt/main", "target": "/mnt/target"}
+
+
+def test_a_mount_in_the_program_is_left_to_it(guest: FakeGuest) -> None:
+    stack = StorageStack((Volume("main", Namespace(REGION), ALWAYS),), mount_in_program=True)
+    guest.session.set_up(stack, PLACEMENTS)
+    reading = guest.session.refresh()
+    assert find_mismatches(stack, reading) == []
+    assert reading.volume("main").filesystem is None
+    assert guest.session.layout.roots == {"main": "/mnt/main"}
+    assert [type(step.operation) for step in probe_program(guest.session.layout).steps] == [op.DropCaches]
+
+
+def test_a_disk_that_is_not_there_is_a_guest_error_that_lists_the_others(guest: FakeGuest) -> None:
+    with pytest.raises(GuestError, match="the guest has no disk with the serial 'spare'; it has: pmem-root, disk"):
+        guest.session.set_up(StorageStack((Volume("main", Disk("spare"), None),)), ())
+
+
+def test_a_region_that_the_machine_does_not_have_is_a_guest_error(guest: FakeGuest) -> None:
+    with pytest.raises(GuestError, match="the machine has no region 'pmem'; it has: none"):
+        guest.session.set_up(DAX, ())
+
+
+def test_a_region_without_a_block_device_is_a_guest_error(guest: FakeGuest) -> None:
+    del guest.folders[f"{ND}/namespace0.0/block/pmem0"]
+    with pytest.raises(GuestError, match="no block device came of region0 of e820"):
+        guest.session.set_up(DAX, PLACEMENTS)
+
+
+def test_the_bar_is_found_by_vendor_and_device(guest: FakeGuest) -> None:
+    folder = "/sys/bus/pci/devices/0000:00:05.0"
+    stack = StorageStack(DAX.volumes, ivshmem=True)
+    with pytest.raises(GuestError, match="the guest has no ivshmem device"):
+        guest.session.set_up(stack, PLACEMENTS)
+    guest.files |= {f"{folder}/vendor": "0x1af4\n", f"{folder}/device": "0x1110\n"}
+    guest.session.set_up(stack, PLACEMENTS)
+    assert guest.session.layout.roots["bar"] == f"{folder}/resource2"
+
+
+def test_an_answer_that_is_missing_in_sysfs_is_a_guest_error(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    guest.files["/sys/block/pmem0/size"] = None
+    with pytest.raises(GuestError, match="the guest does not let /sys/block/pmem0/size be read"):
+        guest.session.refresh()
+
+
+def test_observations_of_other_steps_than_asked_for_are_an_agent_error(guest: FakeGuest) -> None:
+    guest.outcomes["meminfo"] = {"step": 5}
+    with pytest.raises(AgentError, match=r"1 steps were asked for, the agent answered steps \[5\]"):
+        guest.session.run(Program((Step(op.Meminfo()),)))
+
+
+def test_taint_and_kernel_log_are_read(guest: FakeGuest) -> None:
+    assert guest.session.taint() == 0
+    (line,), following = guest.session.kernel_log(41)
+    assert (line.sequence, line.uptime_s, line.level, line.text, following) == (41, 1.5, 4, "hello", 42)
+    guest.files["/proc/sys/kernel/tainted"] = None
+    with pytest.raises(GuestError, match="does not let /proc/sys/kernel/tainted be read"):
+        guest.session.taint()
+
+
+def test_a_session_without_ssh_has_no_shell(guest: FakeGuest) -> None:
+    with pytest.raises(GuestError, match="no SSH connection of its own"):
+        guest.session.shell()
