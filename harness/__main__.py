@@ -1,0 +1,243 @@
+"""The command line beside pytest: looking, building, trying by hand, judging again.
+
+Exit status: 0 all is well or conforms, 1 something deviates or is undetermined, 2 wrong usage or a broken case,
+3 the harness or this computer could not do it.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.case.loader import find_case_files, load_case, load_families, load_plans
+from harness.case.plan import make_matrix, make_plans, named_stacks, unexplained_cells
+from harness.errors import CaseError, HarnessError, UsageError
+from harness.host.deadline import Deadline
+from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
+from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
+from harness.model.contract import contract_page
+from harness.run.artifacts import find_records
+from harness.run.boot import BOOT_LIMIT_S, booted_guest, find_host
+from harness.run.doctor import Finding, examine
+from harness.run.execute import judge_folder
+from harness.run.preview import matrix_lines, plan_lines
+from harness.run.report import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE, describe_row, exit_status, make_row
+from harness.run.terminal import join_terminal
+from harness.sizes import format_size
+
+CASES = Path("cases")
+DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
+_SHELL_LIMIT_S = 60.0
+_MARKS = {True: "ok", False: "MISSING", None: "-"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser = make_parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        status: int = chosen.command(chosen)
+    except (CaseError, UsageError) as error:
+        _say_error(error)
+        return WRONG_USAGE
+    except HarnessError as error:
+        _say_error(error)
+        return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what Python still holds back must go nowhere.
+        sys.stdout = None
+        return ALL_CONFORM
+    return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Everything about the harness but running cases, which is pytest's: pytest cases/...",
+        epilog="Exit status: 0 all is well or conforms; 1 something deviates or is undetermined; 2 wrong usage or a broken case; "
+        "3 the harness or this computer could not do it.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    doctor = _command(commands, "doctor", show_doctor, "say what is here, what is missing, and which accelerator runs guests and why")
+    _add_kernel(doctor)
+
+    images = commands.add_parser("images", help="list, build or remove the kernels and root file systems of guests")
+    actions = images.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "list", list_images, "list what is built, with sizes, and what is not")
+    build = _command(actions, "build", build_images, "build what is missing; needs the network")
+    build.add_argument("kernel", nargs="*", help="kernels of images/kernels.yaml, or paths (default: what the cases need)")
+    remove = _command(actions, "remove", remove_images, "remove entries from the cache")
+    remove.add_argument("name", nargs="*", help="names as 'images list' prints them")
+    remove.add_argument("--unused", action="store_true", help="every entry that no present description leads to")
+
+    plan = _command(commands, "plan", show_plan, "print what a case would do: stack, QEMU command, steps; boots nothing")
+    plan.add_argument("file", nargs="?", type=Path, help="a case")
+    plan.add_argument("--variant", help="only the variants whose id contains this")
+    plan.add_argument("--matrix", action="store_true", help="print claim family by storage stack by region instead")
+    plan.add_argument("--cases", type=Path, default=CASES, metavar="DIR", help="where the cases are, for --matrix (default: cases)")
+    _add_kernel(plan)
+
+    shell = _command(commands, "shell", open_shell, "open an SSH shell in a guest with a storage stack mounted; its end ends the guest")
+    shell.add_argument("--storage", default=DEFAULT_STACK, metavar="ID", help=f"a storage stack by variant id (default: {DEFAULT_STACK})")
+    shell.add_argument("--list", action="store_true", help="list the storage stacks instead")
+    shell.add_argument("--boot-timeout", type=float, default=BOOT_LIMIT_S, metavar="SECONDS", help="as pytest's option")
+    _add_kernel(shell)
+
+    judge = _command(commands, "judge", judge_again, "judge stored observations again, without a guest")
+    judge.add_argument("folder", type=Path, nargs="+", metavar="DIR", help="an item's folder below artifacts/, or a folder above several")
+
+    _command(commands, "contract", show_contract, "print every clause and fact of the reference model (docs/contract.md)")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Callable[[argparse.Namespace], int], meaning: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_kernel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kernel", metavar="NAME|PATH", help="a kernel of images/kernels.yaml, or your own bzImage or build tree")
+
+
+def show_doctor(chosen: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    findings: list[Finding] = []
+    for finding in examine(catalog, (choose_kernel(chosen.kernel, catalog),)):
+        print(f"{_MARKS[finding.ok]:8} {finding.name:26} {finding.text}", flush=True)
+        findings.append(finding)
+    if any(finding.needed and finding.ok is False for finding in findings):
+        print("guests cannot run here yet: ./bootstrap cases puts in place what is missing")
+        return COULD_NOT_RUN
+    print("guests can run here")
+    return ALL_CONFORM
+
+
+def list_images(_: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    wanted: dict[str, list[str]] = {}
+    for name in catalog.kernels:
+        for entry_name in entry_names(KernelChoice(name), catalog):
+            wanted.setdefault(entry_name, []).append(name)
+    found = stored_entries()
+    for entry in found:
+        use = ", ".join(wanted[entry.name]) if entry.name in wanted else "an own kernel, or nothing any more"
+        print(f"{entry.name:44} {format_size(-(-entry.size_bytes // 2**20) * 2**20):>8}  for {use}")
+    missing = wanted.keys() - {entry.name for entry in found}
+    for name in sorted(missing):
+        print(f"{name:44} not built  for {', '.join(wanted[name])}")
+    return ALL_CONFORM
+
+
+def build_images(chosen: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    for choice in [choose_kernel(name, catalog) for name in chosen.kernel] or needed_kernels(catalog):
+        image = guest_image(choice, _progress, catalog)
+        _progress(f"{choice.name}: Linux {image.release} is ready")
+    return ALL_CONFORM
+
+
+def needed_kernels(catalog: Catalog) -> list[KernelChoice]:
+    """Return what a run of all cases needs: the default kernel, and its flavours."""
+    return [KernelChoice(name) for name in catalog.kernels if name.startswith(catalog.default_kernel)]
+
+
+def remove_images(chosen: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    names = list(chosen.name)
+    if chosen.unused:
+        used = {name for kernel in catalog.kernels for name in entry_names(KernelChoice(kernel), catalog)}
+        names += [entry.name for entry in stored_entries() if entry.name not in used]
+    elif not names:
+        raise UsageError("name the entries to remove ('images list' prints them), or give --unused")
+    for name in names:
+        remove_stored_entry(name, _progress)
+        _progress(f"removed {name}")
+    return ALL_CONFORM
+
+
+def show_plan(chosen: argparse.Namespace) -> int:
+    if chosen.matrix:
+        return _show_matrix(chosen.cases)
+    if chosen.file is None:
+        raise UsageError("plan needs the file of a case, or --matrix")
+    catalog = load_catalog()
+    plans = load_plans(chosen.file)
+    choice = choose_kernel(chosen.kernel, catalog)
+    selected = [plan for plan in plans if chosen.variant is None or chosen.variant in f"{plan.id}-{choice.name}"]
+    if not selected:
+        ids = "\n".join(f"  {plan.id}" for plan in plans)
+        raise UsageError(f"no variant of {chosen.file} has {chosen.variant!r} in its id; there are:\n{ids}")
+    for line in plan_lines(selected, choice, catalog):
+        print(line)
+    return ALL_CONFORM
+
+
+def _show_matrix(folder: Path) -> int:
+    files = find_case_files(folder)
+    if not files:
+        raise UsageError(f"no cases below {folder}")
+    matrix = make_matrix([plan for path in files for plan in make_plans(load_case(path))], load_families(folder))
+    for line in matrix_lines(matrix):
+        print(line)
+    unexplained = unexplained_cells(matrix)
+    for line in unexplained:
+        print(line, file=sys.stderr)
+    return WRONG_USAGE if unexplained else ALL_CONFORM
+
+
+def open_shell(chosen: argparse.Namespace) -> int:
+    stacks = named_stacks()
+    if chosen.list:
+        for name, stack in stacks.items():
+            print(f"{name:36} {stack.describe()}")
+        return ALL_CONFORM
+    if chosen.storage not in stacks:
+        raise UsageError(f"no storage stack {chosen.storage!r}; there are:\n" + "\n".join(f"  {name}" for name in stacks))
+    choice = choose_kernel(chosen.kernel, load_catalog())
+    host = find_host()
+    with booted_guest(host, choice, stacks[chosen.storage], _progress, chosen.boot_timeout) as guest:
+        guest.refresh()
+        for placed in guest.session.layout.volumes:
+            where = f"mounted on {placed.folder}" if placed.volume.mount else "no file system"
+            _progress(f"{placed.volume.role}: {placed.node}, {where}: {placed.volume.describe()}")
+        _progress("a root shell in the guest; exit or Ctrl-D ends both")
+        return join_terminal(guest.session, Deadline.after(_SHELL_LIMIT_S, host.accelerator.time_scale))
+
+
+def judge_again(chosen: argparse.Namespace) -> int:
+    rows = []
+    for folder in chosen.folder:
+        found = list(find_records(folder)) if folder.is_dir() else []
+        if not found:
+            raise UsageError(f"{folder} holds no item: an item's folder has a plan.json, as pytest makes them below artifacts/")
+        for record in found:
+            row = make_row(judge_folder(record), record)
+            rows.append(row)
+            print(describe_row(row))
+    conform = sum(row.passed for row in rows)
+    print(f"{conform} of {len(rows)} items conform")
+    return exit_status(rows)
+
+
+def show_contract(_: argparse.Namespace) -> int:
+    sys.stdout.write(contract_page())
+    return ALL_CONFORM
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_error(error: Exception) -> None:
+    print(f"harness: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""The only place that knows pytest: options, collection, fixtures for Python cases, and what is reported."""
+
+pytest_plugins = ["harness.plugin.options", "harness.plugin.collect", "harness.plugin.fixtures", "harness.plugin.outcome"]

@@ -1,0 +1,132 @@
+"""Case files as pytest items: one for every variant on every kernel."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.case.loader import CLAIMS_FILE, is_case_file, load_plans
+from harness.case.plan import Plan
+from harness.errors import CaseError, HarnessError
+from harness.model.stack import StorageStack
+from harness.plugin.options import CASES, KERNELS, POOL
+from harness.plugin.outcome import fail_unless_passed, keep_row
+from harness.run.artifacts import Ending, Item, Target, item_folder, make_item
+from harness.run.execute import judge_folder, run_item
+from harness.run.kernels import Unsuitable
+from harness.run.pool import Lease
+from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row
+
+_LEASE = pytest.StashKey[Lease]()
+#: What the items of Python cases are sorted by too: (kernel, stack).
+PLACE = pytest.StashKey[tuple[str, StorageStack]]()
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "CaseFile | None":
+    if not is_case_file(file_path):
+        return None
+    if not (_is_below_cases(file_path, parent.config.rootpath) or parent.session.isinitpath(file_path)):
+        return None
+    return CaseFile.from_parent(parent, path=file_path)
+
+
+def _is_below_cases(path: Path, root: Path) -> bool:
+    """Whether a file is in a family's folder: two floors below a folder with the registry of claims, or below cases/."""
+    folders = path.parents[1:]
+    return any((folder / CLAIMS_FILE).is_file() or folder == root / CASES for folder in folders)
+
+
+class CaseFile(pytest.File):
+    """A case. A broken one is an error of the collection, with file and line and no traceback."""
+
+    def collect(self) -> Iterable["CaseItem"]:
+        kernels = self.config.stash[KERNELS]
+        plans = load_plans(Path(os.path.relpath(self.path, self.config.invocation_params.dir)))
+        # Markers are strict: a family that is not below the root's own cases/ is registered here.
+        self.config.addinivalue_line("markers", f"{self.path.parent.name}: cases of this folder")
+        for plan in plans:
+            for target in kernels.targets(plan.case.needs):
+                where = target if isinstance(target, Target) else target.target
+                item = make_item(plan, where, self.nodeid)
+                made = CaseItem.from_parent(self, name=item.id, plan=plan, item=item)
+                if isinstance(target, Unsuitable):
+                    keep_row(made, make_unset_row(item, UNAVAILABLE, target.reason))
+                    made.add_marker(pytest.mark.skip(reason=target.reason))
+                yield made
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, CaseError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+class CaseItem(pytest.Item):
+    """One variant of a case on one kernel."""
+
+    def __init__(self, *, plan: Plan, item: Item, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.plan = plan
+        self.item = item
+        self.stash[PLACE] = (item.kernel, plan.stack)
+        for word in marker_words(plan.case.family, plan.variant.values, item.kernel):
+            self.add_marker(word)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        # A line is needed: pytest's own report of a skipped item insists on one.
+        return self.path, 0, self.name
+
+    def setup(self) -> None:
+        """Lease a guest that has the stack; whatever fails here is an ERROR, and says nothing of the kernel."""
+        lifetime = contextlib.ExitStack()
+        try:
+            lease = lifetime.enter_context(self.config.stash[POOL].lease(self.plan.stack, self.item.kernel))
+        except HarnessError as error:
+            row = make_unset_row(self.item, NOT_SET_UP, f"{type(error).__name__}: {error}")
+            keep_row(self, row)
+            pytest.fail(describe_row(row), pytrace=False)
+        self.stash[_LEASE] = lease
+        self.addfinalizer(lifetime.close)
+
+    def runtest(self) -> None:
+        folder = item_folder(Path(self.config.getoption("artifacts")), self.item)
+        run_item(self.item, self.stash[_LEASE], folder)
+        fail_unless_passed(judged_row(self, self.item, folder))
+
+
+def judged_row(node: pytest.Item, item: Item, folder: Path) -> Row:
+    """Judge what is kept in ``folder`` and keep the row. A fault of the judge is the harness's, and leaves a row too."""
+    try:
+        row = make_row(judge_folder(folder), folder)
+    except Exception as error:
+        keep_row(node, make_unset_row(item, Ending.HARNESS_ERROR, f"judging failed: {error!r}", str(folder)))
+        raise
+    keep_row(node, row)
+    return row
+
+
+def marker_words(family: str, values: Sequence[tuple[str, str]], kernel: str) -> list[str]:
+    """Return the markers of an item: family, storage, region, file system and kernel."""
+    found = dict(values)
+    words = [family, found.get("storage"), found.get("region"), found.get("filesystem"), kernel]
+    return [word for word in words if word]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring items of equal stacks together, in the order in which each stack comes first: a guest serves one stack."""
+    kernels: dict[str, int] = {}
+    places: dict[tuple[str, StorageStack], int] = {}
+    for item in items:
+        place = item.stash.get(PLACE, None)
+        if place is not None:
+            kernels.setdefault(place[0], len(kernels))
+            places.setdefault(place, len(places))
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        place = item.stash.get(PLACE, None)
+        return (-1, -1) if place is None else (kernels[place[0]], places[place])
+
+    items.sort(key=rank)

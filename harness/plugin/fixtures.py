@@ -1,0 +1,133 @@
+"""Fixtures for cases that are written in Python: they run programs, and judge them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from harness.case.case import Needs
+from harness.case.plan import named_stacks
+from harness.errors import HarnessError
+from harness.model.claims import Decision
+from harness.model.judge import Judgement
+from harness.model.operation import Program
+from harness.model.outcome import Observation
+from harness.model.stack import StackReading, StorageStack
+from harness.plugin.collect import PLACE, judged_row
+from harness.plugin.options import KERNELS, POOL
+from harness.plugin.outcome import fail_unless_passed, keep_row
+from harness.run.artifacts import Item, Target, item_folder
+from harness.run.execute import judge_folder, run_item
+from harness.run.kernels import Unsuitable
+from harness.run.report import NOT_SET_UP, describe_row, make_unset_row
+
+MARKER = "stack"
+_FIXTURE = "harness_place"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stack, by the id of its variant, on a kernel."""
+
+    variant: str
+    stack: StorageStack
+    target: Target
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a program came to: the observations and the judgement of each step, for a case that goes on from there."""
+
+    reading: StackReading
+    observations: tuple[Observation, ...]
+    judgement: Judgement
+
+
+#: Runs a program on fresh storage and judges it; the second argument says which claims its steps decide.
+RunProgram = Callable[..., Judged]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a Python case an item for every stack that it is marked with, on every kernel."""
+    if _FIXTURE not in metafunc.fixturenames:
+        return
+    known = named_stacks()
+    marker = metafunc.definition.get_closest_marker(MARKER)
+    ids = marker.args if marker else ()
+    unknown = [name for name in ids if name not in known]
+    if not ids or unknown:
+        problem = f"no storage stack {unknown[0]!r}" if unknown else f"{metafunc.function.__name__} is not marked with its storage stacks"
+        pytest.fail(f"{problem}; write @pytest.mark.{MARKER}(...) with some of: {', '.join(known)}", pytrace=False)
+    targets = [t for t in metafunc.config.stash[KERNELS].targets(Needs()) if not isinstance(t, Unsuitable)]
+    places = [Place(name, known[name], target) for target in targets for name in ids]
+    metafunc.parametrize(_FIXTURE, places, ids=[f"{p.variant}-{p.target.kernel}" for p in places], indirect=True)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    call = getattr(item, "callspec", None)
+    place = call.params.get(_FIXTURE) if call is not None else None
+    if isinstance(place, Place):
+        item.stash[PLACE] = (place.target.kernel, place.stack)
+
+
+@pytest.fixture
+def harness_place(request: pytest.FixtureRequest) -> Place:
+    """The stack and the kernel of this item."""
+    place: Place = request.param
+    return place
+
+
+@pytest.fixture
+def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterator[RunProgram]:
+    """A function that runs a Program on the fresh stack of this item, keeps the evidence, and fails the test unless it conforms."""
+    config = request.config
+    pool, artifacts = config.stash[POOL], Path(config.getoption("artifacts"))
+    base = _item_of(request.node, harness_place)
+    done: list[Item] = []
+
+    with contextlib.ExitStack() as lifetime:
+        try:
+            first = lifetime.enter_context(pool.lease(harness_place.stack, base.kernel))
+        except HarnessError as error:
+            row = make_unset_row(base, NOT_SET_UP, f"{type(error).__name__}: {error}")
+            keep_row(request.node, row)
+            pytest.fail(describe_row(row), pytrace=False)
+
+        def run(program: Program, decisions: tuple[Decision, ...] = ()) -> Judged:
+            number = len(done) + 1
+            variant = base.variant + (f"-program_{number}" if done else "")
+            item = replace(base, program=program, decisions=decisions, variant=variant)
+            folder = item_folder(artifacts, item)
+            done.append(item)
+            # The lease of the set-up serves the first program; each later one gets fresh storage of its own.
+            with contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel) as lease:
+                run_item(item, lease, folder)
+            fail_unless_passed(judged_row(request.node, item, folder))
+            result = judge_folder(folder)
+            assert result.judgement is not None
+            assert result.record.observations is not None
+            return Judged(result.record.reading, result.record.observations, result.judgement)
+
+        yield run
+    if not done:
+        pytest.fail(f"{request.node.nodeid} ran no program: nothing was tested", pytrace=False)
+
+
+def _item_of(node: pytest.Item, place: Place) -> Item:
+    function = getattr(node, "function", None)
+    title = (getattr(function, "__doc__", None) or node.name).strip().splitlines()[0]
+    return Item(
+        node_id=node.nodeid,
+        case=node.nodeid.split("::")[0],
+        family=node.path.parent.name,
+        name=getattr(node, "originalname", node.name),
+        title=title,
+        variant=place.variant,
+        kernel=place.target.kernel,
+        column=place.target.column,
+        stack=place.stack.describe(),
+        program=Program(()),
+        kernel_option=place.target.option,
+    )

@@ -1,0 +1,1 @@
+"""Where observations meet expectations: leasing guests, executing plans, artifacts, reports."""

@@ -1,0 +1,192 @@
+"""Booting a guest for a storage stack: image, machine, SSH and agent come together here and nowhere else."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.guest.pmem import RegionPlacement
+from harness.guest.session import GuestSession, connect
+from harness.guest.ssh import SshAddress
+from harness.host.cache import Progress
+from harness.host.deadline import Deadline
+from harness.image.bundle import GuestImage, guest_image
+from harness.image.catalog import KernelChoice
+from harness.machine.accelerator import Accelerator, choose_accelerator
+from harness.machine.command import Emulator
+from harness.machine.emulator import find_emulator
+from harness.machine.machine import Ending as GuestEnding
+from harness.machine.machine import EndKind, Machine, started_machine
+from harness.machine.spec import MachineSpec, needed_ram_bytes
+from harness.model.operation import Program
+from harness.model.outcome import Observation
+from harness.model.stack import StackReading, StorageStack
+from harness.run.artifacts import GuestDescription
+from harness.run.pool import Booter
+from harness.sizes import MIB
+
+#: From QEMU's start to the agent's first answer, before the accelerator's time scale.
+BOOT_LIMIT_S = 60.0
+#: The BAR of the ivshmem device: a few huge pages.
+IVSHMEM_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True)
+class Host:
+    """What this computer runs guests with."""
+
+    emulator: Emulator
+    accelerator: Accelerator
+
+
+def find_host() -> Host:
+    """Return this computer's QEMU and accelerator. Raises HostError or UsageError."""
+    emulator = find_emulator()
+    return Host(emulator, choose_accelerator(emulator))
+
+
+def make_spec(image: GuestImage, stack: StorageStack) -> MachineSpec:
+    """Return the machine that ``stack`` needs."""
+    return MachineSpec(
+        boot_kernel=image.boot_kernel,
+        initrd=image.initrd,
+        rootfs=image.rootfs,
+        ram_bytes=needed_ram_bytes(stack.regions),
+        regions=stack.regions,
+        disks=stack.disks,
+        ivshmem_bytes=IVSHMEM_BYTES if stack.ivshmem else 0,
+    )
+
+
+def make_booter(
+    choose: Callable[[str], KernelChoice], progress: Progress, boot_limit_s: float = BOOT_LIMIT_S, *, announce: bool = True
+) -> Booter:
+    """Return what boots guests here. Nothing is looked up before the first boot, and the host only then.
+
+    ``announce``: say that a boot begins, and not only that one is done.
+    """
+    hosts: list[Host] = []
+
+    @contextlib.contextmanager
+    def boot(stack: StorageStack, kernel: str) -> Iterator[BootedGuest]:
+        if not hosts:
+            hosts.append(find_host())
+        with booted_guest(hosts[0], choose(kernel), stack, progress, boot_limit_s, announce=announce) as guest:
+            yield guest
+
+    return boot
+
+
+@contextlib.contextmanager
+def booted_guest(
+    host: Host,
+    choice: KernelChoice,
+    stack: StorageStack,
+    progress: Progress,
+    boot_limit_s: float = BOOT_LIMIT_S,
+    *,
+    announce: bool = True,
+) -> "Iterator[BootedGuest]":
+    """Boot a guest with the devices of ``stack``, and bring its namespaces into their modes; the first refresh does the rest.
+
+    Raises HostError, UsageError, MachineError, BootError, GuestError or AgentError.
+    """
+    image = guest_image(choice, progress)
+    if announce:
+        progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
+    started_s = time.monotonic()
+    deadline = Deadline.after(boot_limit_s, host.accelerator.time_scale)
+    with contextlib.ExitStack() as lifetime:
+        logs = Path(lifetime.enter_context(tempfile.TemporaryDirectory(prefix="pmemh-logs-")))
+        machine = lifetime.enter_context(started_machine(make_spec(image, stack), host.emulator, host.accelerator, logs, deadline))
+        address = SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
+        agent = resources.files("harness.agent").joinpath("agent.py").read_bytes()
+        session = lifetime.enter_context(connect(address, agent, image.mkfs, deadline, scale=host.accelerator.time_scale))
+        connected_s = time.monotonic() - started_s
+        placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
+        session.set_up(stack, placements)
+        set_up_s = time.monotonic() - started_s
+        progress(f"booted {choice.name} in {connected_s:.1f} s (set up: {set_up_s - connected_s:.1f} s) for {stack.describe()}")
+        times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
+        yield BootedGuest(machine, session, describe_guest(host, image, machine.qemu.command, times), session.taint())
+
+
+def describe_guest(host: Host, image: GuestImage, command: tuple[str, ...], times: tuple[tuple[str, float], ...]) -> GuestDescription:
+    """Return what goes into every record: versions, hashes, accelerator with its reason, the QEMU command."""
+    return GuestDescription(
+        kernel=image.kernel,
+        release=image.release,
+        accelerator=host.accelerator.name,
+        accelerator_reason=host.accelerator.reason,
+        qemu_version=host.emulator.version_text,
+        qemu_command=tuple(command),
+        versions=tuple(sorted(image.packages.items())),
+        sha256=tuple(sorted(image.sha256.items())),
+        mkfs=tuple((name, " ".join(words)) for name, words in sorted(image.mkfs.items())),
+        boot_times=tuple((name, round(seconds, 3)) for name, seconds in times),
+    )
+
+
+class BootedGuest:
+    """See :class:`harness.run.pool.Guest`. ``session`` is for a person's shell."""
+
+    def __init__(self, machine: Machine, session: GuestSession, description: GuestDescription, taint: int) -> None:
+        self._machine = machine
+        self.session = session
+        self._description = description
+        self._taint = taint
+        self._booted_at = machine.console.mark()
+        self._damage: list[str] = []
+
+    @property
+    def description(self) -> GuestDescription:
+        return self._description
+
+    def refresh(self) -> StackReading:
+        with self._damage_noted():
+            return self.session.refresh()
+
+    def run(self, program: Program) -> tuple[Observation, ...]:
+        with self._damage_noted():
+            observations = self.session.run(program)
+            taint = self.session.taint()
+        if taint != self._taint:
+            self._damage.append(f"the kernel's taint flags went from {self._taint} to {taint}")
+        return observations
+
+    def mark(self) -> int:
+        return self._machine.console.mark()
+
+    def ending(self, mark: int) -> GuestEnding:
+        ending = self._machine.ending()
+        return GuestEnding(ending.kind, ending.reason, self._machine.console.reports(mark))
+
+    def console(self, mark: int) -> str:
+        return self._machine.console.since(mark)
+
+    def kernel_log(self) -> str:
+        try:
+            lines, _ = self.session.kernel_log()
+        except HarnessError as error:
+            return f"(the kernel's log cannot be read: {error}; the last of the console:)\n{self._machine.console.tail(400)}\n"
+        return "".join(f"[{line.uptime_s:12.6f}] <{line.level}> {line.text}\n" for line in lines)
+
+    def find_damage(self) -> str | None:
+        ending = self.ending(self._booted_at)
+        if ending.kind is not EndKind.RUNNING:
+            return ending.reason
+        if ending.reports:
+            return f"its kernel complained: {ending.reports[0].line}"
+        return self._damage[0] if self._damage else None
+
+    @contextlib.contextmanager
+    def _damage_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except HarnessError as error:
+            self._damage.append(str(error))
+            raise

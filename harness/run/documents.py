@@ -1,0 +1,153 @@
+"""Values to JSON documents and back, by their types: the artifacts of a run are read by the types that wrote them."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from enum import Enum, StrEnum
+from typing import Any, TypeVar, Union
+
+from harness.model.operation import OPERATIONS, Operation, Pin, Program, Step, arguments
+from harness.model.outcome import OBSERVATION_FORMAT, How, Observation, Run, RunKind
+
+T = TypeVar("T")
+
+
+class DocumentError(ValueError):
+    """A document is not what its type says; the message names the place."""
+
+
+def to_document(value: Any) -> Any:
+    """Return ``value`` (dataclasses, tuples, words, numbers) as JSON has it."""
+    if isinstance(value, Program):
+        return [_step_document(step) for step in value.steps]
+    if isinstance(value, Enum):
+        return str(value)
+    if isinstance(value, tuple):
+        return [to_document(part) for part in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
+
+
+def from_document(kind: type[T], document: Any, where: str = "") -> T:
+    """Return the value of type ``kind`` that :func:`to_document` made ``document`` of. Raises DocumentError."""
+    return typing.cast(T, _read(kind, document, where or kind.__name__))
+
+
+def observations_document(observations: Sequence[Observation]) -> dict[str, Any]:
+    """Return observations as the agent says them, so that ``observations_from`` reads them again."""
+    return {"format": OBSERVATION_FORMAT, "steps": [_observation_document(seen) for seen in observations]}
+
+
+def _observation_document(seen: Observation) -> dict[str, Any]:
+    entry: dict[str, Any] = {"step": seen.step, "how": str(seen.how)}
+    if seen.how is How.RETURNED:
+        entry["value"] = seen.value
+    evidence = {
+        "errno": seen.errno,
+        "signal": seen.signal,
+        "data": None if seen.data is None else [_run_document(run) for run in seen.data],
+        "resident": seen.resident,
+        "frames": None if seen.frames is None else list(seen.frames),
+        "minor_faults": seen.minor_faults,
+        "attributes": dict(seen.attributes) or None,
+    }
+    return entry | {name: value for name, value in evidence.items() if value is not None}
+
+
+def _run_document(run: Run) -> list[Any]:
+    place = [run.offset, run.length, str(run.kind)]
+    if run.kind is RunKind.TAG:
+        return [*place, run.writer, run.source]
+    return [*place, run.raw.hex()] if run.kind is RunKind.RAW else place
+
+
+def _read(kind: Any, document: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if kind is Program:
+        return Program(tuple(_read_step(_mapping(step, where), f"{where}[{n}]") for n, step in enumerate(_sequence(document, where))))
+    if origin in (Union, types.UnionType):
+        return _read_union(typing.get_args(kind), document, where)
+    if origin is tuple:
+        return _read_tuple(typing.get_args(kind), _sequence(document, where), where)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        try:
+            return kind(document)
+        except ValueError as error:
+            raise DocumentError(f"{where}: {error}") from error
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _read_dataclass(kind, _mapping(document, where), where)
+    if kind is float and isinstance(document, int) and not isinstance(document, bool):
+        return float(document)
+    if type(document) is not kind:
+        raise DocumentError(f"{where}: {document!r} is not of type {kind.__name__}")
+    return document
+
+
+def _read_union(kinds: Sequence[Any], document: Any, where: str) -> Any:
+    if document is None and type(None) in kinds:
+        return None
+    problems = []
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            return _read(kind, document, where)
+        except DocumentError as error:
+            problems.append(str(error))
+    raise DocumentError("; ".join(problems))
+
+
+def _read_tuple(kinds: Sequence[Any], document: Sequence[Any], where: str) -> tuple[Any, ...]:
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = [kinds[0]] * len(document)
+    if len(kinds) != len(document):
+        raise DocumentError(f"{where}: {len(document)} entries where {len(kinds)} belong")
+    return tuple(_read(kind, part, f"{where}[{n}]") for n, (kind, part) in enumerate(zip(kinds, document, strict=True)))
+
+
+def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        key = field.name if field.name in document else field.name.rstrip("_")
+        if key in document:
+            found[field.name] = _read(hints[field.name], document[key], f"{where}.{key}")
+    try:
+        return kind(**found)
+    except TypeError as error:
+        raise DocumentError(f"{where}: {error}") from error
+
+
+def _step_document(step: Step) -> dict[str, Any]:
+    return {
+        "call": step.operation.call,
+        "args": arguments(step.operation),
+        "process": step.process,
+        "start": step.start,
+        "pin": to_document(step.pin),
+        "line": step.line,
+    }
+
+
+def _read_step(document: Mapping[str, Any], where: str) -> Step:
+    call = document.get("call")
+    operation = OPERATIONS.get(str(call))
+    if operation is None:
+        raise DocumentError(f"{where}: no operation {call!r}")
+    made: Operation = _read(operation, document.get("args", {}), f"{where}.args")
+    pin: Pin | None = _read(Pin | None, document.get("pin"), f"{where}.pin")
+    return Step(made, str(document.get("process", "main")), document.get("start"), pin, int(document.get("line", 0)))
+
+
+def _sequence(document: Any, where: str) -> Sequence[Any]:
+    if not isinstance(document, list):
+        raise DocumentError(f"{where}: a list belongs here, not {document!r}")
+    return document
+
+
+def _mapping(document: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(document, dict):
+        raise DocumentError(f"{where}: a mapping belongs here, not {document!r}")
+    return document

@@ -1,0 +1,117 @@
+"""Running an item on a leased guest, and judging what was kept of it: two steps that never mix."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AgentError, HarnessError
+from harness.machine.console import ReportKind
+from harness.machine.machine import Ending as GuestEnding
+from harness.machine.machine import EndKind
+from harness.model.claims import Evidence, make_evidence
+from harness.model.facts import Env
+from harness.model.judge import Judgement, judge
+from harness.model.known import KNOWN_DEVIATIONS, Known, KnownDeviation, find_known
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.run.artifacts import Ending, Item, Record, RunOutcome, load_record, store_record, store_verdict
+from harness.run.documents import to_document
+from harness.run.pool import Lease
+
+_CRASHES = {ReportKind.PANIC, ReportKind.OOPS, ReportKind.BUG, ReportKind.GENERAL_PROTECTION}
+_HANGS = {ReportKind.HUNG_TASK, ReportKind.SOFT_LOCKUP, ReportKind.HARD_LOCKUP, ReportKind.RCU_STALL}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A record with its judgement. ``judgement`` is None where the run left nothing to judge.
+
+    ``known`` and ``deviation``: whether what deviates is on the list of known deviations, and its entry.
+    """
+
+    record: Record
+    judgement: Judgement | None
+    known: Known
+    deviation: KnownDeviation | None
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def conforms(self) -> bool:
+        """Whether the item may pass: completed, silent kernel, every step conforms, no known deviation gone missing."""
+        outcome = self.record.outcome
+        completed = outcome.ending is Ending.COMPLETED and not outcome.messages
+        return completed and self.judgement is not None and self.judgement.verdict is Verdict.CONFORMS and self.known is Known.NO
+
+
+def run_item(item: Item, lease: Lease, folder: Path) -> Record:
+    """Run the program of ``item`` and keep everything in ``folder``. Judges nothing, and raises for no fault of the guest."""
+    guest = lease.guest
+    mark, started_s = guest.mark(), time.monotonic()
+    observations: tuple[Observation, ...] | None = None
+    error: HarnessError | None = None
+    try:
+        observations = guest.run(item.program)
+    except HarnessError as caught:
+        error = caught
+    ended = guest.ending(mark)
+    ending, note = classify(ended, error)
+    messages = tuple(report.line for report in ended.reports)
+    outcome = RunOutcome(ending, note, messages, guest.description, round(time.monotonic() - started_s, 3))
+    record = Record(item, lease.reading, observations, outcome)
+    log = guest.kernel_log() if ending is not Ending.COMPLETED or messages else ""
+    store_record(folder, record, guest.console(mark), log)
+    return record
+
+
+def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, str]:
+    """Return how a run ended, and why: from the state of the guest, its kernel's complaints and the error of the run, in this order."""
+    kinds = {report.kind: report.line for report in reversed(guest.reports)}
+    crash = next((line for kind, line in kinds.items() if kind in _CRASHES), None)
+    if guest.kind in (EndKind.PANIC, EndKind.RESET):
+        return Ending.CRASHED, guest.reason
+    if crash is not None:
+        return Ending.CRASHED, f"the console shows: {crash}"
+    if guest.kind is not EndKind.RUNNING:
+        return Ending.LOST, guest.reason
+    if error is None:
+        return Ending.COMPLETED, ""
+    if isinstance(error, AgentError):
+        return Ending.HARNESS_ERROR, str(error)
+    hang = next((line for kind, line in kinds.items() if kind in _HANGS), None)
+    return Ending.HUNG, str(error) + (f"; the console shows: {hang}" if hang else "")
+
+
+def judge_record(record: Record, known: tuple[KnownDeviation, ...] = KNOWN_DEVIATIONS) -> Result:
+    """Return the judgement of what was kept; the same record gets the same one, with or without a guest."""
+    item, outcome = record.item, record.outcome
+    if record.observations is None or outcome.ending is not Ending.COMPLETED:
+        note = f"{outcome.ending}: {outcome.note}"
+        return Result(record, None, Known.NO, None, tuple(Evidence(c, item.column, item.id, None, None, note) for c in item.claims))
+    seen = record.observations
+    judgement = judge(Env(record.reading), item.program, seen)
+    state, entry = find_known(judgement, f"{item.family}/{item.name}", item.variant, record.reading.kernel_release, known)
+    evidence = make_evidence(item.column, item.id, item.decisions, seen, record.reading, judgement.verdict)
+    return Result(record, judgement, state, entry, evidence)
+
+
+def judge_folder(folder: Path, known: tuple[KnownDeviation, ...] = KNOWN_DEVIATIONS) -> Result:
+    """Judge the stored item in ``folder`` and keep the verdict there. Raises UsageError for what is no item's folder."""
+    result = judge_record(load_record(folder), known)
+    store_verdict(folder, verdict_document(result))
+    return result
+
+
+def verdict_document(result: Result) -> dict[str, Any]:
+    """Return the judgement as it is kept: verdict, ending and known apart, and every step."""
+    judgement = result.judgement
+    return {
+        "item": result.record.item.id,
+        "ending": str(result.record.outcome.ending),
+        "verdict": None if judgement is None else str(judgement.verdict),
+        "known": str(result.known),
+        "reference": result.deviation.reference if result.deviation else None,
+        "steps": [] if judgement is None else to_document(judgement.steps),
+        "facts": [] if judgement is None else list(judgement.facts),
+        "claims": [{"claim": piece.claim, "held": piece.held} for piece in result.evidence],
+    }

@@ -1,0 +1,150 @@
+"""Who hands out guests: one machine alive at a time, kept while the items ask for the same stack on the same kernel.
+
+A guest is given up as soon as it shows damage; what could not be set up is remembered, so that a broken stack costs two
+boots and not one an item. Clones of saved guests slot in behind :data:`Booter`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.errors import GuestError, HarnessError, StackMismatchError
+from harness.machine.machine import Ending as GuestEnding
+from harness.model.operation import Program
+from harness.model.outcome import Observation
+from harness.model.stack import StackReading, StorageStack, find_mismatches
+from harness.run.artifacts import GuestDescription
+
+#: Boots for one stack that may fail before its other items are refused without another try.
+MAX_FAILURES = 2
+
+
+class Guest(Protocol):
+    """A booted guest that serves one stack: what pool and execution need of it."""
+
+    @property
+    def description(self) -> GuestDescription:
+        """What it is made of."""
+
+    def refresh(self) -> StackReading:
+        """Make every file system anew, mount, and read the whole stack back. Raises GuestError."""
+
+    def run(self, program: Program) -> tuple[Observation, ...]:
+        """Run a program and return what was seen of each step. Raises GuestError or AgentError."""
+
+    def mark(self) -> int:
+        """Return the present position of the console."""
+
+    def ending(self, mark: int) -> GuestEnding:
+        """Return whether and how the guest ended, with what its kernel complained about since ``mark``."""
+
+    def console(self, mark: int) -> str:
+        """Return what the console printed since ``mark``."""
+
+    def kernel_log(self) -> str:
+        """Return the kernel's log, or why it cannot be read. Never raises."""
+
+    def find_damage(self) -> str | None:
+        """Return why no further item should run on this guest, or None."""
+
+
+#: Boots a guest for a stack on a kernel (by name); leaving the ``with`` ends it.
+Booter = Callable[[StorageStack, str], contextlib.AbstractContextManager[Guest]]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A guest for one item, with its stack set up and read back."""
+
+    guest: Guest
+    reading: StackReading
+
+
+@dataclass(frozen=True)
+class _Serving:
+    stack: StorageStack
+    kernel: str
+    guest: Guest
+    lifetime: contextlib.ExitStack
+
+
+class Pool:
+    """Made by :func:`open_pool`, which ends whatever guest is left."""
+
+    def __init__(self, boot: Booter) -> None:
+        self._boot = boot
+        self._serving: _Serving | None = None
+        self._failures: dict[tuple[StorageStack, str], list[HarnessError]] = {}
+
+    @contextlib.contextmanager
+    def lease(self, stack: StorageStack, kernel: str) -> Iterator[Lease]:
+        """Hand out a guest on ``kernel`` whose stack is ``stack``, fresh, and as the guest itself says.
+
+        Raises StackMismatchError when the guest has another stack, else whatever kept one from being there.
+        """
+        guest, reading = self._ready_guest(stack, kernel)
+        try:
+            yield Lease(guest, reading)
+        except BaseException:
+            self.end_guest()
+            raise
+        if guest.find_damage() is not None:
+            self.end_guest()
+
+    def end_guest(self) -> None:
+        """End the guest that is alive, if any."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.lifetime.close()
+
+    def _ready_guest(self, stack: StorageStack, kernel: str) -> tuple[Guest, StackReading]:
+        serving = self._serving
+        if serving is not None and (serving.stack, serving.kernel) == (stack, kernel):
+            try:
+                return serving.guest, _refreshed(serving.guest, stack)
+            except HarnessError:
+                # What earlier items left behind may be in the way: only a new guest tells.
+                self.end_guest()
+        failures = self._failures.setdefault((stack, kernel), [])
+        if len(failures) >= MAX_FAILURES or any(isinstance(failure, StackMismatchError) for failure in failures):
+            raise failures[-1]
+        try:
+            guest = self._booted(stack, kernel)
+            return guest, _refreshed(guest, stack)
+        except HarnessError as error:
+            failures.append(error)
+            self.end_guest()
+            raise
+        except BaseException:
+            self.end_guest()
+            raise
+
+    def _booted(self, stack: StorageStack, kernel: str) -> Guest:
+        self.end_guest()
+        with contextlib.ExitStack() as lifetime:
+            guest = lifetime.enter_context(self._boot(stack, kernel))
+            self._serving = _Serving(stack, kernel, guest, lifetime.pop_all())
+        return guest
+
+
+@contextlib.contextmanager
+def open_pool(boot: Booter) -> Iterator[Pool]:
+    """Return a pool that boots with ``boot``; the guest that is left is ended, however this block is left."""
+    pool = Pool(boot)
+    try:
+        yield pool
+    finally:
+        pool.end_guest()
+
+
+def _refreshed(guest: Guest, stack: StorageStack) -> StackReading:
+    reading = guest.refresh()
+    differences = find_mismatches(stack, reading)
+    if differences:
+        listed = "\n".join(f"- {line}" for line in differences)
+        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")
+    damage = guest.find_damage()
+    if damage is not None:
+        raise GuestError(f"setting up {stack.describe()} left the guest unfit: {damage}")
+    return reading

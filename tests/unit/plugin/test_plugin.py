@@ -1,0 +1,375 @@
+"""Cases as pytest users meet them, with guests that are fakes."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[3]
+
+CASE = """
+title: What is written can be read
+decides:
+  - {claim: claimed, step: write, holds_if: {works: true}}
+axes:
+  storage: [dax, disk]
+  region: [e820]
+program:
+  - open: {name: f, path: a, flags: [rdwr, creat]}
+  - pwrite: {file: f, offset: 0, length: 4KiB}
+    id: write
+  - fsync: {file: f}
+"""
+
+CLAIMS = """
+sources: {here: a test}
+claims:
+  - {id: claimed, family: fam, words: Writing works., source: here, otherwise: never did}
+"""
+
+#: The conftest of the tests' own sessions: guests are fakes, told by the test how to be.
+CONFTEST = """
+from harness.errors import *
+from harness.machine.console import ReportKind
+from harness.machine.machine import Ending, EndKind
+from harness.model.operation import Pwrite
+from harness.model.outcome import How, Observation
+from tests.fakes.leased import FakeGuest, FakeHost, complaint, obedient
+
+def fails(operation):
+    return Observation(0, How.FAILED, errno="EIO") if isinstance(operation, Pwrite) else obedient(operation)
+
+def broken_boot(stack):
+    raise BootError("the kernel did not come up", "last words")
+
+HOST = FakeHost({make})
+
+def pytest_harness_booter(config):
+    return HOST.boot
+
+def pytest_unconfigure(config):
+    print("guests booted:", len(HOST.booted), "alive:", len(HOST.alive))
+"""
+
+GOOD = "FakeGuest"
+FAILING = "lambda stack: FakeGuest(stack, fails)"
+E820_DAX = "cases/fam/one.yaml::one[e820-fsdax-ext4-dax_always-debian_6.12]"
+ON_DISK = "cases/fam/one.yaml::one[disk-ext4-debian_6.12]"
+
+
+class Project:
+    """A folder with cases, and pytest run in it."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.root = pytester.path
+        self.write("cases/claims.yaml", CLAIMS)
+        self.write("cases/fam/family.yaml", "title: A family\n")
+        self.write("cases/fam/one.yaml", CASE)
+
+    def write(self, path: str, text: str) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def run(self, *arguments: str, make: str = GOOD) -> pytest.RunResult:
+        self.write("conftest.py", CONFTEST.replace("{make}", make))
+        options = ["-p", "harness.plugin", "--strict-markers", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        return self.pytester.runpytest(*options, *arguments)
+
+    def run_apart(self, *arguments: str, make: str | None = None) -> pytest.RunResult:
+        """Like :meth:`run`, in a process of its own: pytest's in-process runs survive no wrong usage and no interrupt."""
+        self.write("conftest.py", CONFTEST.replace("{make}", make) if make else "")
+        self.pytester.syspathinsert(ROOT)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT))
+            return self.pytester.runpytest_subprocess("-p", "harness.plugin", *arguments)
+
+    def rows(self) -> list[dict[str, object]]:
+        lines = (self.root / "artifacts/results.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def text(result: pytest.RunResult) -> str:
+    return result.stdout.str() + result.stderr.str()
+
+
+# ---- collecting and selecting ----------------------------------------------------------------------------------------
+
+
+def test_a_case_is_an_item_for_each_variant_and_kernel(project: Project) -> None:
+    result = project.run("--collect-only", "-q", "cases", "--kernel", "debian_6.12", "--kernel", "debian_6.1")
+    assert result.outlines[:4] == [
+        E820_DAX,
+        ON_DISK,
+        E820_DAX.replace("6.12", "6.1"),
+        ON_DISK.replace("6.12", "6.1"),
+    ]
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        [ON_DISK],
+        ["cases", "-k", "disk"],
+        ["cases", "-m", "disk and fam and ext4"],
+        ["cases/fam", "-m", "not dax"],
+        ["cases/fam/one.yaml", "-m", "not e820"],
+        ["cases", "-m", "debian_6.12 and disk"],
+    ],
+)
+def test_items_are_selected_as_pytest_users_expect(project: Project, selection: list[str]) -> None:
+    result = project.run("-v", *selection)
+    assert result.ret == 0
+    result.assert_outcomes(passed=1, deselected=0 if "::" in selection[0] else 1)
+    assert [row["node_id"] for row in project.rows()] == [ON_DISK]
+
+
+def test_markers_are_registered_with_their_meaning(project: Project) -> None:
+    result = project.run("--markers")
+    for wanted in ("no_dax:", "nvdimm:", "debian_6.1:", "fam: cases of the family: A family"):
+        assert f"@pytest.mark.{wanted}" in text(result)
+
+
+def test_a_broken_case_is_an_error_with_file_and_line_and_no_traceback(project: Project) -> None:
+    project.write("cases/fam/two.yaml", CASE.replace("fsync: {file: f}", "fsync: {file: g}"))
+    result = project.run("cases")
+    assert "cases/fam/two.yaml:12: " in text(result)
+    assert "Traceback" not in text(result)
+    assert "loader.py" not in text(result)
+    assert result.ret == 2
+
+
+def test_one_file_may_lie_anywhere(project: Project) -> None:
+    project.write("mine/quick.yaml", CASE.replace("  - {claim: claimed, step: write, holds_if: {works: true}}", "").replace("decides:", ""))
+    result = project.run("mine/quick.yaml")
+    result.assert_outcomes(passed=2)
+
+
+def test_yaml_outside_cases_is_left_alone(project: Project) -> None:
+    project.write("images/kernels.yaml", "format: 1\n")
+    result = project.run("--collect-only", "-q", ".")
+    assert "kernels.yaml" not in text(result)
+
+
+def test_an_unknown_kernel_is_wrong_usage(project: Project) -> None:
+    result = project.run_apart("cases", "--kernel", "debian_5")
+    assert "ERROR: no kernel 'debian_5': give one of debian_6.12" in text(result)
+    assert "Traceback" not in text(result)
+    assert result.ret == 2
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(project: Project) -> None:
+    result = project.run_apart("cases/fam/nothing.yaml")
+    assert "file or directory not found: cases/fam/nothing.yaml" in text(result)
+    assert result.ret == 2
+
+
+def test_an_empty_selection_is_loud(project: Project) -> None:
+    assert project.run("cases", "-k", "no_such_word").ret == 2
+
+
+def test_items_that_no_kernel_can_run_are_skipped_with_the_reason_and_alone_are_no_success(project: Project) -> None:
+    project.write("cases/fam/one.yaml", CASE + "needs: {kernel_flavour: full}\n")
+    result = project.run("cases", "--kernel", "debian_6.1", "-rs")
+    result.assert_outcomes(skipped=2)
+    assert "it needs the full flavour of a kernel, and images/kernels.yaml has none of debian_6.1" in text(result)
+    assert "debian_6.1: NOT REPRODUCIBLE HERE" in text(result)
+    assert "guests booted: 0" in text(result)
+    assert result.ret == 2
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_conforms_passes_and_leaves_its_evidence(project: Project) -> None:
+    result = project.run("cases")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    assert [(row["ending"], row["verdict"], row["known"]) for row in project.rows()] == [("completed", "conforms", "no")] * 2
+    assert (project.root / "artifacts/fam/one/disk-ext4-debian_6.12/verdict.json").exists()
+    assert "== hits by clause ==" in (project.root / "artifacts/summary.txt").read_text()
+
+
+def test_the_run_ends_with_the_table_of_claims_and_what_it_ran_on(project: Project) -> None:
+    said = text(project.run("cases"))
+    assert "-> debian_6.12: HOLDS  decided by fam/one (2 items)" in said
+    assert "accelerator tcg (it is a fake)" in said
+    assert "evidence: artifacts/ (results.jsonl, summary.txt, one folder an item)" in said
+
+
+def test_items_of_equal_stacks_are_brought_together_so_that_each_stack_is_booted_once(project: Project) -> None:
+    project.write("cases/fam/two.yaml", CASE)
+    result = project.run("cases", "-v")
+    result.assert_outcomes(passed=4)
+    assert "guests booted: 2 alive: 0" in text(result)
+
+
+def test_a_deviation_fails_with_its_paragraph_and_no_traceback(project: Project) -> None:
+    result = project.run(ON_DISK, "-v", make=FAILING)
+    said = text(result)
+    result.assert_outcomes(failed=1)
+    assert "DEVIATES" in said
+    assert "cases/fam/one.yaml:10  step 2 of 3  pwrite(f, offset=0, length=4096)" in said
+    assert "  observed  EIO" in said
+    assert f'  rerun     pytest "{ON_DISK}"' in said
+    assert "  re-judge  python -m harness judge artifacts/fam/one/disk-ext4-debian_6.12" in said
+    assert "Traceback" not in said
+    assert "outcome.py" not in said
+    assert result.ret == 1
+
+
+def test_a_stack_that_is_not_the_one_asked_for_is_an_error_and_never_a_pass_or_skip(project: Project) -> None:
+    result = project.run("cases", "-m", "dax", make='lambda stack: FakeGuest(stack, change={"dax": False})')
+    result.assert_outcomes(errors=1, deselected=1)
+    assert "ending    not set up: StackMismatchError: the guest does not have the storage stack" in text(result)
+    assert "- main: DAX state of a fresh file (statx): asked for True, the guest has False" in text(result)
+    assert result.ret == 3
+
+
+def test_a_boot_that_fails_is_an_error_with_the_console(project: Project) -> None:
+    result = project.run(ON_DISK, make="broken_boot")
+    result.assert_outcomes(errors=1)
+    assert "not set up: BootError: the kernel did not come up" in text(result)
+    assert "last words" in text(result)
+    assert "Traceback" not in text(result)
+    assert result.ret == 3
+
+
+def test_a_crash_fails_and_ends_the_guest(project: Project) -> None:
+    crash = 'lambda stack: FakeGuest(stack, error=GuestError("gone"), ended=Ending(EndKind.PANIC, "it panicked"))'
+    result = project.run(ON_DISK, "-v", make=crash)
+    result.assert_outcomes(failed=1)
+    assert "GUEST CRASHED" in text(result)
+    assert "ending    guest crashed: it panicked" in text(result)
+    assert result.ret == 1
+
+
+def test_a_complaint_of_the_kernel_fails_the_item(project: Project) -> None:
+    result = project.run(ON_DISK, make='lambda stack: FakeGuest(stack, ended=complaint(ReportKind.WARNING, "WARNING: at fs"))')
+    result.assert_outcomes(failed=1)
+    assert "kernel    WARNING: at fs" in text(result)
+
+
+def test_a_break_of_the_protocol_is_the_harness_that_could_not_run(project: Project) -> None:
+    result = project.run(ON_DISK, make='lambda stack: FakeGuest(stack, error=AgentError("malformed"))')
+    assert "ending    harness error: malformed" in text(result)
+    assert result.ret == 3
+
+
+def test_an_interrupt_ends_the_guest(project: Project) -> None:
+    project.write("cases/fam/test_interrupted.py", "def test_stop():\n    raise KeyboardInterrupt\n")
+    result = project.run_apart("cases/fam/one.yaml", "cases/fam/test_interrupted.py", make=GOOD)
+    assert "alive: 0" in text(result)
+    assert result.ret == 2
+
+
+def test_junit_has_stack_kernel_and_versions_as_properties(project: Project) -> None:
+    project.run(ON_DISK, "--junitxml=junit.xml")
+    tree = ElementTree.parse(project.root / "junit.xml")
+    properties = {node.attrib["name"]: node.attrib["value"] for node in tree.iter("property")}
+    assert properties["stack"] == "virtio disk 256MiB -> ext4"
+    assert (properties["kernel"], properties["release"]) == ("debian_6.12", "6.12.95-fake")
+    assert properties["verdict"] == "conforms"
+    assert properties["versions"] == "linux-image-fake=6.12.95-1"
+
+
+def test_a_second_run_replaces_the_results_of_the_first(project: Project) -> None:
+    project.run("cases")
+    project.run(ON_DISK)
+    assert len(project.rows()) == 1
+
+
+def test_artifacts_go_where_they_are_told(project: Project) -> None:
+    project.run(ON_DISK, "--artifacts", "elsewhere")
+    assert (project.root / "elsewhere/fam/one/disk-ext4-debian_6.12/plan.json").exists()
+
+
+def test_other_tests_keep_their_meaning_for_the_exit_status(project: Project) -> None:
+    project.write("cases/fam/test_other.py", "def test_no():\n    assert False\n")
+    assert project.run("cases").ret == 1
+
+
+# ---- cases in Python -------------------------------------------------------------------------------------------------
+
+PYTHON_CASE = '''
+import pytest
+from harness.model.operation import Fsync, Open, OpenFlag, Program, Pwrite, Step
+
+def program(length):
+    """A file with ``length`` bytes."""
+    flags = (OpenFlag.RDWR, OpenFlag.CREAT)
+    return Program(tuple(Step(op) for op in (Open("f", "a", flags), Pwrite("f", 0, length), Fsync("f"))))
+
+@pytest.mark.stack("e820-fsdax-ext4-dax_always", "disk-ext4")
+def test_writes(run_program):
+    """Writing works."""
+    for length in (10, 20):
+        judged = run_program(program(length))
+        assert len(judged.observations) == 3
+'''
+
+
+def python_case(project: Project, source: str = PYTHON_CASE) -> None:
+    project.write("cases/fam/test_writes.py", source)
+
+
+def test_a_python_case_runs_programs_on_every_stack_it_is_marked_with(project: Project) -> None:
+    python_case(project)
+    result = project.run("cases/fam/test_writes.py", "-v")
+    result.assert_outcomes(passed=2)
+    assert "test_writes[e820-fsdax-ext4-dax_always-debian_6.12]" in text(result)
+    assert [row["variant"] for row in project.rows()][:2] == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_always-program_2"]
+
+
+def test_a_python_case_is_failed_by_the_judge_and_not_by_itself(project: Project) -> None:
+    python_case(project)
+    result = project.run("cases/fam/test_writes.py", make=FAILING)
+    result.assert_outcomes(failed=2)
+    assert "cases/fam/test_writes.py  step 2 of 3  pwrite(f, offset=0, length=10)" in text(result)
+    assert "Traceback" not in text(result)
+    assert result.ret == 1
+
+
+def test_a_python_case_whose_set_up_fails_is_an_error(project: Project) -> None:
+    python_case(project)
+    result = project.run("cases/fam/test_writes.py", make="broken_boot")
+    result.assert_outcomes(errors=2)
+    assert result.ret == 3
+
+
+def test_a_python_case_that_runs_no_program_is_an_error(project: Project) -> None:
+    python_case(project, PYTHON_CASE.replace("(10, 20)", "()"))
+    result = project.run("cases/fam/test_writes.py")
+    assert "ran no program: nothing was tested" in text(result)
+    result.assert_outcomes(passed=2, errors=2)
+
+
+@pytest.mark.parametrize(
+    ("marker", "problem"),
+    [
+        ('@pytest.mark.stack("floppy")', "no storage stack 'floppy'; write @pytest.mark.stack"),
+        ("", "test_writes is not marked with its storage stacks; write @pytest.mark.stack(...) with some of: e820-fsdax-ext4-dax_always"),
+    ],
+)
+def test_a_python_case_must_name_stacks_that_there_are(project: Project, marker: str, problem: str) -> None:
+    source = PYTHON_CASE.replace('@pytest.mark.stack("e820-fsdax-ext4-dax_always", "disk-ext4")', marker)
+    python_case(project, source)
+    result = project.run("cases/fam/test_writes.py")
+    assert problem in text(result)
+    assert result.ret == 2
+
+
+def test_results_can_be_read_where_they_were_kept(project: Project) -> None:
+    project.run("cases")
+    folders = sorted(Path(str(row["folder"])).name for row in project.rows())
+    assert folders == ["disk-ext4-debian_6.12", "e820-fsdax-ext4-dax_always-debian_6.12"]

@@ -1,0 +1,171 @@
+"""Running: the ending apart from the verdict, the evidence kept before it is judged, and judged again alike."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import AgentError, GuestError, HarnessError, UsageError
+from harness.machine.console import ReportKind
+from harness.machine.machine import Ending as GuestEnding
+from harness.machine.machine import EndKind
+from harness.model.known import Known, KnownDeviation
+from harness.model.operation import Operation, Pwrite
+from harness.model.outcome import How, Observation
+from harness.model.verdict import Verdict
+from harness.run.artifacts import Ending, find_records, item_folder, load_record
+from harness.run.execute import classify, judge_folder, judge_record
+from tests.fakes.leased import RUNNING, FakeGuest, complaint, obedient
+from tests.unit.run.samples import item, ran, rich_program, stack
+
+
+def failing(errno: str) -> Observation:
+    return Observation(0, How.FAILED, errno=errno)
+
+
+def write_fails(operation: Operation) -> Observation:
+    return failing("EIO") if isinstance(operation, Pwrite) else obedient(operation)
+
+
+def test_what_conforms_conforms_and_speaks_for_its_claims(tmp_path: Path) -> None:
+    ran(tmp_path / "one")
+    result = judge_folder(tmp_path / "one")
+    assert result.conforms
+    assert [(piece.claim, piece.held, piece.verdict) for piece in result.evidence] == [("claimed", True, Verdict.CONFORMS)]
+
+
+def test_what_deviates_does_not_conform(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), write_fails))
+    result = judge_folder(tmp_path / "one")
+    assert not result.conforms
+    assert result.judgement is not None
+    assert result.judgement.verdict is Verdict.DEVIATES
+    assert result.record.outcome.ending is Ending.COMPLETED
+
+
+def test_the_record_is_read_again_as_it_was_kept(tmp_path: Path) -> None:
+    kept = ran(tmp_path / "one", chosen=item(rich_program(), kernel_option="/some/path", decisions=()))
+    assert load_record(tmp_path / "one") == kept
+
+
+def test_judging_again_gives_the_same_verdict(tmp_path: Path) -> None:
+    record = ran(tmp_path / "one", FakeGuest(stack(), write_fails))
+    live = judge_record(record)
+    again = judge_folder(tmp_path / "one")
+    assert again.judgement == live.judgement
+    first = (tmp_path / "one/verdict.json").read_text()
+    judge_folder(tmp_path / "one")
+    assert (tmp_path / "one/verdict.json").read_text() == first
+
+
+def test_nothing_is_judged_while_it_is_run(tmp_path: Path) -> None:
+    ran(tmp_path / "one")
+    kept = {path.name for path in (tmp_path / "one").iterdir()}
+    assert kept == {"plan.json", "stack.json", "observations.json", "run.json", "console.txt", "qemu.sh"}
+
+
+def test_what_an_earlier_run_left_in_the_folder_goes(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/kernel.log").write_text("old")
+    ran(tmp_path / "one")
+    assert not (tmp_path / "one/kernel.log").exists()
+
+
+def test_a_kernel_that_complained_keeps_an_item_from_passing_and_leaves_its_log(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), ended=complaint(ReportKind.WARNING, "WARNING: at fs/dax.c")))
+    result = judge_folder(tmp_path / "one")
+    assert not result.conforms
+    assert result.record.outcome.messages == ("WARNING: at fs/dax.c",)
+    assert (tmp_path / "one/kernel.log").read_text() == "the kernel's log\n"
+
+
+def test_a_run_without_observations_is_not_judged_and_is_no_evidence(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), error=GuestError("no answer within 240 s")))
+    result = judge_folder(tmp_path / "one")
+    assert result.judgement is None
+    assert result.record.outcome.ending is Ending.HUNG
+    assert result.evidence[0].verdict is None
+    assert result.evidence[0].note == "guest hung: no answer within 240 s"
+    assert json.loads((tmp_path / "one/verdict.json").read_text())["verdict"] is None
+
+
+LOST = GuestError("lost the guest")
+
+
+@pytest.mark.parametrize(
+    ("guest", "error", "ending", "note"),
+    [
+        (RUNNING, None, Ending.COMPLETED, ""),
+        (GuestEnding(EndKind.PANIC, "pvpanic said so"), LOST, Ending.CRASHED, "pvpanic said so"),
+        (GuestEnding(EndKind.RESET, "the guest asked for a reset"), LOST, Ending.CRASHED, "the guest asked for a reset"),
+        (complaint(ReportKind.OOPS, "Oops: 0000"), None, Ending.CRASHED, "the console shows: Oops: 0000"),
+        (complaint(ReportKind.BUG, "kernel BUG at"), LOST, Ending.CRASHED, "the console shows: kernel BUG at"),
+        (GuestEnding(EndKind.QEMU_DIED, "QEMU ended with status -9"), LOST, Ending.LOST, "QEMU ended with status -9"),
+        (GuestEnding(EndKind.SHUTDOWN, "the guest powered itself off"), LOST, Ending.LOST, "the guest powered itself off"),
+        (RUNNING, AgentError("malformed"), Ending.HARNESS_ERROR, "malformed"),
+        (RUNNING, LOST, Ending.HUNG, "lost the guest"),
+        (complaint(ReportKind.HUNG_TASK, "task x blocked"), LOST, Ending.HUNG, "lost the guest; the console shows: task x blocked"),
+        (complaint(ReportKind.WARNING, "WARNING: x"), None, Ending.COMPLETED, ""),
+    ],
+)
+def test_the_ending_says_what_became_of_the_run(guest: GuestEnding, error: HarnessError | None, ending: Ending, note: str) -> None:
+    assert classify(guest, error) == (ending, note)
+
+
+def known(clause: str) -> tuple[KnownDeviation, ...]:
+    return (KnownDeviation(clause, "fam/one", "dax_always", (6, 0), None, "a link"),)
+
+
+def deviating_clause(folder: Path) -> str:
+    judgement = judge_folder(folder).judgement
+    assert judgement is not None
+    return next(step.clause for step in judgement.steps if step.verdict is Verdict.DEVIATES)
+
+
+def test_a_listed_deviation_is_known_and_still_does_not_conform(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), write_fails))
+    result = judge_folder(tmp_path / "one", known(deviating_clause(tmp_path / "one")))
+    assert (result.known, result.conforms) == (Known.YES, False)
+
+
+def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
+    ran(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", known("C-RW-01"))
+    assert (result.known, result.conforms) == (Known.GONE, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("plan.json", None, "cannot read .*plan.json: No such file or directory; is this the folder of an item"),
+        ("plan.json", "{", "plan.json is not JSON"),
+        ("plan.json", '{"format": 99}', "plan.json has format 99, this harness reads 1: judge it with the version that wrote it"),
+        ("plan.json", '{"format": 1}', "plan.json: Item: .*missing"),
+        ("observations.json", '{"format": 1, "steps": [{"step": 0, "how": "sang"}]}', "observations.json: an observation is malformed"),
+    ],
+)
+def test_a_folder_that_is_not_an_items_is_refused(tmp_path: Path, name: str, text: str | None, problem: str) -> None:
+    ran(tmp_path / "one")
+    path = tmp_path / "one" / name
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        judge_folder(tmp_path / "one")
+
+
+def test_folders_of_items_are_found_below_a_folder_and_are_safe_names(tmp_path: Path) -> None:
+    folders = [item_folder(tmp_path, item()), item_folder(tmp_path, replace(item(), variant="disk-ext4-length_1 KiB"))]
+    for folder in folders:
+        ran(folder)
+    assert list(find_records(tmp_path)) == sorted(folders)
+    assert folders[1].name == "disk-ext4-length_1_KiB-debian_6.12"
+
+
+def test_the_machine_can_be_started_by_hand(tmp_path: Path) -> None:
+    ran(tmp_path / "one")
+    script = tmp_path / "one/qemu.sh"
+    assert script.stat().st_mode & 0o100
+    text = script.read_text()
+    assert 'truncate -s 1024 "$work/ram"' in text
+    assert '-object "memory-backend-file,id=ram,mem-path=$work/ram,size=1024"' in text
+    assert "-S" not in text

@@ -1,0 +1,249 @@
+"""What a run says: every paragraph, every table, every exit status."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import GuestError
+from harness.machine.console import ReportKind
+from harness.machine.machine import Ending as GuestEnding
+from harness.machine.machine import EndKind
+from harness.model.claims import Claim, Status
+from harness.model.clause import CLAUSES
+from harness.model.known import Known, KnownDeviation
+from harness.model.operation import Operation, Pin, Program, Pwrite
+from harness.model.outcome import How, Observation
+from harness.model.verdict import Verdict
+from harness.run import report
+from harness.run.artifacts import Ending
+from harness.run.execute import judge_folder
+from harness.run.report import (
+    NOT_SET_UP,
+    UNAVAILABLE,
+    ClaimRow,
+    Row,
+    Section,
+    describe_row,
+    exit_status,
+    make_row,
+    make_statuses,
+    make_summary,
+    make_unset_row,
+    summary_text,
+)
+from tests.fakes.leased import FakeGuest, complaint, obedient
+from tests.unit.run.samples import item, program, ran, row, stack
+
+
+def write_fails(operation: Operation) -> Observation:
+    return Observation(0, How.FAILED, errno="EIO") if isinstance(operation, Pwrite) else obedient(operation)
+
+
+def not_run(operation: Operation) -> Observation:
+    return Observation(0, How.NOT_RUN) if isinstance(operation, Pwrite) else obedient(operation)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Row:
+    return row(tmp_path / "one")
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Row:
+    return row(tmp_path / "one", FakeGuest(stack(), write_fails))
+
+
+CLAIMS = {
+    "claimed": Claim("claimed", "fam", "Writing works.", "somewhere", Status.HOLDS_NO_LONGER),
+    "beside": Claim("beside", "fam", "Nobody asks this one.", "somewhere", Status.NEVER_DID),
+    "elsewhere": Claim("elsewhere", "other", "Another family.", "somewhere", Status.NEVER_DID),
+}
+
+
+def lines_of(sections: tuple[Section, ...], title: str) -> str:
+    return "\n".join(next(section.lines for section in sections if section.title == title))
+
+
+def test_a_deviation_reads_as_a_paragraph_with_all_that_is_needed(bad: Row, tmp_path: Path) -> None:
+    text = describe_row(bad)
+    assert text.splitlines()[0] == "cases/fam/one.yaml:11  step 2 of 3  pwrite(f, offset=0, length=4096)"
+    assert "  stack     e820 256MiB -> fsdax map=mem -> ext4 -> dax=always, Linux 6.12.95-fake, tcg\n" in text
+    assert "  observed  EIO\n" in text
+    assert "  allowed   " in text
+    assert "(clause C-" in text
+    assert '  rerun     pytest "cases/fam/one.yaml::one[e820-fsdax-ext4-dax_always-debian_6.12]"\n' in text
+    assert text.endswith(f"  re-judge  python -m harness judge {tmp_path}/one")
+
+
+def test_a_kernel_that_is_not_the_default_is_in_the_rerun_line(bad: Row) -> None:
+    text = describe_row(replace(bad, kernel_option="/my kernels/linux"))
+    assert "debian_6.12]\" --kernel '/my kernels/linux'\n" in text
+
+
+def test_only_the_deviation_is_told_and_not_what_follows_from_it(bad: Row) -> None:
+    assert [step.verdict for step in bad.steps] == ["deviates", "undetermined"]
+    assert "undetermined" not in describe_row(bad)
+
+
+def test_a_pin_that_differs_is_told(tmp_path: Path) -> None:
+    steps = program().steps
+    pinned = Program((steps[0], replace(steps[1], pin=Pin(errno="EINVAL")), steps[2]))
+    text = describe_row(row(tmp_path / "one", chosen=item(pinned)))
+    assert "  observed  returned 4096\n  allowed   EINVAL\n" in text
+    assert "the case pins this step: EINVAL; the model allows what was seen" in text
+
+
+def test_an_undetermined_step_is_told_with_its_reason(tmp_path: Path) -> None:
+    text = describe_row(row(tmp_path / "one", FakeGuest(stack(), not_run)))
+    assert "step 2 of 3" in text
+    assert "  undetermined the step was not run: its process had ended or was blocked\n" in text
+
+
+def test_what_conforms_is_one_line(good: Row) -> None:
+    assert describe_row(good) == f"{good.node_id}: conforms"
+
+
+def test_a_crash_is_told_with_console_and_log(tmp_path: Path) -> None:
+    guest = FakeGuest(stack(), error=GuestError("gone"), ended=GuestEnding(EndKind.PANIC, "the guest reported its panic"))
+    text = describe_row(row(tmp_path / "one", guest))
+    assert "  ending    guest crashed: the guest reported its panic\n" in text
+    assert f"  console   {tmp_path}/one/console.txt\n" in text
+    assert f"  log       {tmp_path}/one/kernel.log\n" in text
+
+
+def test_a_complaint_of_the_kernel_is_told_though_every_step_conforms(tmp_path: Path) -> None:
+    found = row(tmp_path / "one", FakeGuest(stack(), ended=complaint(ReportKind.WARNING, "WARNING: at fs/dax.c:1")))
+    assert not found.passed
+    assert "  kernel    WARNING: at fs/dax.c:1\n" in describe_row(found)
+
+
+def test_a_failed_set_up_is_told_without_artifacts() -> None:
+    text = describe_row(make_unset_row(item(), NOT_SET_UP, "BootError: no ready line"))
+    assert "  ending    not set up: BootError: no ready line\n" in text
+    assert "re-judge" not in text
+    assert "console" not in text
+
+
+def known(clause: str) -> tuple[KnownDeviation, ...]:
+    return (KnownDeviation(clause, "fam/one", "", (6, 0), None, "a link"),)
+
+
+def test_a_known_deviation_is_told_with_its_reference(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), write_fails))
+    clause = make_row(judge_folder(tmp_path / "one"), "x").steps[0].clause
+    found = make_row(judge_folder(tmp_path / "one", known(clause)), "x")
+    assert found.is_known_deviation
+    assert "  known     yes: a link\n" in describe_row(found)
+    assert "(known: a link)" in lines_of(make_summary([found], CLAIMS), "deviations")
+
+
+def test_a_known_deviation_that_has_gone_is_told(tmp_path: Path) -> None:
+    ran(tmp_path / "one")
+    found = make_row(judge_folder(tmp_path / "one", known("C-RW-01")), "x")
+    assert not found.passed
+    assert "  known     gone: a known deviation is listed for this kernel and did not show; a link\n" in describe_row(found)
+    assert "known deviation is gone (a link)" in lines_of(make_summary([found], CLAIMS), "deviations")
+
+
+def test_the_table_of_claims_names_status_and_deciding_items(good: Row) -> None:
+    text = lines_of(make_summary([good], CLAIMS), "claims")
+    assert "claimed\n    Writing works.\n    -> debian_6.12: HOLDS  decided by fam/one[e820-fsdax-ext4-dax_always-debian_6.12]" in text
+    assert "-> debian_6.12: UNDETERMINED  no item that decides it was run" in text
+    assert "(1 more claims belong to families that were not run)" in text
+    assert "debian_6.12: 1 holds, 1 undetermined" in text
+
+
+def test_items_of_one_case_are_counted_in_the_table(good: Row) -> None:
+    rows = [good, replace(good, item="one[other-debian_6.12]"), replace(good, item="two[x]")]
+    assert "decided by fam/one (2 items), fam/two[x]" in lines_of(make_summary(rows, CLAIMS), "claims")
+
+
+def test_items_that_disagree_dispute_a_claim(good: Row) -> None:
+    other = replace(good, item="two[x]", claims=(ClaimRow("claimed", False),))
+    text = lines_of(make_summary([good, other], CLAIMS), "claims")
+    assert "DISPUTED  held in fam/one[" in text
+    assert "did not hold in fam/two[x]" in text
+
+
+def test_a_deviating_item_is_set_aside_with_the_reason(bad: Row) -> None:
+    text = lines_of(make_summary([bad], CLAIMS), "claims")
+    assert "UNDETERMINED  no item that conforms decides it; 1 set aside, such as fam/one[" in text
+    assert "its verdict is deviates" in text
+
+
+def test_a_claim_whose_items_cannot_run_here_is_not_reproducible() -> None:
+    found = make_unset_row(item(), UNAVAILABLE, "it needs the full flavour")
+    statuses = make_statuses([found], {"claimed": CLAIMS["claimed"]})
+    assert (statuses[0].status, statuses[0].reason) == (Status.NOT_REPRODUCIBLE, "it needs the full flavour")
+
+
+def test_a_kernel_of_another_flavour_counts_for_the_one_that_was_selected(good: Row) -> None:
+    statuses = make_statuses([replace(good, kernel="debian_6.12_full")], CLAIMS)
+    assert {status.kernel for status in statuses} == {"debian_6.12"}
+
+
+def test_the_summary_lists_deviations_undetermined_steps_and_what_could_not_run(bad: Row, tmp_path: Path) -> None:
+    unsure = row(tmp_path / "two", FakeGuest(stack(), not_run))
+    unset = make_unset_row(item(), NOT_SET_UP, "BootError: no ready line\nand more")
+    sections = make_summary([bad, unsure, unset], CLAIMS)
+    assert "step 2: pwrite(f, offset=0, length=4096): observed EIO" in lines_of(sections, "deviations")
+    assert lines_of(sections, "undetermined steps").count("\n") == 0
+    assert "step 2: pwrite(f, offset=0, length=4096): the step was not run" in lines_of(sections, "undetermined steps")
+    assert lines_of(sections, "could not run").endswith("not set up: BootError: no ready line")
+
+
+def test_the_summary_says_on_what_it_ran_and_why(good: Row) -> None:
+    text = lines_of(make_summary([good], CLAIMS), "ran on")
+    assert "debian_6.12: Linux 6.12.95-fake, accelerator tcg (it is a fake), QEMU 10.0.2" in text
+    assert "versions: linux-image-fake 6.12.95-1" in text
+    assert "items: 1 conforms" in text
+
+
+def test_the_summary_counts_the_clauses_that_were_asked(good: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = len(good.clauses)
+    short = lines_of(make_summary([good], CLAIMS), "clauses of the model")
+    assert f"{asked} of {len(CLAUSES)} clauses were asked" in short
+    assert "were never asked (the whole list: summary.txt" in short
+    monkeypatch.setattr(report, "_LONGEST_LIST", len(CLAUSES))
+    assert "never asked: C-" in lines_of(make_summary([good], CLAIMS), "clauses of the model")
+
+
+def test_the_summary_file_counts_the_hits_of_every_clause(good: Row) -> None:
+    text = summary_text(make_summary([good, good], CLAIMS), [good, good])
+    assert "== claims ==" in text
+    for name in CLAUSES:
+        assert f" {name}  " in text
+    assert f"     2 {good.clauses[0]}  " in text
+
+
+def test_a_summary_of_items_that_never_ran_has_no_clauses() -> None:
+    sections = make_summary([make_unset_row(item(), UNAVAILABLE, "no such flavour")], CLAIMS)
+    assert "clauses of the model" not in {section.title for section in sections}
+
+
+def bare(**changes: object) -> Row:
+    fine = replace(make_unset_row(item(), str(Ending.COMPLETED), ""), verdict=str(Verdict.CONFORMS))
+    return replace(fine, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([bare()], 0),
+        ([bare(), bare(verdict="deviates")], 1),
+        ([bare(), bare(verdict="undetermined")], 1),
+        ([bare(verdict="deviates", known=str(Known.YES))], 0),
+        ([bare(known=str(Known.GONE))], 1),
+        ([bare(messages=("WARNING",))], 1),
+        ([bare(ending=str(Ending.CRASHED), verdict=None)], 1),
+        ([bare(ending=str(Ending.HUNG), verdict=None)], 1),
+        ([bare(verdict="deviates"), bare(ending=NOT_SET_UP, verdict=None)], 3),
+        ([bare(ending=str(Ending.HARNESS_ERROR), verdict=None)], 3),
+        ([bare(), bare(ending=UNAVAILABLE, verdict=None)], 0),
+        ([bare(ending=UNAVAILABLE, verdict=None)], 2),
+        ([], 2),
+    ],
+)
+def test_the_exit_status_is_a_contract(rows: list[Row], status: int) -> None:
+    assert exit_status(rows) == status

@@ -1,0 +1,122 @@
+"""The floors of the architecture hold: imports point down, single homes stay single."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HARNESS = ROOT / "harness"
+
+#: What each package of ours may import of ours (itself always included).
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "sizes": set(),
+    "model": {"errors", "sizes"},
+    "case": {"model", "errors", "sizes"},
+    "host": {"errors", "sizes"},
+    "machine": {"model", "host", "errors", "sizes"},
+    "guest": {"model", "host", "errors", "sizes"},
+    "image": {"host", "errors", "sizes"},
+    "agent": set(),
+    "run": {"model", "case", "host", "machine", "guest", "image", "agent", "errors", "sizes"},
+    "plugin": {"run", "case", "model", "host", "errors", "sizes"},
+    "__main__": {"run", "case", "model", "host", "machine", "guest", "image", "errors", "sizes"},
+    "__init__": set(),
+}
+
+#: Modules of others that have one home, or a few.
+HOMES: dict[str, set[str]] = {
+    "paramiko": {"guest/ssh.py"},
+    "subprocess": {"host/process.py"},
+    "yaml": {"case/loader.py", "image/catalog.py"},
+}
+
+#: What a package must never import.
+FORBIDDEN: dict[str, set[str]] = {
+    "model": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
+    "case": {"pytest", "socket", "subprocess", "paramiko"},
+    "machine": {"pytest", "paramiko"},
+    "guest": {"pytest", "subprocess"},
+    "image": {"pytest"},
+    "run": {"pytest"},
+    "plugin": {"paramiko", "subprocess"},
+    "__main__": {"pytest", "_pytest"},
+}
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc"}
+
+
+def source_files() -> list[Path]:
+    return sorted(HARNESS.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.lineno, node.module or ""
+            if node.module == "harness":
+                for alias in node.names:
+                    yield node.lineno, f"harness.{alias.name}"
+
+
+def package_of(path: Path) -> str:
+    relative = path.relative_to(HARNESS)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+@pytest.mark.parametrize("path", source_files(), ids=lambda p: str(p.relative_to(HARNESS)))
+def test_imports_point_down_and_single_homes_hold(path: Path) -> None:
+    package = package_of(path)
+    relative = str(path.relative_to(HARNESS))
+    wrong = []
+    for line, name in imports(path):
+        top = name.split(".")[0]
+        where = f"{path.relative_to(ROOT)}:{line}: imports {name}"
+        if top == "harness" and name != "harness":
+            target = name.split(".")[1]
+            if target != package and target not in ALLOWED[package]:
+                wrong.append(f"{where}: {package} may import only {sorted(ALLOWED[package])}")
+        if top in HOMES and relative not in HOMES[top]:
+            wrong.append(f"{where}: its home is {sorted(HOMES[top])}")
+        if top in FORBIDDEN.get(package, set()):
+            wrong.append(f"{where}: never in {package}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_agent_needs_only_the_standard_library() -> None:
+    import sys
+
+    for line, name in imports(HARNESS / "agent" / "agent.py"):
+        assert name.split(".")[0] in sys.stdlib_module_names, f"agent.py:{line}: {name} is not in the standard library"
+
+
+def test_environment_variables_are_read_in_one_module() -> None:
+    wrong = []
+    for path in source_files():
+        if str(path.relative_to(HARNESS)) in {"host/settings.py", "agent/agent.py"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: environment variables live in harness/host/settings.py")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_bare_sleeps_live_in_the_deadline_module() -> None:
+    wrong = []
+    for path in source_files():
+        if str(path.relative_to(HARNESS)) in {"host/deadline.py", "agent/agent.py"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: wait through harness/host/deadline.py")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
+    assert not [p for p in source_files() if p.stem in FORBIDDEN_NAMES]
