@@ -12,22 +12,21 @@ from pathlib import Path
 from harness.case.loader import find_case_files, load_case, load_families, load_plans
 from harness.case.plan import make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError, HarnessError, UsageError
-from harness.host.deadline import Deadline
 from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.model.contract import contract_page
-from harness.run.artifacts import find_records
+from harness.run.artifacts import find_records, load_record
 from harness.run.boot import BOOT_LIMIT_S, booted_guest, find_host
 from harness.run.doctor import Finding, examine
 from harness.run.execute import judge_folder
+from harness.run.measure import fact_lines, measure
+from harness.run.mutants import Recorded, recorded, smallest_cover, write_recorded
 from harness.run.preview import matrix_lines, plan_lines
-from harness.run.report import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE, describe_row, exit_status, make_row
-from harness.run.terminal import join_terminal
+from harness.run.report import ALL_CONFORM, COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, describe_row, exit_status, make_row
 from harness.sizes import format_size
 
 CASES = Path("cases")
 DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
-_SHELL_LIMIT_S = 60.0
 _MARKS = {True: "ok", False: "MISSING", None: "-"}
 
 
@@ -89,6 +88,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     judge = _command(commands, "judge", judge_again, "judge stored observations again, without a guest")
     judge.add_argument("folder", type=Path, nargs="+", metavar="DIR", help="an item's folder below artifacts/, or a folder above several")
+
+    facts = _command(commands, "facts", show_facts, "measure the model's facts from stored observations, and show where its table differs")
+    facts.add_argument("folder", type=Path, nargs="+", metavar="DIR", help="artifacts of one or several kernels")
+
+    mutants = _command(commands, "mutants", show_mutants, "judge stored items with each clause or fact turned around: which matter?")
+    mutants.add_argument("folder", type=Path, nargs="+", metavar="DIR", help="artifacts")
+    mutants.add_argument("--write", type=Path, metavar="FILE", help="keep the fewest items that catch every mutant (tests/recorded)")
 
     _command(commands, "contract", show_contract, "print every clause and fact of the reference model (docs/contract.md)")
     return parser
@@ -208,22 +214,53 @@ def open_shell(chosen: argparse.Namespace) -> int:
             where = f"mounted on {placed.folder}" if placed.volume.mount else "no file system"
             _progress(f"{placed.volume.role}: {placed.node}, {where}: {placed.volume.describe()}")
         _progress("a root shell in the guest; exit or Ctrl-D ends both")
-        return join_terminal(guest.session, Deadline.after(_SHELL_LIMIT_S, host.accelerator.time_scale))
+        return guest.session.shell()
 
 
 def judge_again(chosen: argparse.Namespace) -> int:
     rows = []
-    for folder in chosen.folder:
-        found = list(find_records(folder)) if folder.is_dir() else []
-        if not found:
-            raise UsageError(f"{folder} holds no item: an item's folder has a plan.json, as pytest makes them below artifacts/")
-        for record in found:
-            row = make_row(judge_folder(record), record)
-            rows.append(row)
-            print(describe_row(row))
+    for folder in _item_folders(chosen.folder):
+        row = make_row(judge_folder(folder), folder)
+        rows.append(row)
+        print(describe_row(row))
     conform = sum(row.passed for row in rows)
     print(f"{conform} of {len(rows)} items conform")
     return exit_status(rows)
+
+
+def show_facts(chosen: argparse.Namespace) -> int:
+    readings = measure(_recorded_runs(chosen.folder))
+    for line in fact_lines(readings):
+        print(line)
+    return SOME_DEVIATE if any(reading.differs for reading in readings) else ALL_CONFORM
+
+
+def show_mutants(chosen: argparse.Namespace) -> int:
+    runs = _recorded_runs(chosen.folder)
+    fewest, missed = smallest_cover(runs)
+    print(f"{len(fewest)} of {len(runs)} items catch every mutant that any of them catches")
+    for name in sorted(missed):
+        print(f"asked and never caught: {name}")
+    if chosen.write is not None:
+        write_recorded(chosen.write, fewest)
+        _progress(f"wrote {chosen.write}")
+    return SOME_DEVIATE if missed else ALL_CONFORM
+
+
+def _recorded_runs(folders: Sequence[Path]) -> list[Recorded]:
+    records = [load_record(folder) for folder in _item_folders(folders)]
+    return [run for run in map(recorded, records) if run is not None]
+
+
+def _item_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return the items' folders at or below ``folders``. Raises UsageError for a folder that holds none."""
+    found: list[Path] = []
+    for folder in folders:
+        here = list(find_records(folder)) if folder.is_dir() else []
+        if not here:
+            raise UsageError(f"{folder} holds no item: an item's folder has a plan.json, as pytest makes them below artifacts/")
+        found += here
+    return found
 
 
 def show_contract(_: argparse.Namespace) -> int:

@@ -151,11 +151,11 @@ class GuestSession:
         """Run commands in the guest (see AgentLink.commands)."""
         return self._link.commands(commands, deadline or self._limit(120))
 
-    def shell(self) -> None:
-        """Connect this terminal to a login shell in the guest until that ends. Raises UsageError or GuestError."""
+    def shell(self) -> int:
+        """Connect this terminal to a login shell in the guest until that ends, and return its exit status. Raises GuestError."""
         if self.ssh is None:
             raise GuestError("this session has no SSH connection of its own to open a shell on")
-        interact(self.ssh, self._limit(30))
+        return interact(self.ssh, self._limit(60))
 
     def _limit(self, seconds: float) -> Deadline:
         return Deadline.after(seconds, self._scale)

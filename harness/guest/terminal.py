@@ -1,16 +1,22 @@
-"""A person's shell in the guest: this terminal, connected to a login shell over SSH."""
+"""A person's shell in the guest: this terminal, or whatever standard input is, connected to a login shell over SSH."""
 
 import contextlib
 import os
 import select
+import shutil
 import termios
 import tty
 from collections.abc import Iterator
 from typing import Protocol
 
-from harness.errors import UsageError
 from harness.guest.ssh import Ssh
 from harness.host.deadline import Deadline
+
+_CHUNK = 65536
+#: The key that ends a shell's input: Ctrl-D.
+_END_OF_INPUT = b"\x04"
+#: How often the size of the window is looked at.
+_RESIZE_S = 1.0
 
 
 class Terminal(Protocol):
@@ -19,41 +25,50 @@ class Terminal(Protocol):
     def fileno(self) -> int: ...
     def recv(self, size: int) -> bytes: ...
     def sendall(self, data: bytes) -> None: ...
+    def resize_pty(self, width: int, height: int) -> None: ...
 
 
-def interact(ssh: Ssh, deadline: Deadline, *, stdin: int = 0, stdout: int = 1) -> None:
-    """Connect the terminal at ``stdin`` and ``stdout`` to a login shell until that ends.
+def interact(ssh: Ssh, deadline: Deadline, *, stdin: int = 0, stdout: int = 1) -> int:
+    """Connect ``stdin`` and ``stdout`` to a login shell until that ends, and return its exit status.
 
-    ``deadline`` is for the opening only. Raises UsageError where ``stdin`` is no terminal, GuestError when the guest is lost.
+    Input that is no terminal is fed to the shell, which then ends. ``deadline`` is for the opening only. Raises GuestError when the
+    guest is lost.
     """
-    if not os.isatty(stdin):
-        raise UsageError("a shell in the guest needs a terminal: standard input is none")
-    size = os.get_terminal_size(stdout)
+    size = shutil.get_terminal_size()
     with ssh.open_terminal(size.columns, size.lines, deadline) as channel, _raw(stdin):
         relay(channel, stdin, stdout)
+        return channel.recv_exit_status() if channel.exit_status_ready() else 0
 
 
 def relay(terminal: Terminal, stdin: int, stdout: int) -> None:
-    """Copy bytes both ways until the guest's side ends; the end of ``stdin`` only ends that direction."""
+    """Copy bytes both ways until the guest's side ends; the end of ``stdin`` ends the shell's input."""
     sources = [terminal.fileno(), stdin]
+    size = shutil.get_terminal_size()
     while True:
-        ready, _, _ = select.select(sources, [], [])
+        ready, _, _ = select.select(sources, [], [], _RESIZE_S)
+        now = shutil.get_terminal_size()
+        if now != size:
+            size = now
+            terminal.resize_pty(size.columns, size.lines)
         if terminal.fileno() in ready:
-            data = terminal.recv(65536)
+            data = terminal.recv(_CHUNK)
             if not data:
                 return
             while data:
                 data = data[os.write(stdout, data) :]
         if stdin in ready:
-            typed = os.read(stdin, 65536)
-            if typed:
-                terminal.sendall(typed)
-            else:
+            typed = os.read(stdin, _CHUNK)
+            terminal.sendall(typed or _END_OF_INPUT)
+            if not typed:
                 sources.remove(stdin)
 
 
 @contextlib.contextmanager
 def _raw(descriptor: int) -> Iterator[None]:
+    """Hand every key to the guest, Ctrl-C included; the terminal is itself again afterwards."""
+    if not os.isatty(descriptor):
+        yield
+        return
     before = termios.tcgetattr(descriptor)
     try:
         tty.setraw(descriptor)

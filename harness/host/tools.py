@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
-from harness.host.deadline import Deadline
-from harness.host.process import run
 
 QEMU = "qemu-system-x86_64"
 OLDEST_QEMU = (8, 2)
@@ -76,10 +74,3 @@ def check_qemu_version(version: tuple[int, int, int]) -> None:
             f"QEMU {is_} is too old: {needed} or newer is required, because older ones panic recent kernels at boot under TCG, about"
             " once in ten boots. On Debian 12 install qemu-system-x86 from bookworm-backports, or run ./bootstrap, which does it"
         )
-
-
-def read_qemu_version(deadline: Deadline) -> tuple[int, int, int]:
-    """Return the version of this computer's QEMU. Raises HostError when it is missing or too old."""
-    version = parse_qemu_version(run([str(require_tool(QEMU)), "--version"], deadline).stdout)
-    check_qemu_version(version)
-    return version

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import GuestError, UsageError
+from harness.errors import GuestError
 from harness.guest.ssh import Ssh, SshAddress, connected, parse_public_key
-from harness.guest.terminal import interact, relay
+from harness.guest.terminal import relay
 from harness.host.deadline import Deadline, wait_until
 from tests.unit.guest.fake_ssh import KeyPair, make_key, ssh_server
 
@@ -144,6 +144,9 @@ class FakeTerminal:
     def sendall(self, data: bytes) -> None:
         self.typed += data
 
+    def resize_pty(self, width: int, height: int) -> None:
+        self.size = (width, height)
+
 
 def test_a_shell_relays_both_ways_until_the_guest_ends_it() -> None:
     keyboard, hand = os.pipe()
@@ -153,10 +156,15 @@ def test_a_shell_relays_both_ways_until_the_guest_ends_it() -> None:
     terminal = FakeTerminal(b"welcome")
     relay(terminal, keyboard, draw)
     assert os.read(screen, 100) == b"welcome"
-    assert terminal.typed == b"ls\n"
+    assert terminal.typed.startswith(b"ls\n")
 
 
-def test_a_shell_without_a_terminal_is_a_usage_error(ssh: Ssh) -> None:
-    read, _ = os.pipe()
-    with pytest.raises(UsageError, match="needs a terminal: standard input is none"):
-        interact(ssh, soon(), stdin=read)
+def test_the_end_of_the_input_ends_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, hand = os.pipe()
+    screen, draw = os.pipe()
+    os.close(hand)
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = FakeTerminal(b"welcome")
+    relay(terminal, keyboard, draw)
+    assert os.read(screen, 100) == b"welcome"
+    assert terminal.typed == b"\x04"

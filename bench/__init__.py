@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios measured inside one run, and what it ran on."""
