@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import json
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,11 +67,6 @@ def start_agent(shell: Shell, source: bytes, deadline: Deadline) -> Endpoint:
     return _endpoint(shell.run(["sh", "-c", script], deadline, stdin=source).stdout)
 
 
-def find_agent(shell: Shell, deadline: Deadline) -> Endpoint:
-    """Return where the daemon that already runs in the guest listens (a guest that was started from a saved one)."""
-    return _endpoint(shell.run(["cat", TOKEN_PATH], deadline).stdout)
-
-
 def _endpoint(text: str) -> Endpoint:
     try:
         said = json.loads(text)
@@ -79,11 +76,16 @@ def _endpoint(text: str) -> Endpoint:
 
 
 @contextmanager
-def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline) -> "Iterator[AgentLink]":
-    """Connect to the daemon and make sure that it is the agent of this harness. Raises GuestError or AgentError."""
+def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline, *, restored: bool = False) -> "Iterator[AgentLink]":
+    """Connect to the daemon and make sure that it is the agent of this harness.
+
+    ``restored``: the guest was saved and shares its past with others; it gets the time of day and random numbers of its own.
+    Raises GuestError or AgentError.
+    """
     with shell.open_stream(endpoint.port, deadline) as stream:
         link = AgentLink(stream)
-        hello = link.request("hello", deadline, token=endpoint.token)
+        wake = {"time_s": time.time(), "seed": secrets.token_hex(32)} if restored else {}
+        hello = link.request("hello", deadline, token=endpoint.token, **wake)
         ours = hashlib.sha256(source).hexdigest()
         if (hello.get("format"), hello.get("agent")) != (FORMAT, ours):
             raise AgentError(f"another agent runs in the guest: format {hello.get('format')}, sha256 {hello.get('agent')}, ours is {ours}")

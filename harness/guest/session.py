@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.errors import AgentError, GuestError
+from harness.errors import AgentError, GuestError, StackMismatchError
 from harness.guest.facts import PROBE_FILE, TAINT, fact_patterns, probe_program, read_stack
 from harness.guest.filesystem import MOUNT_FOLDER, MOUNT_TABLE, clear_commands, make_commands, parse_mounts, unmount_commands
 from harness.guest.layout import Layout, PlacedVolume
-from harness.guest.link import AgentLink, CommandOutput, GuestCommand, find_agent, linked, start_agent
+from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
 from harness.guest.pmem import (
     REGION_PATTERNS,
     PmemRegion,
@@ -42,6 +42,15 @@ class KernelLine:
     text: str
 
 
+@dataclass(frozen=True)
+class SessionState:
+    """What a guest that was saved is known by: where its agent listens, its stack with devices and folders, its versions."""
+
+    endpoint: Endpoint
+    layout: Layout = Layout(StorageStack(()), ())  # noqa: RUF009  (frozen, all the way down)
+    facts: tuple[tuple[str, str], ...] = ()
+
+
 @contextmanager
 def connect(
     address: SshAddress,
@@ -50,31 +59,32 @@ def connect(
     deadline: Deadline,
     *,
     scale: float = 1.0,
-    agent_runs: bool = False,
+    saved: SessionState | None = None,
 ) -> "Iterator[GuestSession]":
-    """Connect to a booted guest and start the agent in it (``agent_runs``: it has one, from before it was saved).
+    """Connect to a guest and start the agent in it. A guest that was ``saved`` has one: it is told the time, and that it is another now.
 
     ``mkfs``: the command by file system, without the device. ``scale``: the accelerator's time scale, for every wait.
     Raises GuestError or AgentError.
     """
     with connected(address, deadline) as ssh:
-        endpoint = find_agent(ssh, deadline) if agent_runs else start_agent(ssh, agent_source, deadline)
-        with linked(ssh, endpoint, agent_source, deadline) as link:
-            yield GuestSession(link, mkfs, scale, ssh)
+        state = saved or SessionState(start_agent(ssh, agent_source, deadline))
+        with linked(ssh, state.endpoint, agent_source, deadline, restored=saved is not None) as link:
+            yield GuestSession(link, mkfs, state, scale, ssh)
 
 
 class GuestSession:
     """See :func:`connect`. ``ssh`` is for a person's shell; everything else goes through the agent."""
 
-    def __init__(self, link: AgentLink, mkfs: Mapping[str, tuple[str, ...]], scale: float = 1.0, ssh: Ssh | None = None) -> None:
+    def __init__(
+        self, link: AgentLink, mkfs: Mapping[str, tuple[str, ...]], state: SessionState, scale: float = 1.0, ssh: Ssh | None = None
+    ) -> None:
         self._link, self._mkfs, self._scale, self.ssh = link, mkfs, scale, ssh
-        self._layout = Layout(StorageStack(()), ())
-        self._facts: tuple[tuple[str, str], ...] = ()
+        self.state = state
 
     @property
     def layout(self) -> Layout:
         """The stack of the last :meth:`set_up`, with its devices and folders in this guest."""
-        return self._layout
+        return self.state.layout
 
     def set_up(self, stack: StorageStack, placements: Sequence[RegionPlacement], deadline: Deadline | None = None) -> None:
         """Load modules and bring every namespace into its mode; :meth:`refresh` then makes the file systems.
@@ -82,7 +92,7 @@ class GuestSession:
         Raises GuestError, with what the guest has instead where a region, a disk or the BAR is missing.
         """
         deadline = deadline or self._limit(300)
-        self._unmount(self._layout, deadline)
+        self._unmount(self.layout, deadline)
         self._prepare_kernel(stack, deadline)
         self._make_namespaces(stack, placements, deadline)
         files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
@@ -93,8 +103,8 @@ class GuestSession:
         folders = [v.folder for v in placed]
         enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
         self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
-        self._layout = Layout(stack, placed, bar)
-        self._facts = self._read_versions(deadline)
+        layout = Layout(stack, placed, bar)
+        self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
 
     def refresh(self, deadline: Deadline | None = None) -> StackReading:
         """Make the stack fresh for a case (mkfs and mount; a bare node cleared; caches dropped) and read it back.
@@ -102,17 +112,25 @@ class GuestSession:
         Raises GuestError: also when something is still mounted and cannot be unmounted, so that nothing is made on top of it.
         """
         deadline = deadline or self._limit(120)
-        layout = self._layout
+        layout = self.layout
         self._unmount(layout, deadline)
         self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
         program = probe_program(layout)
         observations = self.run(program, deadline)
         files = self._link.read_files(fact_patterns(layout), deadline)
-        reading = read_stack(layout, program, observations, files, self._facts)
+        reading = read_stack(layout, program, observations, files, self.state.facts)
         probes = [f"{placed.folder}/{PROBE_FILE}" for placed in layout.mounted]
         if probes:
             self._link.remove_files(probes, deadline)
         return reading
+
+    def require_mounted(self, deadline: Deadline | None = None) -> None:
+        """Make sure that a restored guest has exactly the mounts that it was saved with. Raises StackMismatchError."""
+        text = self._link.read_files((MOUNT_TABLE,), deadline or self._limit(30)).text(MOUNT_TABLE) or ""
+        mounts = {(mount.device, mount.folder) for mount in parse_mounts(text) if mount.folder.startswith(f"{MOUNT_FOLDER}/")}
+        asked = {(placed.node, placed.folder) for placed in self.layout.mounted}
+        if mounts != asked:
+            raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {sorted(mounts)}, not {sorted(asked)}")
 
     def run(
         self, program: Program, deadline: Deadline | None = None, *, blocked_s: float = _BLOCKED_S, limit_s: float = _STEP_LIMIT_S
@@ -123,8 +141,8 @@ class GuestSession:
         """
         document = self._link.run(
             program_document(program),
-            self._layout.roots,
-            self._layout.devices,
+            self.layout.roots,
+            self.layout.devices,
             deadline or self._limit(2 * limit_s),
             blocked_s=blocked_s,
             limit_s=limit_s * self._scale,

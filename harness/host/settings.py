@@ -20,6 +20,17 @@ def runtime_root() -> Path | None:
     return Path(chosen) if chosen else None
 
 
+def templates_root() -> Path:
+    """Where saved guests live: ``PMEM_HARNESS_TEMPLATES``, else beside the images."""
+    chosen = os.environ.get(PREFIX + "TEMPLATES")
+    return Path(chosen) if chosen else cache_root() / "templates"
+
+
+def templates_limit_text() -> str:
+    """``PMEM_HARNESS_TEMPLATES_SIZE``: how much room saved guests may take, such as ``8GiB`` (the default)."""
+    return os.environ.get(PREFIX + "TEMPLATES_SIZE", "8GiB")
+
+
 def accelerator_choice() -> str:
     """``PMEM_HARNESS_ACCEL``: ``auto`` (default), ``kvm`` or ``tcg``."""
     return os.environ.get(PREFIX + "ACCEL", "auto")

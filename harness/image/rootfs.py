@@ -49,14 +49,15 @@ def overlay_tar(files: tuple[OverlayFile, ...]) -> bytes:
 
 # Run in the chroot by mmdebstrap when all is installed: $1 is its root. Keys are made here so that the host needs no ssh-keygen.
 _KEYS = """set -eu
-rm -f "$1"/etc/ssh/ssh_host_*
-chroot "$1" ssh-keygen -q -t ed25519 -N '' -C guest -f /etc/ssh/ssh_host_ed25519_key
-chroot "$1" ssh-keygen -q -t ed25519 -N '' -C pmem-harness -f /client_key
-mkdir -p -m 0700 "$1/root/.ssh"
-mv "$1/client_key.pub" "$1/root/.ssh/authorized_keys"
+mkdir -p -m 0700 "$1/etc/dropbear" "$1/root/.ssh"
+chroot "$1" dropbearkey -t ed25519 -f /etc/dropbear/host_key > /dev/null
+chroot "$1" dropbearkey -y -f /etc/dropbear/host_key | grep '^ssh-ed25519 ' > "$1/host_key.pub"
+chroot "$1" dropbearkey -t ed25519 -f /client > /dev/null
+chroot "$1" dropbearkey -y -f /client | grep '^ssh-ed25519 ' > "$1/root/.ssh/authorized_keys"
+chroot "$1" dropbearconvert dropbear openssh /client /client_key > /dev/null 2>&1
 """
 _TIDY = """set -eu
-rm -f "$1/client_key" "$1/packages.txt"
+rm -f "$1/client" "$1/client_key" "$1/host_key.pub" "$1/packages.txt"
 chroot "$1" usermod --shell /bin/sh root
 rm -rf "$1"/var/cache/* "$1"/var/lib/apt "$1"/var/log/* "$1/etc/machine-id"
 """
@@ -83,7 +84,7 @@ def rootfs_command(recipe: RootfsRecipe, mirrors: Mirrors, folder: Path) -> list
             _VERSIONS,
             f"tar-in {quoted}/overlay.tar /",
             f"download /client_key {quoted}/{CLIENT_KEY}",
-            f"download /etc/ssh/ssh_host_ed25519_key.pub {quoted}/{HOST_PUBLIC_KEY}",
+            f"download /host_key.pub {quoted}/{HOST_PUBLIC_KEY}",
             f"download /packages.txt {quoted}/{VERSIONS}",
             _TIDY,
         ],

@@ -20,12 +20,13 @@ GUEST_SSH_PORT = 22
 
 @dataclass(frozen=True)
 class Emulator:
-    """The QEMU of this host: its program, version, and whether it ships the small qboot firmware."""
+    """The QEMU of this host: its program, version, whether it ships the small qboot firmware, and a hash of what firmware it has."""
 
     program: str
     version: tuple[int, int, int]
     version_text: str
     has_qboot: bool
+    firmware: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,33 @@ class Channels:
     console_fd: int
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Where the files behind RAM, NVDIMMs and BAR are. ``private``: they belong to a template, and what the guest writes stays its own."""
+
+    folder: Path
+    private: bool = False
+
+
 def qemu_command(
-    spec: MachineSpec, emulator: Emulator, accelerator: str, folder: Path, channels: Channels, *, pvh: bool, verbose: bool = False
+    spec: MachineSpec,
+    emulator: Emulator,
+    accelerator: str,
+    folder: Path,
+    channels: Channels,
+    *,
+    pvh: bool,
+    verbose: bool = False,
+    memory: Memory | None = None,
+    incoming: bool = False,
 ) -> list[str]:
     """Return the argument vector of QEMU.
 
-    ``folder`` holds the files behind RAM, NVDIMMs and disks (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed
-    ELF file, which QEMU enters directly. ``verbose`` makes the kernel print all that it has to say.
+    ``folder`` is the machine's own; it holds the files behind disks and, unless ``memory`` says otherwise, those behind RAM, NVDIMMs
+    and BAR (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed ELF file, which QEMU enters directly. ``verbose`` makes the
+    kernel print all that it has to say. ``incoming``: the guest does not boot, its state is loaded.
     """
+    memory = memory or Memory(folder)
     return [
         emulator.program,
         *("-name", "pmem-harness"),
@@ -52,6 +72,9 @@ def qemu_command(
         *("-display", "none"),
         # The guest waits for QMP's `cont`: what QEMU is asked first is answered however soon the guest ends.
         "-S",
+        *(("-incoming", "defer") if incoming else ()),
+        # The reaper finds a machine by its folder, and a clone may have no other file in it.
+        *("-pidfile", str(folder / "pid")),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", _joined(MACHINE_TYPE, "memory-backend=ram", f"nvdimm={'on' if spec.nvdimms else 'off'}", "vmport=off", "usb=off")),
         # A small translation buffer: QEMU's own default is a large share of the host's RAM for each guest.
@@ -60,7 +83,7 @@ def qemu_command(
         *("-cpu", "max"),
         *("-smp", str(spec.vcpus)),
         *("-m", _memory_option(spec)),
-        *("-object", _file_memory("ram", folder / "ram", spec.ram_bytes)),
+        *("-object", _file_memory("ram", memory, "ram", spec.ram_bytes)),
         *(("-bios", "qboot.rom") if pvh and emulator.has_qboot else ()),
         *("-kernel", str(spec.boot_kernel)),
         *("-initrd", str(spec.initrd)),
@@ -79,8 +102,8 @@ def qemu_command(
         *("-device", f"virtio-net-pci,netdev={NETWORK_ID},romfile="),
         *_disk_options("rootfs", spec.rootfs, ROOTFS_SERIAL, read_only=True),
         *(option for disk in spec.disks for option in _disk_options(disk.name, folder / f"disk-{disk.name}", disk.name, read_only=False)),
-        *_nvdimm_options(spec, folder),
-        *_ivshmem_options(spec, folder),
+        *_nvdimm_options(spec, memory),
+        *_ivshmem_options(spec, memory),
     ]
 
 
@@ -112,12 +135,21 @@ def memmap_argument(placement: Placement) -> str:
 
 def backing_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
     """Return the files that a machine needs in ``folder``, with their sizes in bytes. They start sparse: all zero."""
+    return memory_files(spec, folder) | disk_files(spec, folder)
+
+
+def memory_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
+    """Return those of them that are the guest's memory: a clone maps them privately."""
     files = {folder / "ram": spec.ram_bytes}
     files |= {folder / f"nvdimm-{region.name}": region.size_bytes + region.label_bytes for region in spec.nvdimms}
-    files |= {folder / f"disk-{disk.name}": disk.size_bytes for disk in spec.disks}
     if spec.ivshmem_bytes:
         files[folder / "ivshmem"] = spec.ivshmem_bytes
     return files
+
+
+def disk_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
+    """Return those of them that are disks: a clone has copies."""
+    return {folder / f"disk-{disk.name}": disk.size_bytes for disk in spec.disks}
 
 
 def _memory_option(spec: MachineSpec) -> str:
@@ -129,21 +161,26 @@ def _memory_option(spec: MachineSpec) -> str:
     return _joined(ram, f"slots={len(spec.nvdimms)}", f"maxmem={-(-(spec.ram_bytes + room) // MIB)}M")
 
 
-def _nvdimm_options(spec: MachineSpec, folder: Path) -> Sequence[str]:
+def _nvdimm_options(spec: MachineSpec, memory: Memory) -> Sequence[str]:
     options: list[str] = []
     for region in spec.nvdimms:
         # The label area is taken from the end of the file, so the file is larger than what is usable.
-        backend = _file_memory(f"mem-{region.name}", folder / f"nvdimm-{region.name}", region.size_bytes + region.label_bytes)
+        backend = _file_memory(f"mem-{region.name}", memory, f"nvdimm-{region.name}", region.size_bytes + region.label_bytes)
         label = (f"label-size={region.label_bytes}",) if region.label_bytes else ()
         options += ["-object", backend, "-device", _joined("nvdimm", f"id={region.name}", f"memdev=mem-{region.name}", *label)]
     return options
 
 
-def _ivshmem_options(spec: MachineSpec, folder: Path) -> Sequence[str]:
+def _ivshmem_options(spec: MachineSpec, memory: Memory) -> Sequence[str]:
     if not spec.ivshmem_bytes:
         return ()
-    backend = _file_memory("mem-ivshmem", folder / "ivshmem", spec.ivshmem_bytes)
-    return "-object", backend, "-device", "ivshmem-plain,memdev=mem-ivshmem"
+    # Only the master of such a memory can be saved.
+    return (
+        "-object",
+        _file_memory("mem-ivshmem", memory, "ivshmem", spec.ivshmem_bytes),
+        "-device",
+        "ivshmem-plain,memdev=mem-ivshmem,master=on",
+    )
 
 
 def _disk_options(name: str, path: Path, serial: str, *, read_only: bool) -> Sequence[str]:
@@ -154,8 +191,10 @@ def _disk_options(name: str, path: Path, serial: str, *, read_only: bool) -> Seq
     )
 
 
-def _file_memory(name: str, path: Path, size_bytes: int) -> str:
-    return _joined("memory-backend-file", f"id={name}", f"mem-path={_escaped(path)}", f"size={size_bytes}", "share=on")
+def _file_memory(object_id: str, memory: Memory, name: str, size_bytes: int) -> str:
+    # Opened read-only, a template cannot be damaged; rom=off: the guest may write all the same, to pages of its own.
+    sharing = ("share=off", "readonly=on", "rom=off") if memory.private else ("share=on",)
+    return _joined("memory-backend-file", f"id={object_id}", f"mem-path={_escaped(memory.folder / name)}", f"size={size_bytes}", *sharing)
 
 
 def _escaped(path: Path) -> str:

@@ -37,6 +37,16 @@ def private_folder(room_bytes: int = 0) -> Iterator[Path]:
         _custodian().release(folder)
 
 
+@contextlib.contextmanager
+def removed_if_killed(folder: Path) -> Iterator[None]:
+    """Have ``folder``, which exists, removed if this process is killed meanwhile; otherwise it is left alone."""
+    _custodian().keep(folder)
+    try:
+        yield
+    finally:
+        _custodian().forget(folder)
+
+
 def _choose_root(room_bytes: int) -> Path:
     """Return the setting's folder, else the memory file system where it has room, else the system's temp folder."""
     chosen = settings.runtime_root()
@@ -79,6 +89,11 @@ class _Custodian:
         with self._lock:
             self._kept.discard(folder)
             self._tell(f"-{folder}")
+
+    def forget(self, folder: Path) -> None:
+        with self._lock:
+            self._kept.discard(folder)
+            self._tell(f"={folder}")
 
     def _tell(self, line: str) -> None:
         try:

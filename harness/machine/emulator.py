@@ -1,15 +1,17 @@
 """The QEMU of this host: where it is, how old it is, what it ships."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.host import process
+from harness.host.cache import file_sha256
 from harness.host.deadline import Deadline
 from harness.host.tools import QEMU, check_qemu_version, parse_qemu_version, require_tool
 from harness.machine.command import Emulator
 
-#: The file of the small firmware that enters a PVH kernel at once.
-QBOOT = "qboot.rom"
+#: The file of the small firmware that enters a PVH kernel at once, and the usual one.
+QBOOT, SEABIOS = "qboot.rom", "bios-256k.bin"
 
 
 def find_emulator(program: str = QEMU) -> Emulator:
@@ -21,5 +23,11 @@ def find_emulator(program: str = QEMU) -> Emulator:
     packaged = re.search(r" \(([^)]*)\)", said)
     text = ".".join(str(part) for part in version) + (f" ({packaged[1]})" if packaged else "")
     folders = process.run([path, "-L", "help"], Deadline.after(20), check=False).stdout.split("\n")
-    has_qboot = any((Path(folder.strip()) / QBOOT).is_file() for folder in folders if folder.strip())
-    return Emulator(path, version, text, has_qboot)
+    firmware = [file for name in (QBOOT, SEABIOS) if (file := _find_file(folders, name)) is not None]
+    digest = " ".join(f"{file.name}={file_sha256(file)}" for file in firmware)
+    return Emulator(path, version, text, any(file.name == QBOOT for file in firmware), digest)
+
+
+def _find_file(folders: Sequence[str], name: str) -> Path | None:
+    candidates = (Path(folder.strip()) / name for folder in folders if folder.strip())
+    return next((file for file in candidates if file.is_file()), None)

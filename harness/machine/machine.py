@@ -162,6 +162,11 @@ class Machine:
     placements: tuple[Placement, ...]
     boot_times: BootTimes
     failed_boot: str = ""
+    started_s: float = 0.0
+
+    def age_s(self) -> float:
+        """Return the seconds since its QEMU was started."""
+        return time.monotonic() - self.started_s
 
     @property
     def qmp(self) -> Qmp:
@@ -187,6 +192,15 @@ class Machine:
     def wait_ended(self, deadline: Deadline) -> Ending:
         """Wait for QEMU to end, then return how; EndKind.RUNNING when the deadline passed first."""
         return self.qemu.wait_ended(deadline)
+
+    def wait_disconnected(self, deadline: Deadline) -> bool:
+        """Wait until the guest has no connection from the host any more; False when the deadline passed first."""
+
+        def is_alone() -> bool:
+            said = str(self.qmp.execute("human-monitor-command", {"command-line": "info usernet"}, deadline=deadline))
+            return not re.search(r"TCP\[(?!HOST_FORWARD|TIME_WAIT|CLOSED)", said)
+
+        return bool(wait_until(is_alone, deadline))
 
     def send_sysrq(self, key: str, deadline: Deadline) -> None:
         """Press a magic SysRq key on the serial console: ``c`` crashes the guest, ``w`` prints its blocked tasks, ``o`` powers it off.
@@ -260,7 +274,7 @@ def _booted(
                 file.truncate(size_bytes)
         started_s = time.monotonic()
         with running_qemu(lambda channels: make_command(folder, channels), logs) as qemu:
-            _connect(qemu, deadline)
+            connect_qmp(qemu, deadline)
             qmp_s = time.monotonic() - started_s
             ssh_port = read_ssh_port(qemu.qmp, deadline.within(QMP_LIMIT_S))
             placements = read_placements(spec, qemu.qmp, deadline.within(QMP_LIMIT_S))
@@ -268,7 +282,7 @@ def _booted(
             _wait_ready(qemu, emulator, deadline.within(BOOT_LIMIT_S * accelerator.time_scale))
             milestones = {line: at_s - started_s for line, at_s in qemu.console.milestones().items()}
             times = BootTimes(qmp_s, milestones[READY_LINE], tuple(milestones.items()))
-            yield Machine(qemu, spec, accelerator, folder, ssh_port, placements, times, failed_boot)
+            yield Machine(qemu, spec, accelerator, folder, ssh_port, placements, times, failed_boot, started_s)
 
 
 @contextlib.contextmanager
@@ -330,7 +344,8 @@ def read_placements(spec: MachineSpec, qmp: Qmp, deadline: Deadline) -> tuple[Pl
     return tuple(found[region.name] for region in spec.regions)
 
 
-def _connect(qemu: Qemu, deadline: Deadline) -> None:
+def connect_qmp(qemu: Qemu, deadline: Deadline) -> None:
+    """Wait for QEMU's greeting. Raises MachineError with what QEMU said instead."""
     try:
         qemu.qmp.connect(deadline.within(QMP_LIMIT_S))
     except MachineError as error:

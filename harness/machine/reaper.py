@@ -1,7 +1,8 @@
 """A small process that outlives its owner by a second: it ends what works in the owner's folders, and removes them.
 
 Started once per harness process by ``harness.machine.custody``, by file path, so it imports nothing of ours and starts in some
-20 ms. It reads lines from a pipe: ``+PATH`` (a private folder that is about to be made) and ``-PATH`` (it was given up). The owner's end,
+20 ms. It reads lines from a pipe: ``+PATH`` (a folder of the owner's, which may be about to be made), ``-PATH`` (it was given up) and
+``=PATH`` (it is no business of the reaper's any more). The owner's end,
 however it comes (SIGKILL included), is seen twice: by the owner's pid descriptor and by the end of the pipe. Then every process
 whose command line names something inside a registered folder is killed, and the folders are removed.
 
@@ -57,6 +58,8 @@ def _watch(pipe_fd: int, owner: int) -> set[str]:
             path = os.fsdecode(line[1:])
             if line.startswith(b"+"):
                 folders.add(path)
+            elif line.startswith(b"="):
+                folders.discard(path)
             else:
                 # Its owner has ended what worked there; this is for what would not end, or was forgotten.
                 _kill_inside(path)

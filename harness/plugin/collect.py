@@ -1,6 +1,7 @@
 """Case files as pytest items: one for every variant on every kernel."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,17 +13,17 @@ from harness.case.loader import CLAIMS_FILE, is_case_file, load_plans
 from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError
 from harness.model.stack import StorageStack
-from harness.plugin.options import CASES, KERNELS, POOL
+from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL
 from harness.plugin.outcome import fail_unless_passed, keep_row
-from harness.run.artifacts import Ending, Item, Target, item_folder, make_item
+from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, make_item
 from harness.run.execute import judge_folder, run_item
 from harness.run.kernels import Unsuitable
 from harness.run.pool import Lease
 from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row
 
 _LEASE = pytest.StashKey[Lease]()
-#: What the items of Python cases are sorted by too: (kernel, stack).
-PLACE = pytest.StashKey[tuple[str, StorageStack]]()
+#: What the items of Python cases are sorted by too.
+PLACE = pytest.StashKey[tuple[str, Lifecycle, StorageStack]]()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "CaseFile | None":
@@ -48,9 +49,10 @@ class CaseFile(pytest.File):
         # Markers are strict: a family that is not below the root's own cases/ is registered here.
         self.config.addinivalue_line("markers", f"{self.path.parent.name}: cases of this folder")
         for plan in plans:
-            for target in kernels.targets(plan.case.needs):
+            lifecycles = self.config.stash[LIFECYCLES]
+            for target, lifecycle in itertools.product(kernels.targets(plan.case.needs), lifecycles):
                 where = target if isinstance(target, Target) else target.target
-                item = make_item(plan, where, self.nodeid)
+                item = make_item(plan, where, self.nodeid, lifecycle)
                 made = CaseItem.from_parent(self, name=item.id, plan=plan, item=item)
                 if isinstance(target, Unsuitable):
                     keep_row(made, make_unset_row(item, UNAVAILABLE, target.reason))
@@ -70,8 +72,8 @@ class CaseItem(pytest.Item):
         super().__init__(**rest)
         self.plan = plan
         self.item = item
-        self.stash[PLACE] = (item.kernel, plan.stack)
-        for word in marker_words(plan.case.family, plan.variant.values, item.kernel):
+        self.stash[PLACE] = (item.kernel, item.lifecycle, plan.stack)
+        for word in (*marker_words(plan.case.family, plan.variant.values, item.kernel), str(item.lifecycle)):
             self.add_marker(word)
 
     def reportinfo(self) -> tuple[Path, int, str]:
@@ -82,7 +84,7 @@ class CaseItem(pytest.Item):
         """Lease a guest that has the stack; whatever fails here is an ERROR, and says nothing of the kernel."""
         lifetime = contextlib.ExitStack()
         try:
-            lease = lifetime.enter_context(self.config.stash[POOL].lease(self.plan.stack, self.item.kernel))
+            lease = lifetime.enter_context(self.config.stash[POOL].lease(self.plan.stack, self.item.kernel, self.item.lifecycle))
         except HarnessError as error:
             row = make_unset_row(self.item, NOT_SET_UP, f"{type(error).__name__}: {error}")
             keep_row(self, row)
@@ -117,16 +119,16 @@ def marker_words(family: str, values: Sequence[tuple[str, str]], kernel: str) ->
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring items of equal stacks together, in the order in which each stack comes first: a guest serves one stack."""
-    kernels: dict[str, int] = {}
-    places: dict[tuple[str, StorageStack], int] = {}
+    starts: dict[tuple[str, Lifecycle], int] = {}
+    places: dict[tuple[str, Lifecycle, StorageStack], int] = {}
     for item in items:
         place = item.stash.get(PLACE, None)
         if place is not None:
-            kernels.setdefault(place[0], len(kernels))
+            starts.setdefault(place[:2], len(starts))
             places.setdefault(place, len(places))
 
     def rank(item: pytest.Item) -> tuple[int, int]:
         place = item.stash.get(PLACE, None)
-        return (-1, -1) if place is None else (kernels[place[0]], places[place])
+        return (-1, -1) if place is None else (starts[place[:2]], places[place])
 
     items.sort(key=rank)

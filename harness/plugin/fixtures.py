@@ -16,9 +16,9 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.plugin.collect import PLACE, judged_row
-from harness.plugin.options import KERNELS, POOL
+from harness.plugin.options import KERNELS, LIFECYCLES, POOL
 from harness.plugin.outcome import fail_unless_passed, keep_row
-from harness.run.artifacts import Item, Target, item_folder
+from harness.run.artifacts import Item, Lifecycle, Target, item_folder, place_suffix
 from harness.run.execute import judge_folder, run_item
 from harness.run.kernels import Unsuitable
 from harness.run.report import NOT_SET_UP, describe_row, make_unset_row
@@ -29,11 +29,16 @@ _FIXTURE = "harness_place"
 
 @dataclass(frozen=True)
 class Place:
-    """A stack, by the id of its variant, on a kernel."""
+    """A stack, by the id of its variant, on a kernel, and how its guest is to come to be."""
 
     variant: str
     stack: StorageStack
     target: Target
+    lifecycle: Lifecycle
+
+    @property
+    def id(self) -> str:
+        return f"{self.variant}-{self.target.kernel}{place_suffix(self.lifecycle)}"
 
 
 @dataclass(frozen=True)
@@ -61,15 +66,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         problem = f"no storage stack {unknown[0]!r}" if unknown else f"{metafunc.function.__name__} is not marked with its storage stacks"
         pytest.fail(f"{problem}; write @pytest.mark.{MARKER}(...) with some of: {', '.join(known)}", pytrace=False)
     targets = [t for t in metafunc.config.stash[KERNELS].targets(Needs()) if not isinstance(t, Unsuitable)]
-    places = [Place(name, known[name], target) for target in targets for name in ids]
-    metafunc.parametrize(_FIXTURE, places, ids=[f"{p.variant}-{p.target.kernel}" for p in places], indirect=True)
+    lifecycles = metafunc.config.stash[LIFECYCLES]
+    places = [Place(name, known[name], target, lifecycle) for target in targets for name in ids for lifecycle in lifecycles]
+    metafunc.parametrize(_FIXTURE, places, ids=[place.id for place in places], indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     call = getattr(item, "callspec", None)
     place = call.params.get(_FIXTURE) if call is not None else None
     if isinstance(place, Place):
-        item.stash[PLACE] = (place.target.kernel, place.stack)
+        item.stash[PLACE] = (place.target.kernel, place.lifecycle, place.stack)
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
 
     with contextlib.ExitStack() as lifetime:
         try:
-            first = lifetime.enter_context(pool.lease(harness_place.stack, base.kernel))
+            first = lifetime.enter_context(pool.lease(harness_place.stack, base.kernel, base.lifecycle))
         except HarnessError as error:
             row = make_unset_row(base, NOT_SET_UP, f"{type(error).__name__}: {error}")
             keep_row(request.node, row)
@@ -102,7 +108,7 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
             folder = item_folder(artifacts, item)
             done.append(item)
             # The lease of the set-up serves the first program; each later one gets fresh storage of its own.
-            with contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel) as lease:
+            with contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease:
                 run_item(item, lease, folder)
             fail_unless_passed(judged_row(request.node, item, folder))
             result = judge_folder(folder)
@@ -130,4 +136,5 @@ def _item_of(node: pytest.Item, place: Place) -> Item:
         stack=place.stack.describe(),
         program=Program(()),
         kernel_option=place.target.option,
+        lifecycle=place.lifecycle,
     )

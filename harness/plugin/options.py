@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,15 @@ from harness.case.axes import STORAGES
 from harness.case.loader import FAMILY_FILE, load_families
 from harness.errors import CaseError, HarnessError
 from harness.model.stack import Filesystem, RegionKind
+from harness.run.artifacts import Lifecycle
 from harness.run.boot import BOOT_LIMIT_S, make_booter
 from harness.run.kernels import Kernels, read_kernels
 from harness.run.pool import Booter, Pool, open_pool
 from harness.run.report import WRONG_USAGE
+from harness.run.template import make_cloner
 
 KERNELS = pytest.StashKey[Kernels]()
+LIFECYCLES = pytest.StashKey[tuple[Lifecycle, ...]]()
 POOL = pytest.StashKey[Pool]()
 
 #: The folder of the cases, below the root folder of the tests.
@@ -43,6 +46,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME|PATH",
         help="a kernel of images/kernels.yaml, or the path of your bzImage or build tree; repeatable (default: the one that file names)",
+    )
+    group.addoption(
+        "--lifecycle",
+        action="append",
+        default=[],
+        metavar="|".join(Lifecycle),
+        help="how guests come to be: restored from templates, which are made when missing, or booted for each; repeatable, and then every "
+        "case runs on both (default: restored)",
+    )
+    group.addoption(
+        "--reuse-guests",
+        action="store_true",
+        help="let a guest serve all items in a row with the same storage stack, each on a fresh file system: quicker, less isolated",
     )
     group.addoption("--artifacts", default="artifacts", metavar="DIR", help="where the evidence of every item is kept (default: artifacts)")
     group.addoption(
@@ -71,16 +87,25 @@ def pytest_configure(config: pytest.Config) -> None:
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[KERNELS] = kernels
+    config.stash[LIFECYCLES] = _lifecycles(config.getoption("lifecycle"))
     cases = config.rootpath / CASES
     families = _families(cases)
     words = {word: f"cases whose main volume is: {word}" for word in STORAGES}
     words |= {str(word): f"cases on an {word} region" for word in RegionKind}
     words |= {str(word): f"cases on the file system {word}" for word in Filesystem}
     words |= {name: f"cases on the kernel {name}" for name in kernels.names}
+    words |= {str(word): f"items whose guest is {word}" for word in Lifecycle}
     words |= {name: f"cases of the family: {title}" for name, title in families.items()}
     words["stack(*ids)"] = "the storage stacks of a Python case, by variant id"
     for name, meaning in words.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def _lifecycles(words: Sequence[str]) -> tuple[Lifecycle, ...]:
+    unknown = [word for word in words if word not in set(Lifecycle)]
+    if unknown:
+        raise pytest.UsageError(f"no lifecycle {unknown[0]!r}: a guest is {' or '.join(Lifecycle)}")
+    return tuple(dict.fromkeys(Lifecycle(word) for word in words)) or (Lifecycle.RESTORED,)
 
 
 def _families(cases: Path) -> dict[str, str]:
@@ -95,13 +120,21 @@ def _families(cases: Path) -> dict[str, str]:
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """The guests of a session live inside its loop: they end with it, whatever ends it."""
     config = session.config
-    boot = config.hook.pytest_harness_booter(config=config)
-    if boot is None:
-        progress = make_progress(config)
-        boot = make_booter(config.stash[KERNELS].choice, progress, config.getoption("boot_timeout"), announce=sys.stdout.isatty())
-    with open_pool(boot) as pool:
+    with open_pool(_booters(config), reuse=config.getoption("reuse_guests")) as pool:
         config.stash[POOL] = pool
         return (yield)
+
+
+def _booters(config: pytest.Config) -> Mapping[Lifecycle, Booter]:
+    other: Booter | None = config.hook.pytest_harness_booter(config=config)
+    if other is not None:
+        return dict.fromkeys(Lifecycle, other)
+    choose, progress, limit_s = config.stash[KERNELS].choice, make_progress(config), config.getoption("boot_timeout")
+    announce = sys.stdout.isatty()
+    return {
+        Lifecycle.BOOTED: make_booter(choose, progress, limit_s, announce=announce),
+        Lifecycle.RESTORED: make_cloner(choose, progress, limit_s, announce=announce),
+    }
 
 
 def make_progress(config: pytest.Config) -> Callable[[str], None]:

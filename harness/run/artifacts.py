@@ -41,13 +41,20 @@ class Ending(StrEnum):
     HARNESS_ERROR = "harness error"
 
 
+class Lifecycle(StrEnum):
+    """How a guest came to be: booted for the occasion, or restored from a template."""
+
+    BOOTED = "booted"
+    RESTORED = "restored"
+
+
 @dataclass(frozen=True)
 class Item:
     """What was asked: a program on a stack and a kernel, with who asks.
 
     ``kernel`` is the kernel it runs on, ``column`` the one that was selected (a case that needs another flavour of the
     selected kernel runs on that). ``kernel_option`` is what was given to select it; empty: the default. ``stack`` is the
-    stack asked for, in words.
+    stack asked for, in words. ``lifecycle`` is how its guest is to come to be.
     """
 
     node_id: str
@@ -62,10 +69,16 @@ class Item:
     program: Program
     decisions: tuple[Decision, ...] = ()
     kernel_option: str = ""
+    lifecycle: Lifecycle = Lifecycle.RESTORED
 
     @property
     def id(self) -> str:
-        return f"{self.name}[{self.variant}-{self.kernel}]"
+        return f"{self.name}[{self.place}]"
+
+    @property
+    def place(self) -> str:
+        """Variant, kernel and, where it is not the usual one, lifecycle."""
+        return f"{self.variant}-{self.kernel}{place_suffix(self.lifecycle)}"
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -73,7 +86,12 @@ class Item:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.family}/{self.name}/{self.variant}-{self.kernel}"
+        return f"{self.family}/{self.name}/{self.place}"
+
+
+def place_suffix(lifecycle: Lifecycle) -> str:
+    """Return what an item's id ends in."""
+    return "" if lifecycle is Lifecycle.RESTORED else f"-{lifecycle}"
 
 
 @dataclass(frozen=True)
@@ -85,12 +103,12 @@ class Target:
     option: str = ""
 
 
-def make_item(plan: Plan, target: Target, case: str) -> Item:
+def make_item(plan: Plan, target: Target, case: str, lifecycle: Lifecycle = Lifecycle.RESTORED) -> Item:
     """Return the item of ``plan`` on a kernel; ``case`` is the path of its file as reports are to show it."""
     kernel = target.kernel
     name, variant = plan.case.name, plan.id
     return Item(
-        node_id=f"{case}::{name}[{variant}-{kernel}]",
+        node_id=f"{case}::{name}[{variant}-{kernel}{place_suffix(lifecycle)}]",
         case=case,
         family=plan.case.family,
         name=name,
@@ -102,12 +120,16 @@ def make_item(plan: Plan, target: Target, case: str) -> Item:
         program=plan.program,
         decisions=plan.decisions,
         kernel_option=target.option,
+        lifecycle=lifecycle,
     )
 
 
 @dataclass(frozen=True)
 class GuestDescription:
-    """What a guest is made of. ``versions`` and ``sha256`` are pairs of name and value; times are seconds."""
+    """What a guest is made of. ``versions`` and ``sha256`` are pairs of name and value; times are seconds.
+
+    ``lifecycle_note``: why a guest that should have been restored was booted. ``template``: what it was restored from.
+    """
 
     kernel: str
     release: str
@@ -119,6 +141,9 @@ class GuestDescription:
     sha256: tuple[tuple[str, str], ...] = ()
     mkfs: tuple[tuple[str, str], ...] = ()
     boot_times: tuple[tuple[str, float], ...] = ()
+    lifecycle: Lifecycle = Lifecycle.BOOTED
+    lifecycle_note: str = ""
+    template: str = ""
 
 
 @dataclass(frozen=True)

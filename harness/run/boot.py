@@ -1,12 +1,9 @@
 """Booting a guest for a storage stack: image, machine, SSH and agent come together here and nowhere else."""
 
 import contextlib
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.guest.pmem import RegionPlacement
@@ -18,6 +15,7 @@ from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice
 from harness.machine.accelerator import Accelerator, choose_accelerator
 from harness.machine.command import Emulator
+from harness.machine.custody import private_folder
 from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind, Machine, started_machine
@@ -98,21 +96,35 @@ def booted_guest(
     image = guest_image(choice, progress)
     if announce:
         progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
-    started_s = time.monotonic()
     deadline = Deadline.after(boot_limit_s, host.accelerator.time_scale)
     with contextlib.ExitStack() as lifetime:
-        logs = Path(lifetime.enter_context(tempfile.TemporaryDirectory(prefix="pmemh-logs-")))
-        machine = lifetime.enter_context(started_machine(make_spec(image, stack), host.emulator, host.accelerator, logs, deadline))
-        address = SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
-        agent = resources.files("harness.agent").joinpath("agent.py").read_bytes()
-        session = lifetime.enter_context(connect(address, agent, image.mkfs, deadline, scale=host.accelerator.time_scale))
-        connected_s = time.monotonic() - started_s
+        machine, connection = booted_session(host, image, make_spec(image, stack), deadline, lifetime)
+        session = lifetime.enter_context(connection)
+        connected_s = machine.age_s()
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
         session.set_up(stack, placements)
-        set_up_s = time.monotonic() - started_s
+        set_up_s = machine.age_s()
         progress(f"booted {choice.name} in {connected_s:.1f} s (set up: {set_up_s - connected_s:.1f} s) for {stack.describe()}")
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
         yield BootedGuest(machine, session, describe_guest(host, image, machine.qemu.command, times), session.taint())
+
+
+def booted_session(
+    host: Host, image: GuestImage, spec: MachineSpec, deadline: Deadline, lifetime: contextlib.ExitStack
+) -> tuple[Machine, contextlib.AbstractContextManager[GuestSession]]:
+    """Boot a machine that ends with ``lifetime``; return it with a connection to its guest, which the caller opens and closes.
+
+    Raises HostError, UsageError, MachineError or BootError.
+    """
+    logs = lifetime.enter_context(private_folder())
+    machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline))
+    address = SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
+    return machine, connect(address, agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale)
+
+
+def agent_source() -> bytes:
+    """Return the agent's one file."""
+    return resources.files("harness.agent").joinpath("agent.py").read_bytes()
 
 
 def describe_guest(host: Host, image: GuestImage, command: tuple[str, ...], times: tuple[tuple[str, float], ...]) -> GuestDescription:
@@ -134,21 +146,25 @@ def describe_guest(host: Host, image: GuestImage, command: tuple[str, ...], time
 class BootedGuest:
     """See :class:`harness.run.pool.Guest`. ``session`` is for a person's shell."""
 
-    def __init__(self, machine: Machine, session: GuestSession, description: GuestDescription, taint: int) -> None:
+    def __init__(
+        self, machine: Machine, session: GuestSession, description: GuestDescription, taint: int, fresh: StackReading | None = None
+    ) -> None:
+        """``fresh``: the reading of a stack that nobody has used yet, as it was taken when the guest was saved."""
         self._machine = machine
         self.session = session
-        self._description = description
+        self.description = description
         self._taint = taint
+        self._fresh = fresh
         self._booted_at = machine.console.mark()
         self._damage: list[str] = []
 
-    @property
-    def description(self) -> GuestDescription:
-        return self._description
-
     def refresh(self) -> StackReading:
+        fresh, self._fresh = self._fresh, None
         with self._damage_noted():
-            return self.session.refresh()
+            if fresh is None:
+                return self.session.refresh()
+            self.session.require_mounted()
+            return fresh
 
     def run(self, program: Program) -> tuple[Observation, ...]:
         with self._damage_noted():

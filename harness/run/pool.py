@@ -1,11 +1,11 @@
-"""Who hands out guests: one machine alive at a time, kept while the items ask for the same stack on the same kernel.
+"""Who hands out guests: one machine alive at a time, a new one for each lease, or kept while the stack stays the same.
 
 A guest is given up as soon as it shows damage; what could not be set up is remembered, so that a broken stack costs two
-boots and not one an item. Clones of saved guests slot in behind :data:`Booter`.
+boots and not one an item.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from harness.machine.machine import Ending as GuestEnding
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack, find_mismatches
-from harness.run.artifacts import GuestDescription
+from harness.run.artifacts import GuestDescription, Lifecycle
 
 #: Boots for one stack that may fail before its other items are refused without another try.
 MAX_FAILURES = 2
@@ -49,7 +49,7 @@ class Guest(Protocol):
         """Return why no further item should run on this guest, or None."""
 
 
-#: Boots a guest for a stack on a kernel (by name); leaving the ``with`` ends it.
+#: Boots or restores a guest for a stack on a kernel (by name); leaving the ``with`` ends it.
 Booter = Callable[[StorageStack, str], contextlib.AbstractContextManager[Guest]]
 
 
@@ -62,9 +62,17 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class _Serving:
+class _Place:
+    """What a guest serves."""
+
     stack: StorageStack
     kernel: str
+    lifecycle: Lifecycle
+
+
+@dataclass(frozen=True)
+class _Serving:
+    place: _Place
     guest: Guest
     lifetime: contextlib.ExitStack
 
@@ -72,24 +80,25 @@ class _Serving:
 class Pool:
     """Made by :func:`open_pool`, which ends whatever guest is left."""
 
-    def __init__(self, boot: Booter) -> None:
-        self._boot = boot
+    def __init__(self, booters: Mapping[Lifecycle, Booter], reuse: bool) -> None:
+        self._booters = booters
+        self._reuse = reuse
         self._serving: _Serving | None = None
-        self._failures: dict[tuple[StorageStack, str], list[HarnessError]] = {}
+        self._failures: dict[_Place, list[HarnessError]] = {}
 
     @contextlib.contextmanager
-    def lease(self, stack: StorageStack, kernel: str) -> Iterator[Lease]:
+    def lease(self, stack: StorageStack, kernel: str, lifecycle: Lifecycle = Lifecycle.RESTORED) -> Iterator[Lease]:
         """Hand out a guest on ``kernel`` whose stack is ``stack``, fresh, and as the guest itself says.
 
         Raises StackMismatchError when the guest has another stack, else whatever kept one from being there.
         """
-        guest, reading = self._ready_guest(stack, kernel)
+        guest, reading = self._ready_guest(_Place(stack, kernel, lifecycle))
         try:
             yield Lease(guest, reading)
         except BaseException:
             self.end_guest()
             raise
-        if guest.find_damage() is not None:
+        if not self._reuse or guest.find_damage() is not None:
             self.end_guest()
 
     def end_guest(self) -> None:
@@ -98,20 +107,20 @@ class Pool:
         if serving is not None:
             serving.lifetime.close()
 
-    def _ready_guest(self, stack: StorageStack, kernel: str) -> tuple[Guest, StackReading]:
+    def _ready_guest(self, place: _Place) -> tuple[Guest, StackReading]:
         serving = self._serving
-        if serving is not None and (serving.stack, serving.kernel) == (stack, kernel):
+        if serving is not None and serving.place == place:
             try:
-                return serving.guest, _refreshed(serving.guest, stack)
+                return serving.guest, _refreshed(serving.guest, place.stack)
             except HarnessError:
                 # What earlier items left behind may be in the way: only a new guest tells.
                 self.end_guest()
-        failures = self._failures.setdefault((stack, kernel), [])
+        failures = self._failures.setdefault(place, [])
         if len(failures) >= MAX_FAILURES or any(isinstance(failure, StackMismatchError) for failure in failures):
             raise failures[-1]
         try:
-            guest = self._booted(stack, kernel)
-            return guest, _refreshed(guest, stack)
+            guest = self._started(place)
+            return guest, _refreshed(guest, place.stack)
         except HarnessError as error:
             failures.append(error)
             self.end_guest()
@@ -120,18 +129,21 @@ class Pool:
             self.end_guest()
             raise
 
-    def _booted(self, stack: StorageStack, kernel: str) -> Guest:
+    def _started(self, place: _Place) -> Guest:
         self.end_guest()
         with contextlib.ExitStack() as lifetime:
-            guest = lifetime.enter_context(self._boot(stack, kernel))
-            self._serving = _Serving(stack, kernel, guest, lifetime.pop_all())
+            guest = lifetime.enter_context(self._booters[place.lifecycle](place.stack, place.kernel))
+            self._serving = _Serving(place, guest, lifetime.pop_all())
         return guest
 
 
 @contextlib.contextmanager
-def open_pool(boot: Booter) -> Iterator[Pool]:
-    """Return a pool that boots with ``boot``; the guest that is left is ended, however this block is left."""
-    pool = Pool(boot)
+def open_pool(booters: Mapping[Lifecycle, Booter], *, reuse: bool) -> Iterator[Pool]:
+    """Return a pool that starts guests with ``booters``; the guest that is left is ended, however this block is left.
+
+    ``reuse``: a guest serves all items in a row that ask for the same, each with fresh storage; else each lease gets its own.
+    """
+    pool = Pool(booters, reuse)
     try:
         yield pool
     finally:

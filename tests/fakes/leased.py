@@ -10,7 +10,7 @@ from harness.machine.machine import Ending, EndKind
 from harness.model.operation import Operation, Pread, Program, Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading
-from harness.run.artifacts import GuestDescription
+from harness.run.artifacts import GuestDescription, Lifecycle
 from harness.run.pool import Booter
 
 Answer = Callable[[Operation], Observation]
@@ -133,6 +133,10 @@ class FakeHost:
                 self.alive.remove(guest)
 
         return boot
+
+    @property
+    def booters(self) -> dict[Lifecycle, Booter]:
+        return dict.fromkeys(Lifecycle, self.boot)
 
 
 def complaint(kind: ReportKind, line: str) -> Ending:

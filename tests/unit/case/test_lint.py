@@ -1,11 +1,12 @@
 """The cases in the tree load, and together they say what they have to."""
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from harness.case.loader import find_case_files, is_case_file, load_case, load_claims, load_families, read_case
-from harness.case.plan import make_matrix, make_plans, unexplained_cells
+from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
 from harness.case.steps import describe_flags, describe_operations
 from harness.model.operation import OPERATIONS
 
@@ -15,9 +16,14 @@ FILES = find_case_files(CASES)
 GUIDE = ROOT / "docs" / "writing-a-case.md"
 
 
+@functools.cache
+def plans_of(path: Path) -> tuple[Plan, ...]:
+    return make_plans(load_case(path))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CASES)))
 def test_every_case_loads_and_every_variant_has_a_plan(path: Path) -> None:
-    assert make_plans(load_case(path))
+    assert plans_of(path)
 
 
 def test_there_are_cases() -> None:
@@ -35,7 +41,7 @@ def test_every_case_lies_in_the_folder_of_a_family_that_describes_itself() -> No
 def test_titles_are_unique() -> None:
     titles: dict[str, Path] = {}
     for path in FILES:
-        title = load_case(path).title
+        title = plans_of(path)[0].case.title
         assert title not in titles, f"{path} and {titles[title]} have the same title"
         titles[title] = path
 
@@ -46,13 +52,13 @@ def test_every_claim_belongs_to_a_family() -> None:
 
 
 def test_every_claim_is_decided_by_a_case() -> None:
-    decided = {claim for path in FILES for plan in make_plans(load_case(path)) for claim in plan.claims}
+    decided = {claim for path in FILES for plan in plans_of(path) for claim in plan.claims}
     claims = load_claims(CASES / "claims.yaml").values()
     assert [c.id for c in claims if c.not_reproducible is None and c.id not in decided] == []
 
 
 def test_every_empty_cell_of_the_matrix_states_its_reason() -> None:
-    plans = [plan for path in FILES for plan in make_plans(load_case(path))]
+    plans = [plan for path in FILES for plan in plans_of(path)]
     assert unexplained_cells(make_matrix(plans, load_families(CASES))) == []
 
 

@@ -1,11 +1,12 @@
 """The link to the agent: what it sends, and every way in which an answer can be wrong."""
 
 import hashlib
+import time
 
 import pytest
 
 from harness.errors import AgentError, GuestError
-from harness.guest.link import AgentLink, Endpoint, GuestCommand, find_agent, linked, start_agent
+from harness.guest.link import AgentLink, Endpoint, GuestCommand, linked, start_agent
 from tests.unit.guest.fake_link import FakeShell, FakeStream, soon
 
 SOURCE = b"print('agent')"
@@ -21,12 +22,6 @@ def test_the_agent_is_carried_over_and_started_by_one_command() -> None:
     assert "cat > /run/pmem-harness/agent.py" in command[2]
 
 
-def test_an_agent_that_runs_already_is_found_by_its_token_file() -> None:
-    shell = FakeShell(['{"port": 1234, "token": "t"}'])
-    assert find_agent(shell, soon()) == Endpoint(1234, "t")
-    assert shell.ran[0][0] == ["cat", "/run/pmem-harness/agent.json"]
-
-
 @pytest.mark.parametrize("said", ["", "Traceback", "[]", '{"port": 1}', '{"port": "x", "token": ""}'])
 def test_a_start_that_says_no_endpoint_is_an_agent_error(said: str) -> None:
     with pytest.raises(AgentError, match="the agent did not say where it listens, but: "):
@@ -37,6 +32,14 @@ def test_the_hello_shows_the_token_and_checks_the_agent() -> None:
     shell = FakeShell([], FakeStream({"hello": {"format": 1, "agent": OURS}}))
     with linked(shell, Endpoint(1, "secret"), SOURCE, soon()):
         assert shell.stream.asked == [{"id": 1, "do": "hello", "token": "secret"}]
+
+
+def test_a_restored_guest_is_told_the_time_and_given_random_numbers() -> None:
+    shell = FakeShell([], FakeStream({"hello": {"format": 1, "agent": OURS}}))
+    with linked(shell, Endpoint(1, "secret"), SOURCE, soon(), restored=True):
+        (asked,) = shell.stream.asked
+    assert abs(asked["time_s"] - time.time()) < 60
+    assert len(bytes.fromhex(asked["seed"])) == 32
 
 
 @pytest.mark.parametrize("hello", [{"format": 1, "agent": "other"}, {"format": 2, "agent": OURS}, {}])

@@ -6,9 +6,9 @@ import pytest
 
 from harness.errors import AgentError, GuestError
 from harness.guest.facts import probe_program
-from harness.guest.link import AgentLink
+from harness.guest.link import AgentLink, Endpoint
 from harness.guest.pmem import RegionPlacement
-from harness.guest.session import GuestSession
+from harness.guest.session import GuestSession, SessionState
 from harness.model import operation as op
 from harness.model.operation import Program, Step
 from harness.model.stack import (
@@ -70,7 +70,7 @@ class FakeGuest:
         self.stream = FakeStream(
             {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}, "kernel_log": self._log}
         )
-        self.session = GuestSession(AgentLink(self.stream), MKFS)
+        self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
 
     def _read_files(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_catalog_of_the_project_is_complete() -> None:
     assert catalog.default_kernel == "debian_6.12"
     assert set(catalog.kernels) >= {"debian_6.12", "debian_6.1", "debian_6.12_full"}
     assert "rdma_rxe" in catalog.kernels["debian_6.12_full"].modules
-    assert "openssh-server" in catalog.rootfs.packages
+    assert "dropbear-bin" in catalog.rootfs.packages
     assert {"ext4", "xfs"} <= set(catalog.mkfs)
     assert "BLK_DEV_PMEM" in catalog.options
 

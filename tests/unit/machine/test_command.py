@@ -46,6 +46,7 @@ GOLDEN = f"""/usr/bin/qemu-system-x86_64
 -nodefaults
 -display none
 -S
+-pidfile /f/pid
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -machine pc-q35-8.2,memory-backend=ram,nvdimm=on,vmport=off,usb=off
 -accel tcg,tb-size=256
@@ -74,7 +75,7 @@ GOLDEN = f"""/usr/bin/qemu-system-x86_64
 -object memory-backend-file,id=mem-target,mem-path=/f/nvdimm-target,size=268566528,share=on
 -device nvdimm,id=target,memdev=mem-target,label-size=131072
 -object memory-backend-file,id=mem-ivshmem,mem-path=/f/ivshmem,size=1048576,share=on
--device ivshmem-plain,memdev=mem-ivshmem"""
+-device ivshmem-plain,memdev=mem-ivshmem,master=on"""
 
 
 def test_the_whole_command_of_a_machine_with_everything() -> None:

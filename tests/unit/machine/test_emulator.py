@@ -37,5 +37,5 @@ def test_a_missing_qemu_is_said_with_the_package(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_program_that_is_no_qemu_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="cannot read a version from what .* printed: 'hello'"):
+    with pytest.raises(HostError, match=r"cannot read a version from what .* printed: 'hello'"):
         find_emulator(program(tmp_path, "hello"))

@@ -207,11 +207,32 @@ def test_the_run_ends_with_the_table_of_claims_and_what_it_ran_on(project: Proje
     assert "evidence: artifacts/ (results.jsonl, summary.txt, one folder an item)" in said
 
 
-def test_items_of_equal_stacks_are_brought_together_so_that_each_stack_is_booted_once(project: Project) -> None:
+@pytest.mark.parametrize(("options", "guests"), [([], 4), (["--reuse-guests"], 2)])
+def test_items_of_equal_stacks_are_brought_together_and_share_a_guest_if_asked_to(
+    project: Project, options: list[str], guests: int
+) -> None:
     project.write("cases/fam/two.yaml", CASE)
-    result = project.run("cases", "-v")
+    result = project.run("cases", "-v", *options)
     result.assert_outcomes(passed=4)
-    assert "guests booted: 2 alive: 0" in text(result)
+    assert f"guests booted: {guests} alive: 0" in text(result)
+
+
+def test_both_lifecycles_are_items_of_their_own_and_their_ids_run_again(project: Project) -> None:
+    both = ["--lifecycle", "restored", "--lifecycle", "booted"]
+    result = project.run("cases", "-v", *both)
+    result.assert_outcomes(passed=4)
+    assert result.ret == 0
+    booted = ON_DISK.replace("6.12]", "6.12-booted]")
+    assert {row["node_id"] for row in project.rows()} >= {ON_DISK, booted}
+    project.run(booted, *both).assert_outcomes(passed=1)
+    project.run("cases", "-m", "booted", *both).assert_outcomes(passed=2, deselected=2)
+
+
+def test_a_lifecycle_that_there_is_not_is_wrong_usage(project: Project) -> None:
+    result = project.run_apart("--lifecycle", "dreamt", "cases")
+    assert result.ret == 2
+    assert "booted" in text(result)
+    assert "restored" in text(result)
 
 
 def test_a_deviation_fails_with_its_paragraph_and_no_traceback(project: Project) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from harness.errors import BootError, GuestError, StackMismatchError
 from harness.model.stack import StorageStack
+from harness.run.artifacts import Lifecycle
 from harness.run.pool import open_pool
 from tests.fakes.leased import FakeGuest, FakeHost
 from tests.unit.run.samples import stack
@@ -13,7 +14,7 @@ KERNEL = "debian_6.12"
 
 def test_items_of_one_stack_share_a_guest_with_fresh_storage_each() -> None:
     host = FakeHost()
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         for _ in range(3):
             with pool.lease(stack(), KERNEL):
                 pass
@@ -21,9 +22,29 @@ def test_items_of_one_stack_share_a_guest_with_fresh_storage_each() -> None:
     assert len(host.booted) == 1
 
 
+def test_each_lease_gets_a_guest_of_its_own_unless_guests_are_reused() -> None:
+    host = FakeHost()
+    with open_pool(host.booters, reuse=False) as pool:
+        for _ in range(3):
+            with pool.lease(stack(), KERNEL):
+                assert len(host.alive) == 1
+            assert not host.alive
+    assert len(host.booted) == 3
+
+
+def test_a_guest_of_another_lifecycle_is_another_guest() -> None:
+    booted, restored = FakeHost(), FakeHost()
+    booters = {Lifecycle.BOOTED: booted.boot, Lifecycle.RESTORED: restored.boot}
+    with open_pool(booters, reuse=True) as pool:
+        for lifecycle in (Lifecycle.BOOTED, Lifecycle.RESTORED, Lifecycle.RESTORED):
+            with pool.lease(stack(), KERNEL, lifecycle):
+                pass
+    assert (len(booted.booted), len(restored.booted)) == (1, 1)
+
+
 def test_another_stack_or_kernel_gets_a_guest_of_its_own_and_one_lives_at_a_time() -> None:
     host = FakeHost()
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         for chosen, kernel in ((stack(), KERNEL), (stack("no_dax"), KERNEL), (stack("no_dax"), "debian_6.1")):
             with pool.lease(chosen, kernel):
                 pass
@@ -33,14 +54,14 @@ def test_another_stack_or_kernel_gets_a_guest_of_its_own_and_one_lives_at_a_time
 
 def test_the_guest_ends_with_the_pool_even_on_an_interrupt() -> None:
     host = FakeHost()
-    with pytest.raises(KeyboardInterrupt), open_pool(host.boot) as pool, pool.lease(stack(), KERNEL):
+    with pytest.raises(KeyboardInterrupt), open_pool(host.booters, reuse=True) as pool, pool.lease(stack(), KERNEL):
         raise KeyboardInterrupt
     assert not host.alive
 
 
 def test_a_damaged_guest_is_not_leased_again() -> None:
     host = FakeHost()
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         with pool.lease(stack(), KERNEL) as lease:
             assert isinstance(lease.guest, FakeGuest)
             lease.guest.damage = "its kernel complained"
@@ -52,7 +73,7 @@ def test_a_damaged_guest_is_not_leased_again() -> None:
 
 def test_a_lease_that_ends_in_an_error_ends_the_guest() -> None:
     host = FakeHost()
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         with pytest.raises(RuntimeError), pool.lease(stack(), KERNEL):
             raise RuntimeError("anything")
         assert not host.alive
@@ -60,7 +81,7 @@ def test_a_lease_that_ends_in_an_error_ends_the_guest() -> None:
 
 def test_another_stack_than_was_asked_for_is_an_error_that_shows_both() -> None:
     host = FakeHost(lambda asked: FakeGuest(asked, change={"dax": False, "mount_options": ("dax=never",), "frame_in_region": False}))
-    with open_pool(host.boot) as pool, pytest.raises(StackMismatchError) as caught, pool.lease(stack(), KERNEL):
+    with open_pool(host.booters, reuse=True) as pool, pytest.raises(StackMismatchError) as caught, pool.lease(stack(), KERNEL):
         pass
     text = str(caught.value)
     assert "the guest does not have the storage stack that was asked for (e820 256MiB" in text
@@ -71,7 +92,7 @@ def test_another_stack_than_was_asked_for_is_an_error_that_shows_both() -> None:
 
 def test_a_mismatch_is_remembered_so_that_the_other_items_of_the_stack_cost_no_boot() -> None:
     host = FakeHost(lambda asked: FakeGuest(asked, change={"queue_dax": False}))
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         for _ in range(3):
             with pytest.raises(StackMismatchError), pool.lease(stack(), KERNEL):
                 pass
@@ -83,7 +104,7 @@ def test_a_failed_boot_is_tried_twice_for_a_stack_and_then_refused() -> None:
         raise BootError("the kernel did not come up", "last words")
 
     host = FakeHost(fail)
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         for _ in range(4):
             with pytest.raises(BootError, match="the kernel did not come up"), pool.lease(stack(), KERNEL):
                 pass
@@ -92,7 +113,7 @@ def test_a_failed_boot_is_tried_twice_for_a_stack_and_then_refused() -> None:
 
 def test_when_a_used_guest_cannot_be_made_fresh_a_new_one_is_booted() -> None:
     host = FakeHost()
-    with open_pool(host.boot) as pool:
+    with open_pool(host.booters, reuse=True) as pool:
         with pool.lease(stack(), KERNEL) as lease:
             assert isinstance(lease.guest, FakeGuest)
             lease.guest.refresh_error = GuestError("target is busy")
@@ -104,5 +125,5 @@ def test_when_a_used_guest_cannot_be_made_fresh_a_new_one_is_booted() -> None:
 def test_damage_done_by_the_set_up_is_an_error() -> None:
     host = FakeHost(lambda asked: FakeGuest(asked, damage="its kernel complained: WARNING"))
     unfit = pytest.raises(GuestError, match="left the guest unfit: its kernel complained: WARNING")
-    with open_pool(host.boot) as pool, unfit, pool.lease(stack(), KERNEL):
+    with open_pool(host.booters, reuse=True) as pool, unfit, pool.lease(stack(), KERNEL):
         pass

@@ -1,0 +1,109 @@
+"""Saving a machine whose guest is ready, and starting others from it: clones.
+
+The memory of the saved machine is files, which a clone maps privately: it costs nothing until the guest writes, and then only the pages
+written. So the state that QEMU saves and loads is what is not memory, less than a MiB (capability x-ignore-shared).
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HostError, MachineError
+from harness.host.deadline import Deadline, wait_until
+from harness.host.sparse import copy_sparse
+from harness.machine.accelerator import Accelerator
+from harness.machine.command import Channels, Emulator, Memory, backing_files, disk_files, memory_files, qemu_command
+from harness.machine.custody import private_folder
+from harness.machine.machine import QMP_LIMIT_S, BootTimes, Machine, connect_qmp, is_elf, read_ssh_port, running_qemu
+from harness.machine.qmp import Qmp
+from harness.machine.spec import MachineSpec, Placement, check
+
+#: The file of QEMU's own state, beside those of memory and disks.
+STATE = "state"
+_CAPABILITIES: dict[str, object] = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+
+
+@dataclass(frozen=True)
+class SavedMachine:
+    """A machine as it was saved: ``folder`` holds its state and the files behind its memory and disks, all of them only ever read."""
+
+    folder: Path
+    spec: MachineSpec
+    placements: tuple[Placement, ...]
+
+
+def save_machine(machine: Machine, folder: Path, deadline: Deadline) -> SavedMachine:
+    """Stop the guest, and save the machine into ``folder``. It does not run any further.
+
+    Raises MachineError where QEMU cannot, HostError where there is no room.
+    """
+    qmp = machine.qmp
+    qmp.execute("stop", deadline=deadline)
+    qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=deadline)
+    qmp.execute("migrate", {"uri": f"file:{folder / STATE}"}, deadline=deadline)
+    _wait_migrated(qmp, "saving", deadline)
+    try:
+        for path in backing_files(machine.spec, machine.folder):
+            copy_sparse(path, folder / path.name)
+    except OSError as error:
+        raise HostError(f"cannot save a machine in {folder}: {error.strerror}") from error
+    return SavedMachine(folder, machine.spec, machine.placements)
+
+
+@contextlib.contextmanager
+def restored_machine(
+    saved: SavedMachine, emulator: Emulator, accelerator: Accelerator, logs: Path, deadline: Deadline, *, writable: bool = False
+) -> Iterator[Machine]:
+    """Start a machine from a saved one, hand it over running, and end it with everything that belongs to it.
+
+    ``writable``: its memory is a copy of its own on files, so that it can be saved in its turn. Raises UsageError (a file of the images is
+    gone), HostError (no room), MachineError (QEMU did not start or did not load the state).
+    """
+    spec = saved.spec
+    check(spec)
+    logs.mkdir(parents=True, exist_ok=True)
+    copied = backing_files(spec, Path()) if writable else disk_files(spec, Path())
+    with private_folder(sum(copied.values())) as folder:
+        started_s = time.monotonic()
+        try:
+            for path in copied:
+                copy_sparse(saved.folder / path, folder / path)
+        except OSError as error:
+            raise HostError(f"cannot copy {error.filename or saved.folder} for a clone: {error.strerror}") from error
+        memory = Memory(folder) if writable else Memory(saved.folder, private=True)
+
+        def make_command(channels: Channels) -> list[str]:
+            pvh = is_elf(spec.boot_kernel)
+            return qemu_command(spec, emulator, accelerator.name, folder, channels, pvh=pvh, memory=memory, incoming=True)
+
+        with running_qemu(make_command, logs) as qemu:
+            connect_qmp(qemu, deadline)
+            qmp_s = time.monotonic() - started_s
+            limit = deadline.within(QMP_LIMIT_S)
+            qemu.qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=limit)
+            qemu.qmp.execute("migrate-incoming", {"uri": f"file:{saved.folder / STATE}"}, deadline=limit)
+            _wait_migrated(qemu.qmp, "loading", limit)
+            ssh_port = read_ssh_port(qemu.qmp, limit)
+            qemu.qmp.execute("cont", deadline=limit)
+            times = BootTimes(qmp_s, time.monotonic() - started_s, ())
+            yield Machine(qemu, spec, accelerator, folder, ssh_port, saved.placements, times, started_s=started_s)
+
+
+def saved_files(spec: MachineSpec) -> tuple[str, ...]:
+    """Return the names of all files of a saved machine."""
+    return (STATE, *(path.name for path in (*memory_files(spec, Path()), *disk_files(spec, Path()))))
+
+
+def _wait_migrated(qmp: Qmp, what: str, deadline: Deadline) -> None:
+    said: dict[str, object] = {}
+
+    def ended() -> bool:
+        answer = qmp.execute("query-migrate", deadline=deadline)
+        said.update(answer if isinstance(answer, dict) else {})
+        return said.get("status") in ("completed", "failed", "cancelled")
+
+    wait_until(ended, deadline, poll_s=0.003)
+    if said.get("status") != "completed":
+        raise MachineError(f"{what} a machine's state ended in {said.get('status')}: {said.get('error-desc', 'QEMU says no more')}")

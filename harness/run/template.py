@@ -1,0 +1,410 @@
+"""Templates: guests that were saved when they were ready, and clones that start from them in a fraction of a second.
+
+There are two levels. A *machine template* is a booted guest whose agent answers; it serves every stack that needs the same devices. A
+*stack template* is made from it: namespaces in their modes, file systems made and mounted, the stack read back. A clone of that starts
+on a fresh, mounted file system.
+
+A template is named by a hash of everything that shaped it, published whole or not at all, built once under a lock, and verified before a
+process first uses it. Where one cannot be made or loaded, the guest is booted instead, and the report says why.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, StackMismatchError, UsageError
+from harness.guest.pmem import RegionPlacement
+from harness.guest.session import GuestSession, SessionState, connect
+from harness.guest.ssh import SshAddress
+from harness.host import settings
+from harness.host.cache import Progress, content_key, remove_entry, stored_entry
+from harness.host.deadline import Deadline
+from harness.host.sparse import checksum
+from harness.image.bundle import GuestImage, guest_image
+from harness.image.catalog import KernelChoice
+from harness.machine.command import Channels, qemu_command
+from harness.machine.custody import private_folder, removed_if_killed
+from harness.machine.machine import Machine, is_elf
+from harness.machine.snapshot import SavedMachine, restored_machine, save_machine, saved_files
+from harness.machine.spec import MachineSpec, Placement
+from harness.model.operation import Meminfo, Program, Step
+from harness.model.stack import StackReading, StorageStack, find_mismatches
+from harness.run.artifacts import Lifecycle
+from harness.run.boot import (
+    BOOT_LIMIT_S,
+    BootedGuest,
+    Host,
+    agent_source,
+    booted_guest,
+    booted_session,
+    describe_guest,
+    find_host,
+    make_spec,
+)
+from harness.run.documents import DocumentError, from_document, to_document
+from harness.run.pool import Booter
+from harness.sizes import parse_size
+
+MANIFEST = "template.json"
+FORMAT = 1
+#: Raise it when the code here changes what a template holds; part of its key.
+_BUILDER = "2"
+_BUILD_LIMIT_S = 1800.0
+#: How long a guest may take to notice that the connection it was set up over is gone.
+_QUIET_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a saved guest. ``checksums``: of the other files beside the manifest, by name.
+
+    ``reading`` and a layout in ``session`` are there on the second level only. ``made_of`` is for people: kernel, QEMU, stack.
+    """
+
+    placements: tuple[Placement, ...]
+    session: SessionState
+    reading: StackReading | None
+    made_of: tuple[tuple[str, str], ...]
+    checksums: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Template(Manifest):
+    """A saved guest in its folder."""
+
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
+class StoredTemplate:
+    """An entry of the store as people see it: ``used_s`` is when it was last used, in seconds since the epoch."""
+
+    name: str
+    size_bytes: int
+    used_s: float
+    made_of: Mapping[str, str]
+
+
+class Cloner:
+    """Starts guests from templates, making those that are missing. One process has one; several may share the store."""
+
+    def __init__(
+        self,
+        choose: Callable[[str], KernelChoice],
+        progress: Progress,
+        boot_limit_s: float = BOOT_LIMIT_S,
+        *,
+        announce: bool = True,
+        store: Path | None = None,
+    ) -> None:
+        self._choose, self._progress, self._boot_limit_s, self._announce = choose, progress, boot_limit_s, announce
+        self._store = store or settings.templates_root()
+        self._host: Host | None = None
+        #: How the files of each template looked when they were verified.
+        self._verified: dict[Path, tuple[tuple[int, int, int], ...]] = {}
+        #: Why there is no template for a stack on a kernel.
+        self._given_up: dict[tuple[StorageStack, str], str] = {}
+
+    @contextlib.contextmanager
+    def clone(self, stack: StorageStack, kernel: str) -> Iterator[BootedGuest]:
+        """Start a guest with ``stack`` mounted; a :data:`Booter`. Raises what booting raises."""
+        if self._host is None:
+            self._host = find_host()
+        host, choice = self._host, self._choose(kernel)
+        image = guest_image(choice, self._progress)
+        with contextlib.ExitStack() as lifetime:
+            guest = self._find_clone(host, image, stack, kernel, lifetime)
+            if guest is None:
+                booted = booted_guest(host, choice, stack, self._progress, self._boot_limit_s, announce=self._announce)
+                guest = lifetime.enter_context(booted)
+                guest.description = replace(guest.description, lifecycle_note=self._given_up[stack, kernel])
+            yield guest
+
+    def _find_clone(
+        self, host: Host, image: GuestImage, stack: StorageStack, kernel: str, lifetime: contextlib.ExitStack
+    ) -> BootedGuest | None:
+        """Return a clone, or None where there cannot be one: then ``_given_up`` knows why."""
+        for last in (False, True):
+            if (stack, kernel) in self._given_up:
+                return None
+            try:
+                template = self.stack_template(host, image, stack)
+                return lifetime.enter_context(self._restored(host, image, stack, template))
+            except (BootError, StackMismatchError, UsageError):
+                raise
+            except (MachineError, HostError, GuestError) as error:
+                # Setting up a stack may fail for reasons of the guest's: those show again, and plainly, when it is booted.
+                if last:
+                    self._give_up(stack, kernel, error)
+                else:
+                    self._progress(f"no clone for {stack.describe()}: {first_line(error)}; trying once more")
+        return None
+
+    def _give_up(self, stack: StorageStack, kernel: str, error: HarnessError) -> None:
+        self._given_up[stack, kernel] = f"booted, not restored: {first_line(error)}"
+        self._progress(f"booting every guest for {stack.describe()} from now on: {error}")
+
+    # ---- starting from a template
+
+    @contextlib.contextmanager
+    def _restored(self, host: Host, image: GuestImage, stack: StorageStack, template: Template) -> Iterator[BootedGuest]:
+        deadline = Deadline.after(self._boot_limit_s, host.accelerator.time_scale)
+        with contextlib.ExitStack() as lifetime:
+            logs = lifetime.enter_context(private_folder())
+            saved = SavedMachine(template.folder, make_spec(image, stack), template.placements)
+            machine = lifetime.enter_context(restored_machine(saved, host.emulator, host.accelerator, logs, deadline))
+            session = lifetime.enter_context(_connected(machine, image, template.session, host, deadline))
+            os.utime(template.folder / MANIFEST)
+            times = (("restored", machine.boot_times.ready_s), ("agent", machine.age_s()))
+            description = describe_guest(host, image, machine.qemu.command, times)
+            description = replace(description, lifecycle=Lifecycle.RESTORED, template=template.folder.name)
+            assert template.reading is not None
+            yield BootedGuest(machine, session, description, session.taint(), template.reading)
+
+    # ---- finding and making templates
+
+    def stack_template(self, host: Host, image: GuestImage, stack: StorageStack) -> Template:
+        """Return the template of a guest with ``stack`` mounted, making it (and the one it is made from) where it is missing.
+
+        Raises what booting and setting up raise, and StackMismatchError where the guest does not have the stack.
+        """
+        spec = make_spec(image, stack)
+        name = f"stack-{image.kernel}-{stack_key(host, image, spec, stack)}"
+
+        def build(folder: Path) -> None:
+            base = self.machine_template(host, image, spec)
+            self._announced(f"making a template of {image.kernel} with {stack.describe()}")
+            deadline = Deadline.after(self._boot_limit_s, host.accelerator.time_scale)
+            saved = SavedMachine(base.folder, spec, base.placements)
+            with (
+                private_folder() as logs,
+                restored_machine(saved, host.emulator, host.accelerator, logs, deadline, writable=True) as machine,
+            ):
+                with _connected(machine, image, base.session, host, deadline) as session:
+                    placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
+                    session.set_up(stack, placements)
+                    reading = session.refresh()
+                    state = session.state
+                _require_stack(stack, reading)
+                _warm(machine, image, state, host, deadline)
+                _save(machine, folder, Manifest(machine.placements, state, reading, _made_of(host, image, stack)), deadline)
+
+        return self._template(name, build)
+
+    def machine_template(self, host: Host, image: GuestImage, spec: MachineSpec) -> Template:
+        """Return the template of a guest that has just been booted. Raises what booting raises."""
+        name = f"machine-{image.kernel}-{machine_key(host, image, spec)}"
+
+        def build(folder: Path) -> None:
+            self._announced(f"booting {image.kernel} for a template ({host.accelerator.name})")
+            deadline = Deadline.after(self._boot_limit_s, host.accelerator.time_scale)
+            with contextlib.ExitStack() as lifetime:
+                machine, connection = booted_session(host, image, spec, deadline, lifetime)
+                with connection as session:
+                    state = session.state
+                _save(machine, folder, Manifest(machine.placements, state, None, _made_of(host, image, None)), deadline)
+
+        return self._template(name, build)
+
+    def _template(self, name: str, build: Callable[[Path], None]) -> Template:
+        """Return the verified template ``name``. A damaged one is made anew, once."""
+
+        def guarded(folder: Path) -> None:
+            with removed_if_killed(folder):
+                build(folder)
+
+        is_new = not (self._store / name).is_dir()
+        deadline = Deadline.after(_BUILD_LIMIT_S)
+        entry = stored_entry(self._store, name, guarded, self._progress, deadline)
+        damage = self._find_damage(entry)
+        if damage is not None:
+            self._progress(f"the template {name} is damaged ({damage}): making it anew")
+            remove_entry(self._store, name, self._progress, deadline)
+            entry = stored_entry(self._store, name, guarded, self._progress, deadline)
+            damage = self._find_damage(entry)
+            if damage is not None:
+                raise HostError(f"the template {entry} was damaged as soon as it was made: {damage}; is the disk failing?")
+        if is_new:
+            prune_templates(self._progress, keep={name}, store=self._store)
+        return load_template(entry)
+
+    def _find_damage(self, entry: Path) -> str | None:
+        """Return what is wrong with a template. Its content is read once a process; later a look at its files' dates is enough."""
+        try:
+            template = load_template(entry)
+            looks = tuple(_look(entry / name) for name, _ in template.checksums)
+            if self._verified.get(entry) != looks:
+                damage = find_damage(template)
+                if damage is not None:
+                    return damage
+                self._verified[entry] = looks
+        except (OSError, UsageError) as error:
+            return str(error)
+        return None
+
+    def _announced(self, text: str) -> None:
+        if self._announce:
+            self._progress(text)
+
+
+def make_cloner(
+    choose: Callable[[str], KernelChoice], progress: Progress, boot_limit_s: float = BOOT_LIMIT_S, *, announce: bool = True
+) -> Booter:
+    """Return what starts guests from templates. Nothing is looked up before the first one."""
+    return Cloner(choose, progress, boot_limit_s, announce=announce).clone
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def _connected(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> Iterator[GuestSession]:
+    address = SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
+    scale = host.accelerator.time_scale
+    with connect(address, agent_source(), image.mkfs, deadline, scale=scale, saved=state) as session:
+        yield session
+
+
+def _warm(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> None:
+    """Do once what every clone does first: reading the stack back dropped the pages of the programs that it takes."""
+    with _connected(machine, image, state, host, deadline) as session:
+        session.run(Program((Step(Meminfo()),)))
+        session.require_mounted()
+        if session.ssh is not None:
+            session.ssh.run(["true"], deadline)
+
+
+def _require_stack(stack: StorageStack, reading: StackReading) -> None:
+    differences = find_mismatches(stack, reading)
+    if differences:
+        listed = "\n".join(f"- {line}" for line in differences)
+        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def machine_key(host: Host, image: GuestImage, spec: MachineSpec) -> str:
+    """Return a hash of all that shapes a booted guest: image files, machine, command line, CPU, QEMU, firmware, agent."""
+    emulator = host.emulator
+    command = qemu_command(
+        spec, emulator, host.accelerator.name, Path("FOLDER"), Channels(0, 1), pvh=is_elf(spec.boot_kernel), incoming=True
+    )
+    binary = Path(emulator.program).stat()
+    parts = [
+        *(_BUILDER, repr(command), repr(sorted(image.sha256.items())), repr(spec.disks)),
+        *(emulator.version_text, f"{binary.st_size} {binary.st_mtime_ns}", emulator.firmware),
+        *(host.accelerator.name, _host_cpu() if host.accelerator.name == "kvm" else ""),
+    ]
+    return content_key(*parts, agent_source())
+
+
+def stack_key(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack) -> str:
+    """Return a hash of all that shapes a guest with a stack: the machine's, the stack, mkfs, and our own code that sets stacks up."""
+    code = sorted(resources.files("harness.guest").iterdir(), key=lambda file: file.name)
+    ours = [file.read_bytes() for file in code if file.name.endswith(".py")]
+    return content_key(machine_key(host, image, spec), repr(stack), repr(sorted(image.mkfs.items())), *ours)
+
+
+def _host_cpu() -> str:
+    """The processor that ``-cpu max`` means under KVM: model and flags."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.split("\t")[0] in ("model name", "flags", "microcode", "stepping"))
+
+
+def _made_of(host: Host, image: GuestImage, stack: StorageStack | None) -> tuple[tuple[str, str], ...]:
+    return (
+        ("kernel", f"{image.kernel} ({image.release})"),
+        ("qemu", f"{host.emulator.version_text}, {host.accelerator.name}"),
+        ("stack", stack.describe() if stack else "(just booted)"),
+    )
+
+
+# ---- the store -------------------------------------------------------------------------------------------------------
+
+
+def _save(machine: Machine, folder: Path, manifest: Manifest, deadline: Deadline) -> None:
+    """Save the machine, to which nobody is connected any more, and write the manifest."""
+    if not machine.wait_disconnected(deadline.within(_QUIET_LIMIT_S)):
+        raise MachineError("the guest still has a connection from the host: it cannot be saved")
+    save_machine(machine, folder, deadline)
+    names = saved_files(machine.spec)
+    for name in names:
+        (folder / name).chmod(0o444)
+    checksums = tuple((name, checksum(folder / name)) for name in names)
+    document = to_document(replace(manifest, checksums=checksums))
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, **document}, indent=1))
+
+
+def load_template(folder: Path) -> Template:
+    """Return what the manifest in ``folder`` says. Raises UsageError for one that cannot be read."""
+    try:
+        document = json.loads((folder / MANIFEST).read_text())
+        if document.get("format") != FORMAT:
+            raise UsageError(f"{folder / MANIFEST} has format {document.get('format')!r}, this harness reads {FORMAT}")
+        loaded = from_document(Manifest, document)
+    except (OSError, ValueError, AttributeError, DocumentError) as error:
+        raise UsageError(f"{folder / MANIFEST} cannot be read: {error}") from error
+    return Template(loaded.placements, loaded.session, loaded.reading, loaded.made_of, loaded.checksums, folder)
+
+
+def find_damage(template: Template) -> str | None:
+    """Return which file of a template is not as it was made, or None. Reads all of it. Raises OSError."""
+    for name, expected in template.checksums:
+        found = checksum(template.folder / name)
+        if found != expected:
+            return f"{name} is {found}, it was made as {expected} (bytes:CRC-32)"
+    return None
+
+
+def _look(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def stored_templates(store: Path | None = None) -> tuple[StoredTemplate, ...]:
+    """Return all templates, the one used last first; one whose manifest cannot be read is there with no description."""
+    found = []
+    for manifest in (store or settings.templates_root()).glob(f"*/{MANIFEST}"):
+        folder = manifest.parent
+        try:
+            made_of = dict(load_template(folder).made_of)
+        except UsageError as error:
+            made_of = {"damaged": str(error)}
+        with contextlib.suppress(FileNotFoundError):  # somebody removes it just now
+            size = sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+            found.append(StoredTemplate(folder.name, size, manifest.stat().st_mtime, made_of))
+    return tuple(sorted(found, key=lambda template: -template.used_s))
+
+
+def remove_template(name: str, progress: Progress, store: Path | None = None) -> None:
+    """Remove one template; clones that run are not disturbed. Raises UsageError, naming what there is."""
+    store = store or settings.templates_root()
+    names = [template.name for template in stored_templates(store)]
+    if name not in names or not remove_entry(store, name, progress, Deadline.after(_BUILD_LIMIT_S)):
+        raise UsageError(f"no template {name!r}; there are: {', '.join(names) or 'none'}")
+
+
+def prune_templates(progress: Progress, keep: set[str] | None = None, store: Path | None = None) -> None:
+    """Remove those that were not used for longest until all fit into the limit of the settings; never one of ``keep``."""
+    limit = templates_limit_bytes()
+    total = 0
+    for template in stored_templates(store):
+        total += template.size_bytes
+        if total > limit and template.name not in (keep or ()):
+            total -= template.size_bytes
+            with contextlib.suppress(UsageError):  # another process was quicker
+                remove_template(template.name, progress, store)
+
+
+def templates_limit_bytes() -> int:
+    """Return how much room templates may take. Raises UsageError for a setting that is no size."""
+    try:
+        return parse_size(settings.templates_limit_text())
+    except ValueError as error:
+        raise UsageError(f"{settings.PREFIX}TEMPLATES_SIZE: {error}") from error
