@@ -30,7 +30,10 @@ class DecidesText:
 
 @dataclass(frozen=True)
 class Case:
-    """A case file. ``steps`` still has its ``$parameters``; a plan is a case bound to one variant."""
+    """A case file. ``steps`` still has its ``$parameters``; a plan is a case bound to one variant.
+
+    ``probes``: the facts of the model that it measures on the stacks that it runs on.
+    """
 
     path: str
     family: str
@@ -38,6 +41,7 @@ class Case:
     title: str
     claims: tuple[str, ...]
     decides: tuple[DecidesText, ...]
+    probes: tuple[str, ...]
     axes: Axes
     needs: Needs
     mount_in_program: bool

@@ -29,8 +29,9 @@ from harness.case.tree import (
 )
 from harness.errors import CaseError
 from harness.model.claims import OTHERWISE, Claim, Status
+from harness.model.facts import FACTS
 
-CASE_KEYS = ("title", "claim", "decides", "axes", "needs", "mount_in_program", "program", "notes")
+CASE_KEYS = ("title", "claim", "decides", "probes", "axes", "needs", "mount_in_program", "program", "notes")
 CLAIM_KEYS = ("id", "family", "words", "source", "otherwise", "not_reproducible")
 CLAIMS_FILE = "claims.yaml"
 FAMILY_FILE = "family.yaml"
@@ -68,6 +69,7 @@ def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
     check_keys(table, CASE_KEYS, "a case")
     axes = read_axes(require(table, "axes", "a case"))
     claim, decides, needs, truth, notes = (table.find(key) for key in ("claim", "decides", "needs", "mount_in_program", "notes"))
+    probes = table.find("probes")
     case = Case(
         path=path,
         family=Path(path).parent.name,
@@ -75,6 +77,7 @@ def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
         title=as_text(require(table, "title", "a case"), "title"),
         claims=() if claim is None else tuple(_claim_id(word, claims) for word in as_words(claim, "claim")),
         decides=() if decides is None else tuple(_read_decides(row, axes, claims) for row in as_row(decides, "decides").items),
+        probes=() if probes is None else tuple(_fact_name(word) for word in as_words(probes, "probes")),
         axes=axes,
         needs=Needs() if needs is None else _read_needs(as_table(needs, "needs")),
         mount_in_program=truth is not None and as_truth(truth, "mount_in_program"),
@@ -125,6 +128,12 @@ def _read_decides(tree: Tree, axes: Axes, claims: Mapping[str, Claim]) -> Decide
 def _claim_id(word: Word, claims: Mapping[str, Claim]) -> str:
     if word.text not in claims:
         raise CaseError(word.where, f"the registry ({CLAIMS_FILE}) has no claim {word.text!r}; {accepted(word.text, claims)}")
+    return word.text
+
+
+def _fact_name(word: Word) -> str:
+    if word.text not in FACTS:
+        raise CaseError(word.where, f"the model has no fact {word.text!r}; {accepted(word.text, FACTS)}")
     return word.text
 
 

@@ -1,7 +1,7 @@
 """Facts: every difference between kernels, file systems and modes, in one table.
 
-A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a kernel's version. Each fact has a meaning,
-a source, the values it can take, and a probe: the name of the operation sequence in the cases that shows it.
+A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a kernel's version. Each fact has a meaning, a source and the
+values it can take. Cases say which facts they probe: what a guest showed there is possible with one value only.
 """
 
 import re
@@ -56,7 +56,11 @@ def fact(name: str, means: str, source: str, values: tuple[Value, ...], value: C
 
 @dataclass(frozen=True)
 class Env:
-    """The stack as it is, and through it every fact. ``overrides`` replace the values of facts (tests flip them so)."""
+    """The stack as it is, and through it every fact.
+
+    ``overrides`` replace the values of facts, for files in the DAX state that their volume has from its mount (tests flip them so, and
+    measuring tries them).
+    """
 
     reading: StackReading
     overrides: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
@@ -66,11 +70,11 @@ class Env:
         """Return the value of fact ``name`` on ``volume`` (a role). ``dax`` overrides the state of a single file."""
         entry = FACTS[name]
         self.asked.add(name)
-        if name in self.overrides:
-            return self.overrides[name]
         reading = self.reading.volume(volume)
         if dax is not None and dax != reading.dax:
-            reading = _with_dax(reading, dax)
+            reading = replace(reading, dax=dax)
+        elif name in self.overrides:
+            return self.overrides[name]
         return entry.value(kernel_of(self.reading.kernel_release), reading)
 
     def number(self, name: str, volume: str, dax: bool | None = None) -> int:
@@ -80,10 +84,6 @@ class Env:
     @property
     def page(self) -> int:
         return self.reading.page_bytes
-
-
-def _with_dax(reading: VolumeReading, dax: bool) -> VolumeReading:
-    return replace(reading, dax=dax)
 
 
 def facts_table(reading: StackReading) -> dict[str, dict[str, Value]]:
@@ -162,13 +162,6 @@ fact(
     "fs/ext4/inode.c and fs/xfs/xfs_iops.c zero the tail when the size grows: shown by the eof_tail case on 6.12, not on 6.1",
     (True, False),
     lambda k, v: k.since(6, 12),
-)
-fact(
-    "huge_faults",
-    "whether a fault can map 2 MiB at once",
-    "fs/dax.c dax_iomap_pmd_fault (ext4_dax_huge_fault, xfs_filemap_huge_fault); needs an fsdax namespace with struct pages",
-    (True, False),
-    lambda k, v: v.dax,
 )
 fact(
     "mincore_tells",

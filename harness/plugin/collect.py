@@ -21,6 +21,8 @@ from harness.run.kernels import Unsuitable
 from harness.run.pool import Lease
 from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row
 
+#: The marker of cases that measure facts of the model.
+PROBE = "probe"
 _LEASE = pytest.StashKey[Lease]()
 #: What the items of Python cases are sorted by too.
 PLACE = pytest.StashKey[tuple[str, Lifecycle, StorageStack]]()
@@ -75,6 +77,8 @@ class CaseItem(pytest.Item):
         self.stash[PLACE] = (item.kernel, item.lifecycle, plan.stack)
         for word in (*marker_words(plan.case.family, plan.variant.values, item.kernel), str(item.lifecycle)):
             self.add_marker(word)
+        if plan.case.probes:
+            self.add_marker(PROBE)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         # A line is needed: pytest's own report of a skipped item insists on one.

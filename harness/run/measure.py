@@ -1,6 +1,6 @@
 """The model's facts measured on guests: which value makes the model agree with what was observed?
 
-Every fact names the case that is its probe (``pytest cases -m probe`` runs all of them). An item is judged once with each
+Cases say which facts they probe (``pytest cases -m probe`` runs those). An item is judged once with each
 value that the fact can take; the values with which it conforms are those that the guest allows. A new kernel is so probed before it is
 tested, and two kernels are compared by comparing their tables.
 """

@@ -8,6 +8,7 @@ import pytest
 from harness.case.loader import find_case_files, is_case_file, load_case, load_claims, load_families, read_case
 from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
 from harness.case.steps import describe_flags, describe_operations
+from harness.model.facts import FACTS
 from harness.model.operation import OPERATIONS
 
 ROOT = Path(__file__).parents[3]
@@ -55,6 +56,11 @@ def test_every_claim_is_decided_by_a_case() -> None:
     decided = {claim for path in FILES for plan in plans_of(path) for claim in plan.claims}
     claims = load_claims(CASES / "claims.yaml").values()
     assert [c.id for c in claims if c.not_reproducible is None and c.id not in decided] == []
+
+
+def test_every_fact_of_the_model_has_a_probe() -> None:
+    probed = {fact for path in FILES for fact in plans_of(path)[0].case.probes}
+    assert probed == set(FACTS)
 
 
 def test_every_empty_cell_of_the_matrix_states_its_reason() -> None:

@@ -77,7 +77,7 @@ class Project:
 
     def run(self, *arguments: str, make: str = GOOD) -> pytest.RunResult:
         self.write("conftest.py", CONFTEST.replace("{make}", make))
-        options = ["-p", "harness.plugin", "--strict-markers", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        options = ["-p", "harness.plugin", "--strict-markers", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest"]
         return self.pytester.runpytest(*options, *arguments)
 
     def run_apart(self, *arguments: str, make: str | None = None) -> pytest.RunResult:
