@@ -31,6 +31,11 @@ def templates_limit_text() -> str:
     return os.environ.get(PREFIX + "TEMPLATES_SIZE", "8GiB")
 
 
+def guests_text() -> str:
+    """``PMEM_HARNESS_GUESTS``: how many guests may run at once; empty: as many as there are processors."""
+    return os.environ.get(PREFIX + "GUESTS", "")
+
+
 def accelerator_choice() -> str:
     """``PMEM_HARNESS_ACCEL``: ``auto`` (default), ``kvm`` or ``tcg``."""
     return os.environ.get(PREFIX + "ACCEL", "auto")

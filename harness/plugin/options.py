@@ -1,15 +1,19 @@
 """Command-line options, markers, and the state of one pytest session."""
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.case.axes import STORAGES
 from harness.case.loader import FAMILY_FILE, load_families
 from harness.errors import CaseError, HarnessError
+from harness.host.admission import admitted
+from harness.host.deadline import Deadline
 from harness.model.stack import Filesystem, RegionKind
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import BOOT_LIMIT_S, make_booter
@@ -17,10 +21,15 @@ from harness.run.kernels import Kernels, read_kernels
 from harness.run.pool import Booter, Pool, open_pool
 from harness.run.report import WRONG_USAGE
 from harness.run.template import make_cloner
+from harness.sizes import MIB
 
 KERNELS = pytest.StashKey[Kernels]()
 LIFECYCLES = pytest.StashKey[tuple[Lifecycle, ...]]()
 POOL = pytest.StashKey[Pool]()
+
+#: What a guest takes of this computer's memory while it runs a case: a clone writes some tens of MiB, a booted guest all that it touches.
+GUEST_BYTES = 384 * MIB
+_ADMISSION_LIMIT_S = 3600.0
 
 #: The folder of the cases, below the root folder of the tests.
 CASES = "cases"
@@ -121,7 +130,12 @@ def _families(cases: Path) -> dict[str, str]:
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """The guests of a session live inside its loop: they end with it, whatever ends it."""
     config = session.config
-    with open_pool(_booters(config), reuse=config.getoption("reuse_guests")) as pool:
+    progress = make_progress(config)
+
+    def admit() -> contextlib.AbstractContextManager[None]:
+        return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), progress)
+
+    with open_pool(_booters(config), reuse=config.getoption("reuse_guests"), admit=admit) as pool:
         config.stash[POOL] = pool
         return (yield)
 
@@ -136,6 +150,14 @@ def _booters(config: pytest.Config) -> Mapping[Lifecycle, Booter]:
         Lifecycle.BOOTED: make_booter(choose, progress, limit_s, announce=announce),
         Lifecycle.RESTORED: make_cloner(choose, progress, limit_s, announce=announce),
     }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker of a distributed run a stretch of the items, which are sorted by stack: it then needs few templates."""
+    if config.getoption("dist") != "load":
+        return None
+    return importlib.import_module("xdist.scheduler").WorkStealingScheduling(config, log)
 
 
 def make_progress(config: pytest.Config) -> Callable[[str], None]:

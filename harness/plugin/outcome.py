@@ -12,7 +12,17 @@ from harness.errors import CaseError
 from harness.model.claims import Claim
 from harness.model.known import Known
 from harness.run.documents import from_document, to_document
-from harness.run.report import ROW_FORMAT, SOME_DEVIATE, WRONG_USAGE, Row, describe_row, exit_status, make_summary, summary_text
+from harness.run.report import (
+    COULD_NOT_RUN,
+    ROW_FORMAT,
+    SOME_DEVIATE,
+    WRONG_USAGE,
+    Row,
+    describe_row,
+    exit_status,
+    make_summary,
+    summary_text,
+)
 
 RESULTS, SUMMARY = "results.jsonl", "summary.txt"
 #: The rows of an item that its next report is to carry.
@@ -63,8 +73,11 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.rows: list[Row] = []
         self._folder = folder
+        self._lost_a_worker = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # What xdist reports of the item that a worker was at when it died.
+        self._lost_a_worker = self._lost_a_worker or report.when == "???"  # type: ignore[comparison-overlap]
         for document in getattr(report, _ATTRIBUTE, []):
             self._add(from_document(Row, json.loads(json.dumps(document))))
 
@@ -89,6 +102,8 @@ class Results:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = WRONG_USAGE
+        elif self._lost_a_worker:
+            session.exitstatus = COULD_NOT_RUN
         elif self.rows and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             of_rows = exit_status(self.rows)
             others = SOME_DEVIATE if exitstatus == pytest.ExitCode.TESTS_FAILED else 0

@@ -49,6 +49,9 @@ class Guest(Protocol):
         """Return why no further item should run on this guest, or None."""
 
 
+#: Waits until one more guest may run on this computer; leaving the ``with`` gives the place away.
+Admission = Callable[[], contextlib.AbstractContextManager[None]]
+
 #: Boots or restores a guest for a stack on a kernel (by name); leaving the ``with`` ends it.
 Booter = Callable[[StorageStack, str], contextlib.AbstractContextManager[Guest]]
 
@@ -80,9 +83,8 @@ class _Serving:
 class Pool:
     """Made by :func:`open_pool`, which ends whatever guest is left."""
 
-    def __init__(self, booters: Mapping[Lifecycle, Booter], reuse: bool) -> None:
-        self._booters = booters
-        self._reuse = reuse
+    def __init__(self, booters: Mapping[Lifecycle, Booter], reuse: bool, admit: Admission) -> None:
+        self._booters, self._reuse, self._admit = booters, reuse, admit
         self._serving: _Serving | None = None
         self._failures: dict[_Place, list[HarnessError]] = {}
 
@@ -132,18 +134,19 @@ class Pool:
     def _started(self, place: _Place) -> Guest:
         self.end_guest()
         with contextlib.ExitStack() as lifetime:
+            lifetime.enter_context(self._admit())
             guest = lifetime.enter_context(self._booters[place.lifecycle](place.stack, place.kernel))
             self._serving = _Serving(place, guest, lifetime.pop_all())
         return guest
 
 
 @contextlib.contextmanager
-def open_pool(booters: Mapping[Lifecycle, Booter], *, reuse: bool) -> Iterator[Pool]:
+def open_pool(booters: Mapping[Lifecycle, Booter], *, reuse: bool, admit: Admission = contextlib.nullcontext) -> Iterator[Pool]:
     """Return a pool that starts guests with ``booters``; the guest that is left is ended, however this block is left.
 
     ``reuse``: a guest serves all items in a row that ask for the same, each with fresh storage; else each lease gets its own.
     """
-    pool = Pool(booters, reuse)
+    pool = Pool(booters, reuse, admit)
     try:
         yield pool
     finally:

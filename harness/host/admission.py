@@ -1,0 +1,82 @@
+"""How many guests run on this computer at once: as many as it has processors, while there is memory for one more.
+
+The places are locked files, so they are shared by every harness of this user, and free again however their holder ends.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from harness.errors import HostError
+from harness.host import settings
+from harness.host.cache import Progress
+from harness.host.deadline import Deadline, wait_until
+from harness.sizes import MIB, format_size
+
+#: What has to be free beyond what a guest needs.
+_SPARE_BYTES = 256 * MIB
+_POLL_S = 0.1
+
+
+def places() -> int:
+    """Return how many guests may run at once: the setting, else the processors that this process may use. Raises HostError."""
+    text = settings.guests_text()
+    if not text:
+        return max(1, len(os.sched_getaffinity(0)))
+    if not text.isdigit() or int(text) < 1:
+        raise HostError(f"{settings.PREFIX}GUESTS is {text!r}: how many guests may run at once, 1 or more")
+    return int(text)
+
+
+@contextlib.contextmanager
+def admitted(
+    need_bytes: int,
+    deadline: Deadline,
+    progress: Progress = lambda _: None,
+    folder: Path | None = None,
+    available_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
+) -> Iterator[None]:
+    """Wait for a place and for ``need_bytes`` of free memory, and hold the place.
+
+    Whoever is alone here is always let in: waiting would not help. Raises HostError when the deadline passes first.
+    """
+    folder = folder or settings.cache_root() / "places"
+    folder.mkdir(parents=True, exist_ok=True)
+    locks = [FileLock(folder / f"{number}.lock") for number in range(places())]
+    told: list[str] = []
+
+    def enter() -> FileLock | None:
+        free = [lock for lock in locks if _taken(lock)]
+        enough = available_bytes() >= need_bytes + _SPARE_BYTES
+        chosen = free[0] if free and (enough or len(free) == len(locks)) else None
+        for lock in free:
+            if lock is not chosen:
+                lock.release()
+        if chosen is None and not told:
+            why = "free memory" if free else "a place"
+            told.append(f"waiting for {why} to run a guest: {len(locks) - len(free)} of at most {len(locks)} run on this computer")
+            progress(told[0])
+        return chosen
+
+    lock = wait_until(enter, deadline, _POLL_S)
+    if lock is None:
+        raise HostError(
+            f"no place for a guest within {deadline.limit_s:.0f} s: {len(locks)} may run at once ({settings.PREFIX}GUESTS), and each "
+            f"needs {format_size(need_bytes)} of free memory"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _taken(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""Places for guests: as many as allowed, and only while there is memory."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HostError
+from harness.host.admission import admitted, places
+from harness.host.deadline import Deadline
+from harness.sizes import GIB, MIB
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMEM_HARNESS_GUESTS", "2")
+
+
+def soon() -> Deadline:
+    return Deadline.after(0.3)
+
+
+def test_there_is_a_place_for_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PMEM_HARNESS_GUESTS", raising=False)
+    assert places() >= 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many"])
+def test_a_setting_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PMEM_HARNESS_GUESTS", text)
+    with pytest.raises(HostError, match="PMEM_HARNESS_GUESTS is"):
+        places()
+
+
+@pytest.mark.usefixtures("two")
+def test_a_third_guest_waits_says_so_and_is_told_the_limit(tmp_path: Path) -> None:
+    said: list[str] = []
+    with (
+        admitted(MIB, soon(), folder=tmp_path),
+        admitted(MIB, soon(), folder=tmp_path),
+        pytest.raises(HostError, match=r"no place for a guest within 0 s: 2 may run at once \(PMEM_HARNESS_GUESTS\)"),
+        admitted(MIB, soon(), said.append, tmp_path),
+    ):
+        pass
+    assert said == ["waiting for a place to run a guest: 2 of at most 2 run on this computer"]
+    with admitted(MIB, soon(), folder=tmp_path):
+        pass
+
+
+@pytest.mark.usefixtures("two")
+def test_without_memory_only_one_guest_runs(tmp_path: Path) -> None:
+    said: list[str] = []
+    with admitted(GIB, soon(), folder=tmp_path, available_bytes=lambda: MIB):
+        with (
+            pytest.raises(HostError, match="each needs 1GiB of free memory"),
+            admitted(GIB, soon(), said.append, tmp_path, available_bytes=lambda: MIB),
+        ):
+            pass
+        with admitted(GIB, soon(), folder=tmp_path, available_bytes=lambda: 2 * GIB):
+            pass
+    assert said == ["waiting for free memory to run a guest: 1 of at most 2 run on this computer"]
