@@ -7,22 +7,27 @@ Exit status: 0 all is well or conforms, 1 something deviates or is undetermined,
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from harness.case.loader import find_case_files, load_case, load_families, load_plans
 from harness.case.plan import make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError, HarnessError, UsageError
-from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
+from harness.host import settings
+from harness.host.cache import remove_abandoned
+from harness.image.bundle import entry_names, guest_image, image_store, remove_stored_entry, stored_entries
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
+from harness.machine.leftovers import find_leftovers, remove_leftover
 from harness.model.contract import contract_page
 from harness.run.artifacts import find_records, load_record
-from harness.run.boot import BOOT_LIMIT_S, booted_guest, find_host
+from harness.run.boot import BOOT_LIMIT_S, GuestOptions, booted_guest, find_host, ways_in
 from harness.run.doctor import Finding, examine
 from harness.run.execute import judge_folder
 from harness.run.measure import fact_lines, measure
 from harness.run.mutants import Recorded, recorded, smallest_cover, write_recorded
 from harness.run.preview import matrix_lines, plan_lines
 from harness.run.report import ALL_CONFORM, COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, describe_row, exit_status, make_row
+from harness.run.template import Cloner, remove_template, stored_templates, template_damage, templates_limit_bytes
 from harness.sizes import format_size
 
 CASES = Path("cases")
@@ -83,8 +88,25 @@ def make_parser() -> argparse.ArgumentParser:
     shell = _command(commands, "shell", open_shell, "open an SSH shell in a guest with a storage stack mounted; its end ends the guest")
     shell.add_argument("--storage", default=DEFAULT_STACK, metavar="ID", help=f"a storage stack by variant id (default: {DEFAULT_STACK})")
     shell.add_argument("--list", action="store_true", help="list the storage stacks instead")
+    shell.add_argument("--booted", action="store_true", help="boot the guest instead of restoring it from a template")
+    shell.add_argument("--gdb", action="store_true", help="let a debugger attach to the guest")
+    shell.add_argument(
+        "--keep-memory", type=Path, metavar="DIR", help="keep the guest's memory, regions included, as files in DIR when it has ended"
+    )
     shell.add_argument("--boot-timeout", type=float, default=BOOT_LIMIT_S, metavar="SECONDS", help="as pytest's option")
     _add_kernel(shell)
+
+    templates = commands.add_parser("templates", help="list, verify or remove the saved guests that clones start from")
+    actions = templates.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "list", list_templates, "list templates with their sizes, the one used last first")
+    verify = _command(actions, "verify", verify_templates, "read templates and compare them with their checksums")
+    verify.add_argument("name", nargs="*", help="names as 'templates list' prints them (default: all)")
+    remove = _command(actions, "remove", remove_templates, "remove templates; clones that run are not disturbed")
+    remove.add_argument("name", nargs="*", help="names as 'templates list' prints them")
+    remove.add_argument("--all", action="store_true", help="every template")
+
+    reap = _command(commands, "reap", reap_leftovers, "end and remove what harnesses left that ended without their reaper")
+    reap.add_argument("--dry-run", action="store_true", help="only say what there is")
 
     judge = _command(commands, "judge", judge_again, "judge stored observations again, without a guest")
     judge.add_argument("folder", type=Path, nargs="+", metavar="DIR", help="an item's folder below artifacts/, or a folder above several")
@@ -134,7 +156,7 @@ def list_images(_: argparse.Namespace) -> int:
     found = stored_entries()
     for entry in found:
         use = ", ".join(wanted[entry.name]) if entry.name in wanted else "an own kernel, or nothing any more"
-        print(f"{entry.name:44} {format_size(-(-entry.size_bytes // 2**20) * 2**20):>8}  for {use}")
+        print(f"{entry.name:44} {_rounded(entry.size_bytes):>8}  for {use}")
     missing = wanted.keys() - {entry.name for entry in found}
     for name in sorted(missing):
         print(f"{name:44} not built  for {', '.join(wanted[name])}")
@@ -207,14 +229,78 @@ def open_shell(chosen: argparse.Namespace) -> int:
     if chosen.storage not in stacks:
         raise UsageError(f"no storage stack {chosen.storage!r}; there are:\n" + "\n".join(f"  {name}" for name in stacks))
     choice = choose_kernel(chosen.kernel, load_catalog())
-    host = find_host()
-    with booted_guest(host, choice, stacks[chosen.storage], _progress, chosen.boot_timeout) as guest:
+    if chosen.keep_memory and chosen.booted:
+        raise UsageError("--keep-memory keeps the memory of a restored guest: leave --booted out")
+    if chosen.keep_memory:
+        chosen.keep_memory.mkdir(parents=True, exist_ok=True)
+    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory)
+    stack = stacks[chosen.storage]
+    with (
+        booted_guest(find_host(), choice, stack, _progress, options)
+        if chosen.booted
+        else Cloner(lambda _: choice, _progress, options).clone(stack, choice.name) as guest
+    ):
         guest.refresh()
         for placed in guest.session.layout.volumes:
             where = f"mounted on {placed.folder}" if placed.volume.mount else "no file system"
             _progress(f"{placed.volume.role}: {placed.node}, {where}: {placed.volume.describe()}")
+        for line in ways_in(guest):
+            _progress(line)
         _progress("a root shell in the guest; exit or Ctrl-D ends both")
         return guest.session.shell()
+
+
+def list_templates(_: argparse.Namespace) -> int:
+    found = stored_templates()
+    for template in found:
+        used = datetime.fromtimestamp(template.used_s).strftime("%Y-%m-%d %H:%M")
+        made_of = "; ".join(template.made_of.values())
+        print(f"{template.name:44} {_rounded(template.size_bytes):>8}  used {used}  {made_of}")
+    total, limit = sum(template.size_bytes for template in found), templates_limit_bytes()
+    print(f"{len(found)} templates, {_rounded(total)} of at most {format_size(limit)} in {settings.templates_root()}")
+    return ALL_CONFORM
+
+
+def verify_templates(chosen: argparse.Namespace) -> int:
+    names = [template.name for template in stored_templates()]
+    if unknown := [name for name in chosen.name if name not in names]:
+        raise UsageError(f"no template {unknown[0]!r}; there are: {', '.join(names) or 'none'}")
+    damaged = 0
+    for name in chosen.name or names:
+        damage = template_damage(settings.templates_root() / name)
+        damaged += damage is not None
+        print(f"{name:44} {'DAMAGED: ' + damage if damage else 'ok'}", flush=True)
+    return SOME_DEVIATE if damaged else ALL_CONFORM
+
+
+def remove_templates(chosen: argparse.Namespace) -> int:
+    names = [template.name for template in stored_templates()] if chosen.all else chosen.name
+    if not names and not chosen.all:
+        raise UsageError("name the templates to remove ('templates list' prints them), or give --all")
+    for name in names:
+        remove_template(name, _progress)
+        _progress(f"removed {name}")
+    return ALL_CONFORM
+
+
+def reap_leftovers(chosen: argparse.Namespace) -> int:
+    found = find_leftovers()
+    for leftover in found:
+        with_ = f", with {len(leftover.pids)} processes ({', '.join(map(str, leftover.pids))})" if leftover.pids else ""
+        print(f"{leftover.folder}: {_rounded(leftover.size_bytes)}{with_}")
+        if not chosen.dry_run:
+            remove_leftover(leftover)
+    unfinished = [] if chosen.dry_run else [*remove_abandoned(image_store()), *remove_abandoned(settings.templates_root())]
+    for name in unfinished:
+        print(f"unfinished in the cache: {name}")
+    word = "found" if chosen.dry_run else "ended and removed"
+    print(f"{len(found) + len(unfinished)} leftovers {word}")
+    return ALL_CONFORM
+
+
+def _rounded(size_bytes: int) -> str:
+    """A size in whole MiB, rounded up."""
+    return format_size(-(-size_bytes // 2**20) * 2**20)
 
 
 def judge_again(chosen: argparse.Namespace) -> int:

@@ -46,6 +46,10 @@ class GuestError(HarnessError):
     """The guest was reachable and is not any more, or a command in it failed."""
 
 
+class GuestHungError(GuestError):
+    """The guest is there and does not answer, or a step in it neither ends nor blocks."""
+
+
 class StackMismatchError(GuestError):
     """The storage stack in the guest is not the one that was asked for."""
 

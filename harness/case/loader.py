@@ -3,6 +3,7 @@
 Every complaint is a CaseError that names file and line, the key, and what is accepted.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,11 +31,14 @@ from harness.case.tree import (
 from harness.errors import CaseError
 from harness.model.claims import OTHERWISE, Claim, Status
 from harness.model.facts import FACTS
+from harness.model.known import ExpectedLine
 
 CASE_KEYS = ("title", "claim", "decides", "probes", "axes", "needs", "mount_in_program", "program", "notes")
 CLAIM_KEYS = ("id", "family", "words", "source", "otherwise", "not_reproducible")
 CLAIMS_FILE = "claims.yaml"
 FAMILY_FILE = "family.yaml"
+CONSOLE_FILE = "console.yaml"
+EXPECTED_KEYS = ("pattern", "reason", "since", "before", "expires")
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
@@ -46,7 +50,7 @@ def find_case_files(folder: Path) -> list[Path]:
 
 def is_case_file(path: Path) -> bool:
     """Whether a file under cases/ holds a case (and not the registry of claims or the description of a family)."""
-    return path.suffix == ".yaml" and path.name not in {CLAIMS_FILE, FAMILY_FILE}
+    return path.suffix == ".yaml" and path.name not in {CLAIMS_FILE, FAMILY_FILE, CONSOLE_FILE}
 
 
 def load_plans(path: Path, claims: Mapping[str, Claim] | None = None) -> tuple[Plan, ...]:
@@ -214,6 +218,52 @@ def read_family(text: str, path: str) -> Family:
         reasons.append((read_condition(every, rest, "does_not_apply"), reason))
     title = as_text(require(table, "title", "a family"), "title")
     return Family(Path(path).parent.name, title, tuple(reasons))
+
+
+# ---- expected console lines ------------------------------------------------------------------------------------------
+
+
+def load_nearest_expected(path: Path) -> tuple[ExpectedLine, ...]:
+    """Return the expected console lines of the nearest console.yaml beside or above ``path``; none where there is no such file."""
+    for folder in path.resolve().parents:
+        if (folder / CONSOLE_FILE).is_file():
+            return read_expected(_read_text(folder / CONSOLE_FILE), str(folder / CONSOLE_FILE))
+    return ()
+
+
+def read_expected(text: str, path: str) -> tuple[ExpectedLine, ...]:
+    """Return the expected console lines in ``text``. Raises CaseError."""
+    table = as_table(read_tree(text, path), "the list of expected console lines")
+    check_keys(table, ("expected",), "the list of expected console lines")
+    rows = as_row(require(table, "expected", "the list of expected console lines"), "expected").items
+    return tuple(_read_expected_line(as_table(row, "an expected line")) for row in rows)
+
+
+def _read_expected_line(table: Table) -> ExpectedLine:
+    what = "an expected line"
+    check_keys(table, EXPECTED_KEYS, what)
+    pattern, before = as_word(require(table, "pattern", what), "pattern"), table.find("before")
+    try:
+        re.compile(pattern.text)
+    except re.error as error:
+        raise CaseError(pattern.where, f"the pattern {pattern.text!r} is no regular expression: {error}") from error
+    expires = as_word(require(table, "expires", what), "expires")
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", expires.text):
+        raise CaseError(expires.where, f"expires is {expires.text!r}; a day is written 2027-06-30")
+    return ExpectedLine(
+        pattern=pattern.text,
+        reason=as_text(require(table, "reason", what), "reason"),
+        since=_kernel_version(as_word(require(table, "since", what), "since")),
+        before=None if before is None else _kernel_version(as_word(before, "before")),
+        expires=expires.text,
+    )
+
+
+def _kernel_version(word: Word) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\.(\d+)", word.text)
+    if match is None:
+        raise CaseError(word.where, f"{word.text!r} is no kernel version; write the first two numbers, such as 6.12")
+    return int(match[1]), int(match[2])
 
 
 # ---- YAML ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import AgentError, GuestError
+from harness.errors import AgentError, GuestError, GuestHungError, HarnessError
 from harness.guest.ssh import Shell, Stream
 from harness.host.deadline import Deadline
 
@@ -113,7 +113,8 @@ class AgentLink:
         if answer.get("ok") is True:
             return answer
         problem = f"the agent answered {do} with an error: {answer.get('error')}"
-        raise AgentError(problem) if answer.get("kind") == "protocol" else GuestError(problem)
+        kinds: dict[object, type[HarnessError]] = {"protocol": AgentError, "hang": GuestHungError}
+        raise kinds.get(answer.get("kind"), GuestError)(problem)
 
     def run(
         self,

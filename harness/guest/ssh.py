@@ -20,7 +20,7 @@ from typing import Protocol
 
 import paramiko
 
-from harness.errors import GuestError
+from harness.errors import GuestError, GuestHungError
 from harness.host.deadline import Deadline, wait_until
 
 #: The cheapest exchange of keys that both sides have: those that resist quantum computers take an emulated guest a tenth of a second.
@@ -222,7 +222,7 @@ def _run_to_end(channel: paramiko.Channel, line: str, stdin: bytes, deadline: De
         return bool(ended) and not channel.recv_ready() and not channel.recv_stderr_ready()
 
     if not wait_until(moved, deadline, _POLL_S):
-        raise GuestError(f"still running in the guest after {deadline.limit_s:.0f} s: {line}")
+        raise GuestHungError(f"still running in the guest after {deadline.limit_s:.0f} s: {line}")
     status = channel.recv_exit_status()
     if status < 0:
         raise GuestError(f"lost the guest during: {line} (no exit status came)")
@@ -240,7 +240,7 @@ class SshStream:
         try:
             self._channel.sendall(data)
         except TimeoutError as error:
-            raise GuestError(f"the guest took no bytes for {deadline.limit_s:.0f} s") from error
+            raise GuestHungError(f"the guest took no bytes for {deadline.limit_s:.0f} s") from error
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise GuestError(f"lost the guest while sending: {error!r}") from error
 
@@ -249,7 +249,7 @@ class SshStream:
         try:
             data = self._channel.recv(1 << 20)
         except TimeoutError as error:
-            raise GuestError(f"the guest said nothing for {deadline.limit_s:.0f} s") from error
+            raise GuestHungError(f"the guest said nothing for {deadline.limit_s:.0f} s") from error
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise GuestError(f"lost the guest while it should answer: {error!r}") from error
         if not data:

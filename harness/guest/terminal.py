@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from harness.guest.ssh import Ssh
-from harness.host.deadline import Deadline
+from harness.host.deadline import Deadline, wait_until
 
 _CHUNK = 65536
 #: The key that ends a shell's input: Ctrl-D.
 _END_OF_INPUT = b"\x04"
+_STATUS_S = 2.0
 #: How often the size of the window is looked at.
 _RESIZE_S = 1.0
 
@@ -37,7 +38,8 @@ def interact(ssh: Ssh, deadline: Deadline, *, stdin: int = 0, stdout: int = 1) -
     size = shutil.get_terminal_size()
     with ssh.open_terminal(size.columns, size.lines, deadline) as channel, _raw(stdin):
         relay(channel, stdin, stdout)
-        return channel.recv_exit_status() if channel.exit_status_ready() else 0
+        # The status may come just behind the end of the output.
+        return channel.recv_exit_status() if wait_until(channel.exit_status_ready, Deadline.after(_STATUS_S)) else 0
 
 
 def relay(terminal: Terminal, stdin: int, stdout: int) -> None:

@@ -51,11 +51,11 @@ def stored_entry(store: Path, name: str, build: Callable[[Path], None], progress
         (store / "building").mkdir(parents=True, exist_ok=True)
         (store / "locks").mkdir(exist_ok=True)
     except OSError as error:
-        raise HostError(f"cannot write the image cache {store}: {error.strerror}; set PMEM_HARNESS_CACHE to a folder of yours") from error
+        raise HostError(f"cannot write the cache {store}: {error.strerror}; set PMEM_HARNESS_CACHE to a folder of yours") from error
     with _locked(store, name, progress, deadline):
         if entry.is_dir():  # the builder we waited for made it
             return entry
-        _remove_abandoned(store, name)
+        remove_abandoned(store, name)
         unfinished = _fresh_folder(store, name)
         try:
             build(unfinished)
@@ -108,22 +108,23 @@ def _fresh_folder(store: Path, name: str) -> Path:
     return folder
 
 
-def _remove_abandoned(store: Path, mine: str) -> None:
-    """Remove the unfinished folders that nobody builds any more: their locks are free (ours is held by us)."""
-    for folder in (store / "building").iterdir():
+def remove_abandoned(store: Path, mine: str = "") -> list[str]:
+    """Remove the unfinished folders that nobody builds any more, and return their names: their locks are free, or (``mine``) held by us."""
+    removed = []
+    for folder in sorted((store / "building").iterdir()) if (store / "building").is_dir() else []:
         name = folder.name.rpartition("~")[0]
-        if name == mine:
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
         lock = FileLock(store / "locks" / f"{name}.lock")
         try:
-            lock.acquire(timeout=0)
+            if name != mine:
+                lock.acquire(timeout=0)
         except Timeout:
             continue
         try:
             shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
         finally:
             lock.release()
+    return removed
 
 
 def _write_through(folder: Path) -> None:

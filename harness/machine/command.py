@@ -15,6 +15,7 @@ READY_LINE = "pmem-harness: ready"
 CONSOLE_ID = "console"
 NETWORK_ID = "net0"
 ROOTFS_SERIAL = "pmem-root"
+GDB_SOCKET = "gdb"
 GUEST_SSH_PORT = 22
 
 
@@ -56,12 +57,14 @@ def qemu_command(
     verbose: bool = False,
     memory: Memory | None = None,
     incoming: bool = False,
+    gdb: bool = False,
 ) -> list[str]:
     """Return the argument vector of QEMU.
 
     ``folder`` is the machine's own; it holds the files behind disks and, unless ``memory`` says otherwise, those behind RAM, NVDIMMs
     and BAR (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed ELF file, which QEMU enters directly. ``verbose`` makes the
-    kernel print all that it has to say. ``incoming``: the guest does not boot, its state is loaded.
+    kernel print all that it has to say. ``incoming``: the guest does not boot, its state is loaded. ``gdb``: a debugger can attach
+    to the socket ``gdb`` in ``folder``.
     """
     memory = memory or Memory(folder)
     return [
@@ -73,6 +76,7 @@ def qemu_command(
         # The guest waits for QMP's `cont`: what QEMU is asked first is answered however soon the guest ends.
         "-S",
         *(("-incoming", "defer") if incoming else ()),
+        *(("-gdb", f"unix:{folder / GDB_SOCKET},server=on,wait=off") if gdb else ()),
         # The reaper finds a machine by its folder, and a clone may have no other file in it.
         *("-pidfile", str(folder / "pid")),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),

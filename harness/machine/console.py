@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import select
 import socket
 import threading
 import time
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+#: How long the follower may leave what has arrived unread.
+_DRAIN_S = 1.0
 #: How the guest's init begins the lines in which it says how far it has come.
 MILESTONE = "pmem-harness: "
 
@@ -78,6 +81,27 @@ def find_report(line: str) -> ReportKind | None:
     return next((kind for kind, pattern in _PATTERNS if pattern.search(said)), None)
 
 
+#: Where the processor was, and a frame of a call trace that the kernel is sure of (others are marked with a question mark).
+_WHERE = re.compile(r"RIP: [0-9a-f]+:([\w.]+)\+0x")
+_FRAME = re.compile(r"\]\s+([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_FRAMES = 5
+
+
+def fingerprint(text: str) -> str:
+    """Return where the first report in a console's ``text`` came from: ``ext4_foo < vfs_bar < do_syscall_64``; empty without frames.
+
+    Names without offsets, innermost first: the same crash of two runs, or of two builds, has the same one.
+    """
+    frames: list[str] = []
+    for line in text.splitlines():
+        if line.rstrip().endswith("</TASK>") and frames:
+            break
+        found = _WHERE.search(line) or _FRAME.search(line)
+        if found and (not frames or frames[-1] != found[1]):
+            frames.append(found[1])
+    return " < ".join(frames[:_FRAMES])
+
+
 class Console:
     """A guest's serial line. A thread drains it into ``path`` from the first byte: an unread console blocks the guest in printk.
 
@@ -135,6 +159,19 @@ class Console:
     def send(self, text: str) -> None:
         """Type ``text`` on the console. Raises OSError when QEMU is gone."""
         self._line.sendall(text.encode())
+
+    def is_drained(self) -> bool:
+        """Whether what QEMU hands over is read: an unread console stops the guest, and looks as if that hung by itself."""
+        poller = select.poll()
+        poller.register(self._line, select.POLLIN)
+        with self._lock:
+            before = self._length
+        if not poller.poll(0):
+            return True
+        # Something is there to be read. A follower that is alive takes it within a moment.
+        self._thread.join(_DRAIN_S)
+        with self._lock:
+            return self._length != before or not poller.poll(0)
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait until QEMU closed the line and all of it is drained; False when ``timeout_s`` passed first."""

@@ -16,8 +16,12 @@ from harness.machine import reaper
 from harness.sizes import MIB
 
 #: RAM files are best kept on a memory file system; it must have this much room beyond what the machine may fill.
-_MEMORY_FOLDER = Path("/dev/shm")
+MEMORY_FOLDER = Path("/dev/shm")
 _SPARE_BYTES = 256 * MIB
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: How private folders are called, and the file in each that says whose it is.
+PREFIX = "pmemh-"
+OWNER_FILE = "owner"
 
 
 @contextlib.contextmanager
@@ -27,14 +31,25 @@ def private_folder(room_bytes: int = 0) -> Iterator[Path]:
     If this process ends in any other way, its reaper kills every process whose command line names something in the folder, and
     removes it, within about a second. Raises HostError when no place has the room.
     """
-    folder = Path(tempfile.mktemp(prefix="pmemh-", dir=_choose_root(room_bytes)))
+    folder = Path(tempfile.mktemp(prefix=PREFIX, dir=_choose_root(room_bytes)))
     _custodian().keep(folder)
     try:
         folder.mkdir(mode=0o700)
+        (folder / OWNER_FILE).write_text(f"{os.getpid()} {process_mark(os.getpid())}")
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _custodian().release(folder)
+
+
+def process_mark(pid: int) -> str:
+    """Return what tells this process from a later one with the same number: when it began, in ticks since boot, and the boot.
+
+    Raises OSError where there is no such process.
+    """
+    # The name of the program, which stands in brackets before, may have spaces in it.
+    began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{began} {_BOOT_ID.read_text().strip()}"
 
 
 @contextlib.contextmanager
@@ -50,7 +65,7 @@ def removed_if_killed(folder: Path) -> Iterator[None]:
 def _choose_root(room_bytes: int) -> Path:
     """Return the setting's folder, else the memory file system where it has room, else the system's temp folder."""
     chosen = settings.runtime_root()
-    candidates = [chosen] if chosen else [_MEMORY_FOLDER, Path(tempfile.gettempdir())]
+    candidates = [chosen] if chosen else [MEMORY_FOLDER, Path(tempfile.gettempdir())]
     said = []
     for root in candidates:
         try:

@@ -26,6 +26,8 @@ from harness.model.stack import RegionKind
 BOOT_LIMIT_S = 15.0
 #: QEMU's own answers do not depend on the guest, only on how busy the host is.
 QMP_LIMIT_S = 30.0
+#: A console that printed nothing for so long has said what it was asked.
+_QUIET_S = 0.5
 #: How long QEMU may take to end when asked, before it is killed.
 QUIT_LIMIT_S = 5.0
 
@@ -213,6 +215,34 @@ class Machine:
         except OSError as error:
             raise MachineError(f"QEMU hung up on the console: {self.ending().reason}; logs: {self.qemu.logs}") from error
 
+    def find_own_fault(self) -> str | None:
+        """Return why a guest that does not answer is no fault of its own, or None: QEMU is stopped, or its console is not read."""
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state in "Tt":
+                return f"QEMU (process {self.pid}) was stopped by a signal or a debugger"
+        if not self.console.is_drained():
+            return "the guest's console was not read: the thread that follows it has stopped"
+        return None
+
+    def diagnose(self, deadline: Deadline) -> str:
+        """Return what a guest that hangs can still be made to say: its blocked tasks (SysRq w) and its registers. Never raises."""
+        mark = self.console.mark()
+        said = ["== blocked tasks (SysRq w) =="]
+        try:
+            # 9: print everything. The kernel's quietness is for the time when all is well.
+            for key in ("9", "w"):
+                self.send_sysrq(key, deadline)
+            wait_until(lambda: "Show Blocked State" in self.console.since(mark), deadline)
+            before = -1
+            while before != (before := self.console.mark()) and not deadline.expired:
+                wait_until(lambda: False, deadline.within(_QUIET_S))
+            said += [self.console.since(mark).strip() or "(the kernel did not answer)", "== registers =="]
+            said.append(str(self.qmp.execute("human-monitor-command", {"command-line": "info registers"}, deadline=deadline)))
+        except MachineError as error:
+            said.append(f"(no more: {error})")
+        return "\n".join(said).replace("\r", "") + "\n"
+
     def power_off(self, deadline: Deadline) -> Ending:
         """Have the guest's kernel power off and return how it ended: RUNNING where it did not listen (leaving the ``with`` kills it)."""
         with contextlib.suppress(MachineError):  # a guest that is gone already needs no powering off
@@ -221,11 +251,14 @@ class Machine:
 
 
 @contextlib.contextmanager
-def started_machine(spec: MachineSpec, emulator: Emulator, accelerator: Accelerator, logs: Path, deadline: Deadline) -> Iterator[Machine]:
+def started_machine(
+    spec: MachineSpec, emulator: Emulator, accelerator: Accelerator, logs: Path, deadline: Deadline, *, gdb: bool = False
+) -> Iterator[Machine]:
     """Boot a machine, hand it over when its guest is ready, and end it with everything that belongs to it.
 
     ``logs`` is a folder of the caller's; it keeps command, console, QMP transcript and what QEMU wrote to stderr. A boot that fails is
-    repeated once with a verbose kernel, because a quiet one hides why; when that comes up, ``failed_boot`` tells of the first.
+    repeated once with a verbose kernel, because a quiet one hides why; when that comes up, ``failed_boot`` tells of the first. ``gdb``: a
+    debugger can attach.
     Raises UsageError (the spec cannot work), HostError (no room), MachineError (QEMU did not start) and BootError (the kernel did
     not come up).
     """
@@ -233,13 +266,13 @@ def started_machine(spec: MachineSpec, emulator: Emulator, accelerator: Accelera
     pvh = is_elf(spec.boot_kernel)
     with contextlib.ExitStack() as lifetime:
         try:
-            machine = lifetime.enter_context(_booted(spec, emulator, accelerator, logs / "boot", deadline, pvh=pvh))
+            machine = lifetime.enter_context(_booted(spec, emulator, accelerator, logs / "boot", deadline, pvh=pvh, gdb=gdb))
         except BootError as first:
             if deadline.expired:
                 raise
             failed = str(first)
             machine = lifetime.enter_context(
-                _booted(spec, emulator, accelerator, logs / "boot-verbose", deadline, pvh=pvh, verbose=True, failed_boot=failed)
+                _booted(spec, emulator, accelerator, logs / "boot-verbose", deadline, pvh=pvh, gdb=gdb, verbose=True, failed_boot=failed)
             )
         yield machine
 
@@ -259,13 +292,14 @@ def _booted(
     deadline: Deadline,
     *,
     pvh: bool,
+    gdb: bool,
     verbose: bool = False,
     failed_boot: str = "",
 ) -> Iterator[Machine]:
     """One boot: quiet or verbose."""
 
     def make_command(folder: Path, channels: Channels) -> list[str]:
-        return qemu_command(spec, emulator, accelerator.name, folder, channels, pvh=pvh, verbose=verbose)
+        return qemu_command(spec, emulator, accelerator.name, folder, channels, pvh=pvh, verbose=verbose, gdb=gdb)
 
     logs.mkdir(parents=True, exist_ok=True)
     with private_folder(sum(backing_files(spec, Path()).values())) as folder:

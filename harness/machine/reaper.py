@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 
 #: How long the reaper goes on looking after it found nothing: a child of the owner may just be between fork and exec.
 QUIET_S = 0.5
@@ -62,7 +63,7 @@ def _watch(pipe_fd: int, owner: int) -> set[str]:
                 folders.discard(path)
             else:
                 # Its owner has ended what worked there; this is for what would not end, or was forgotten.
-                _kill_inside(path)
+                kill_inside(path)
                 shutil.rmtree(path, ignore_errors=True)
                 folders.discard(path)
         if ended or closed or owner_fd in ready:
@@ -86,7 +87,7 @@ def _clean_up(folders: set[str]) -> None:
     now = time.monotonic()
     give_up, quiet_since = now + LIMIT_S, now
     while folders and now < give_up and now - quiet_since < QUIET_S:
-        killed = sum(_kill_inside(folder) for folder in folders)
+        killed = sum(kill_inside(folder) for folder in folders)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         now = time.monotonic()
@@ -97,20 +98,31 @@ def _clean_up(folders: set[str]) -> None:
         now = time.monotonic()
 
 
-def _kill_inside(folder: str) -> int:
+def pids_inside(folder: str) -> Iterator[int]:
+    """Yield every process but this one whose command line names something inside ``folder``."""
+    inside = os.fsencode(folder) + b"/"
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    if inside in file.read():
+                        yield int(entry)
+            except OSError:
+                pass
+
+
+def kill_inside(folder: str) -> int:
     """Kill every process whose command line names something inside ``folder``; return how many."""
     inside = os.fsencode(folder) + b"/"
     killed = 0
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
+    for pid in pids_inside(folder):
         try:
-            fd = os.pidfd_open(int(entry))
+            fd = os.pidfd_open(pid)
         except OSError:
             continue
         try:
-            # Read after the descriptor is open: what is killed is what was read, even if the pid were reused in between.
-            with open(f"/proc/{entry}/cmdline", "rb") as file:
+            # Read again after the descriptor is open: what is killed is what was read, even if the pid was reused in between.
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
                 if inside in file.read():
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
                     killed += 1

@@ -54,29 +54,39 @@ def save_machine(machine: Machine, folder: Path, deadline: Deadline) -> SavedMac
 
 @contextlib.contextmanager
 def restored_machine(
-    saved: SavedMachine, emulator: Emulator, accelerator: Accelerator, logs: Path, deadline: Deadline, *, writable: bool = False
+    saved: SavedMachine,
+    emulator: Emulator,
+    accelerator: Accelerator,
+    logs: Path,
+    deadline: Deadline,
+    *,
+    keep: Path | None = None,
+    writable: bool = False,
+    gdb: bool = False,
 ) -> Iterator[Machine]:
     """Start a machine from a saved one, hand it over running, and end it with everything that belongs to it.
 
-    ``writable``: its memory is a copy of its own on files, so that it can be saved in its turn. Raises UsageError (a file of the images is
-    gone), HostError (no room), MachineError (QEMU did not start or did not load the state).
+    ``writable``: its memory is a copy of its own on files, so that it can be saved in its turn. ``keep``: that copy is made in this folder
+    of the caller's and outlives the machine, regions included (an e820 region is part of the file ``ram``). ``gdb``: a debugger can
+    attach. Raises UsageError (a file of the images is gone), HostError (no room), MachineError (QEMU did not start or did not load the
+    state).
     """
     spec = saved.spec
     check(spec)
     logs.mkdir(parents=True, exist_ok=True)
-    copied = backing_files(spec, Path()) if writable else disk_files(spec, Path())
-    with private_folder(sum(copied.values())) as folder:
+    copied = [*disk_files(spec, Path()), *(memory_files(spec, Path()) if writable or keep else ())]
+    with private_folder(sum(size for path, size in backing_files(spec, Path()).items() if path in copied)) as folder:
         started_s = time.monotonic()
+        memory = Memory(keep or folder) if writable or keep else Memory(saved.folder, private=True)
         try:
             for path in copied:
-                copy_sparse(saved.folder / path, folder / path)
+                copy_sparse(saved.folder / path, (folder if path in disk_files(spec, Path()) else memory.folder) / path)
         except OSError as error:
             raise HostError(f"cannot copy {error.filename or saved.folder} for a clone: {error.strerror}") from error
-        memory = Memory(folder) if writable else Memory(saved.folder, private=True)
 
         def make_command(channels: Channels) -> list[str]:
             pvh = is_elf(spec.boot_kernel)
-            return qemu_command(spec, emulator, accelerator.name, folder, channels, pvh=pvh, memory=memory, incoming=True)
+            return qemu_command(spec, emulator, accelerator.name, folder, channels, pvh=pvh, memory=memory, incoming=True, gdb=gdb)
 
         with running_qemu(make_command, logs) as qemu:
             connect_qmp(qemu, deadline)

@@ -1,5 +1,11 @@
-"""Known deviations: kernel bugs that we know, as data. Each is reported as known, and its disappearance too."""
+"""What is known beforehand, as data: deviations that are kernel bugs, and console lines that are no complaint here.
 
+A known deviation is reported as such, and its disappearance too. An expected line has a reason, a range of kernels and a day on which it
+is looked at again.
+"""
+
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,10 +37,35 @@ class KnownDeviation:
     reference: str
 
     def covers(self, item: str, variant: str, release: str) -> bool:
-        kernel = kernel_of(release)
-        version = (kernel.major, kernel.minor)
-        inside = self.since <= version and (self.before is None or version < self.before)
-        return inside and item == self.item and self.variant in variant
+        return _inside(release, self.since, self.before) and item == self.item and self.variant in variant
+
+
+def _inside(release: str, since: tuple[int, int], before: tuple[int, int] | None) -> bool:
+    kernel = kernel_of(release)
+    version = (kernel.major, kernel.minor)
+    return since <= version and (before is None or version < before)
+
+
+@dataclass(frozen=True)
+class ExpectedLine:
+    """A line of the kernel's that ``pattern`` (a regular expression) finds and that is no complaint, for ``reason``.
+
+    ``since`` and ``before`` bound the kernels (major, minor), the second excluded; from the day ``expires`` (YYYY-MM-DD) on it counts.
+    """
+
+    pattern: str
+    reason: str
+    since: tuple[int, int]
+    before: tuple[int, int] | None
+    expires: str
+
+    def covers(self, line: str, release: str, today: str) -> bool:
+        return today < self.expires and _inside(release, self.since, self.before) and re.search(self.pattern, line) is not None
+
+
+def find_expected(line: str, release: str, today: str, expected: Iterable[ExpectedLine]) -> ExpectedLine | None:
+    """Return the first entry that covers a console line on a kernel today, or None."""
+    return next((entry for entry in expected if entry.covers(line, release, today)), None)
 
 
 KNOWN_DEVIATIONS: tuple[KnownDeviation, ...] = ()

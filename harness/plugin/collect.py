@@ -3,23 +3,25 @@
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.case.loader import CLAIMS_FILE, is_case_file, load_plans
+from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_plans
 from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError
 from harness.model.stack import StorageStack
-from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL
+from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, make_progress
 from harness.plugin.outcome import fail_unless_passed, keep_row
 from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, make_item
+from harness.run.boot import BootedGuest, ways_in
 from harness.run.execute import judge_folder, run_item
 from harness.run.kernels import Unsuitable
 from harness.run.pool import Lease
-from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row
+from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row, step_lines
 
 #: The marker of cases that measure facts of the model.
 PROBE = "probe"
@@ -98,19 +100,44 @@ class CaseItem(pytest.Item):
 
     def runtest(self) -> None:
         folder = item_folder(Path(self.config.getoption("artifacts")), self.item)
-        run_item(self.item, self.stash[_LEASE], folder)
-        fail_unless_passed(judged_row(self, self.item, folder))
+        lease = self.stash[_LEASE]
+        run_item(self.item, lease, folder, load_nearest_expected(self.path))
+        row = judged_row(self, self.item, folder)
+        if not row.passed:
+            hold_guest(self.config, lease, row)
+        fail_unless_passed(row)
 
 
 def judged_row(node: pytest.Item, item: Item, folder: Path) -> Row:
     """Judge what is kept in ``folder`` and keep the row. A fault of the judge is the harness's, and leaves a row too."""
     try:
-        row = make_row(judge_folder(folder), folder)
+        result = judge_folder(folder)
+        row = make_row(result, folder)
     except Exception as error:
         keep_row(node, make_unset_row(item, Ending.HARNESS_ERROR, f"judging failed: {error!r}", str(folder)))
         raise
     keep_row(node, row)
+    if node.config.getoption("verbose") > 0:
+        progress = make_progress(node.config)
+        for line in step_lines(result):
+            progress(line)
     return row
+
+
+def hold_guest(config: pytest.Config, lease: Lease, row: Row) -> None:
+    """With ``--keep-guest``: say how to get into the guest of an item that failed, and wait for Enter."""
+    if not config.getoption("keep_guest") or not isinstance(lease.guest, BootedGuest):
+        return
+    progress = make_progress(config)
+    progress(describe_row(row))
+    if row.ending in (Ending.CRASHED, Ending.LOST):
+        progress("its guest is gone, there is nothing to get into")
+        return
+    for line in ways_in(lease.guest):
+        progress(line)
+    progress("the guest is kept: press Enter to end it and go on")
+    with config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+        sys.stdin.readline()
 
 
 def marker_words(family: str, values: Sequence[tuple[str, str]], kernel: str) -> list[str]:

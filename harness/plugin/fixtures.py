@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.case.case import Needs
+from harness.case.loader import load_nearest_expected
 from harness.case.plan import named_stacks
 from harness.errors import HarnessError
 from harness.model.claims import Decision
@@ -15,7 +16,7 @@ from harness.model.judge import Judgement
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
-from harness.plugin.collect import PLACE, judged_row
+from harness.plugin.collect import PLACE, hold_guest, judged_row
 from harness.plugin.options import KERNELS, LIFECYCLES, POOL
 from harness.plugin.outcome import fail_unless_passed, keep_row
 from harness.run.artifacts import Item, Lifecycle, Target, item_folder, place_suffix
@@ -109,8 +110,11 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
             done.append(item)
             # The lease of the set-up serves the first program; each later one gets fresh storage of its own.
             with contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease:
-                run_item(item, lease, folder)
-            fail_unless_passed(judged_row(request.node, item, folder))
+                run_item(item, lease, folder, load_nearest_expected(request.node.path))
+                row = judged_row(request.node, item, folder)
+                if not row.passed:
+                    hold_guest(config, lease, row)
+            fail_unless_passed(row)
             result = judge_folder(folder)
             assert result.judgement is not None
             assert result.record.observations is not None

@@ -16,7 +16,7 @@ from harness.host.admission import admitted
 from harness.host.deadline import Deadline
 from harness.model.stack import Filesystem, RegionKind
 from harness.run.artifacts import Lifecycle
-from harness.run.boot import BOOT_LIMIT_S, make_booter
+from harness.run.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
 from harness.run.kernels import Kernels, read_kernels
 from harness.run.pool import Booter, Pool, open_pool
 from harness.run.report import WRONG_USAGE
@@ -77,6 +77,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="limit from QEMU's start to the agent's first answer on an accelerated host; emulation multiplies it (default: %(default)s)",
     )
+    group.addoption(
+        "--step-timeout",
+        type=float,
+        default=STEP_LIMIT_S,
+        metavar="SECONDS",
+        help="limit for one step of a program on an accelerated host; emulation multiplies it (default: %(default)s)",
+    )
+    group.addoption(
+        "--keep-guest",
+        action="store_true",
+        help="when an item fails, keep its guest, print how to get in, and go on when Enter is pressed; needs a terminal, and no -n",
+    )
+    group.addoption("--gdb", action="store_true", help="let a debugger attach to each guest; -v prints the socket")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,6 +108,8 @@ def pytest_configure(config: pytest.Config) -> None:
         kernels = read_kernels(config.getoption("kernel"))
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+    if config.getoption("keep_guest") and (not sys.stdin.isatty() or config.getoption("numprocesses", None)):
+        raise pytest.UsageError("--keep-guest waits for you to press Enter: it needs a terminal, and does not go with -n")
     config.stash[KERNELS] = kernels
     config.stash[LIFECYCLES] = _lifecycles(config.getoption("lifecycle"))
     cases = config.rootpath / CASES
@@ -144,11 +159,17 @@ def _booters(config: pytest.Config) -> Mapping[Lifecycle, Booter]:
     other: Booter | None = config.hook.pytest_harness_booter(config=config)
     if other is not None:
         return dict.fromkeys(Lifecycle, other)
-    choose, progress, limit_s = config.stash[KERNELS].choice, make_progress(config), config.getoption("boot_timeout")
-    announce = sys.stdout.isatty()
+    choose, progress = config.stash[KERNELS].choice, make_progress(config)
+    options = GuestOptions(
+        boot_limit_s=config.getoption("boot_timeout"),
+        step_limit_s=config.getoption("step_timeout"),
+        announce=sys.stdout.isatty(),
+        gdb=config.getoption("gdb"),
+        detail=progress if config.getoption("verbose") > 0 else lambda _: None,
+    )
     return {
-        Lifecycle.BOOTED: make_booter(choose, progress, limit_s, announce=announce),
-        Lifecycle.RESTORED: make_cloner(choose, progress, limit_s, announce=announce),
+        Lifecycle.BOOTED: make_booter(choose, progress, options),
+        Lifecycle.RESTORED: make_cloner(choose, progress, options),
     }
 
 

@@ -40,6 +40,7 @@ def keep_row(item: pytest.Item, row: Row) -> None:
         "release": row.release,
         "accelerator": row.accelerator,
         "qemu": row.qemu_version,
+        "lifecycle": row.lifecycle,
         "ending": row.ending,
         "verdict": row.verdict or "none",
         "known": row.known,

@@ -2,7 +2,8 @@
 
 ``plan.json`` what was to be done, ``stack.json`` the stack as it was, ``observations.json`` what the agent said,
 ``run.json`` how the run ended and on what, ``verdict.json`` the judgement (an output, never read back),
-``console.txt`` what the console printed meanwhile, ``kernel.log`` where something went wrong, ``qemu.sh`` the machine.
+``console.txt`` what the console printed meanwhile, ``kernel.log`` where something went wrong, ``hang.txt`` blocked tasks and registers of
+a guest that hung, ``qemu.sh`` the machine.
 Every JSON file carries its format.
 """
 
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 FORMAT = 1
 PLAN, STACK, OBSERVATIONS, RUN, VERDICT = "plan.json", "stack.json", "observations.json", "run.json", "verdict.json"
-CONSOLE, KERNEL_LOG, QEMU_SCRIPT = "console.txt", "kernel.log", "qemu.sh"
+CONSOLE, KERNEL_LOG, HANG, QEMU_SCRIPT = "console.txt", "kernel.log", "hang.txt", "qemu.sh"
 
 
 class Ending(StrEnum):
@@ -148,13 +149,18 @@ class GuestDescription:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How the run ended: ``note`` says why where it did not complete, ``messages`` what the kernel complained about."""
+    """How the run ended: ``note`` says why where it did not complete, ``messages`` what the kernel complained about.
+
+    ``fingerprint``: where the first complaint came from. ``expected``: lines that look like complaints and were expected, with the reason.
+    """
 
     ending: Ending
     note: str
     messages: tuple[str, ...]
     guest: GuestDescription
     seconds: float
+    fingerprint: str = ""
+    expected: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def item_folder(artifacts: Path, item: Item) -> Path:
     return artifacts / re.sub(r"[^A-Za-z0-9_.+/-]", "_", item.folder_name)
 
 
-def store_record(folder: Path, record: Record, console: str, kernel_log: str) -> None:
+def store_record(folder: Path, record: Record, console: str, kernel_log: str, hang: str = "") -> None:
     """Write everything but the verdict; what an earlier run left in the folder goes."""
     if folder.exists():
         shutil.rmtree(folder)
@@ -183,8 +189,9 @@ def store_record(folder: Path, record: Record, console: str, kernel_log: str) ->
         _write(folder / OBSERVATIONS, observations_document(record.observations))
     _write(folder / RUN, to_document(record.outcome))
     (folder / CONSOLE).write_text(console)
-    if kernel_log:
-        (folder / KERNEL_LOG).write_text(kernel_log)
+    for name, text in ((KERNEL_LOG, kernel_log), (HANG, hang)):
+        if text:
+            (folder / name).write_text(text)
     script = folder / QEMU_SCRIPT
     script.write_text(qemu_script(record.outcome.guest.qemu_command))
     script.chmod(0o755)

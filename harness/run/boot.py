@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.guest.pmem import RegionPlacement
@@ -14,7 +15,7 @@ from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice
 from harness.machine.accelerator import Accelerator, choose_accelerator
-from harness.machine.command import Emulator
+from harness.machine.command import GDB_SOCKET, Emulator
 from harness.machine.custody import private_folder
 from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
@@ -29,6 +30,10 @@ from harness.sizes import MIB
 
 #: From QEMU's start to the agent's first answer, before the accelerator's time scale.
 BOOT_LIMIT_S = 60.0
+#: No operation of a case takes a tenth of this where it does not block.
+STEP_LIMIT_S = 30.0
+#: How long a guest that hangs is asked why, before it is ended.
+_DIAGNOSIS_LIMIT_S = 3.0
 #: The BAR of the ivshmem device: a few huge pages.
 IVSHMEM_BYTES = 16 * MIB
 
@@ -39,6 +44,23 @@ class Host:
 
     emulator: Emulator
     accelerator: Accelerator
+
+
+@dataclass(frozen=True)
+class GuestOptions:
+    """How guests are to be started. Limits are seconds on an accelerated host; emulation multiplies them.
+
+    ``step_limit_s``: how long one step of a program may take, blocked or not. ``announce``: say that a boot begins, and not only that one
+    is done. ``keep``: a folder in which a clone's memory, regions included, outlives it. ``gdb``: a debugger can attach.
+    ``detail``: where that is said which only who looks closely wants to read.
+    """
+
+    boot_limit_s: float = BOOT_LIMIT_S
+    step_limit_s: float = STEP_LIMIT_S
+    announce: bool = True
+    gdb: bool = False
+    keep: Path | None = None
+    detail: Progress = lambda _: None
 
 
 def find_host() -> Host:
@@ -60,20 +82,15 @@ def make_spec(image: GuestImage, stack: StorageStack) -> MachineSpec:
     )
 
 
-def make_booter(
-    choose: Callable[[str], KernelChoice], progress: Progress, boot_limit_s: float = BOOT_LIMIT_S, *, announce: bool = True
-) -> Booter:
-    """Return what boots guests here. Nothing is looked up before the first boot, and the host only then.
-
-    ``announce``: say that a boot begins, and not only that one is done.
-    """
+def make_booter(choose: Callable[[str], KernelChoice], progress: Progress, options: GuestOptions = GuestOptions()) -> Booter:
+    """Return what boots guests here. Nothing is looked up before the first boot, and the host only then."""
     hosts: list[Host] = []
 
     @contextlib.contextmanager
     def boot(stack: StorageStack, kernel: str) -> Iterator[BootedGuest]:
         if not hosts:
             hosts.append(find_host())
-        with booted_guest(hosts[0], choose(kernel), stack, progress, boot_limit_s, announce=announce) as guest:
+        with booted_guest(hosts[0], choose(kernel), stack, progress, options) as guest:
             yield guest
 
     return boot
@@ -81,24 +98,18 @@ def make_booter(
 
 @contextlib.contextmanager
 def booted_guest(
-    host: Host,
-    choice: KernelChoice,
-    stack: StorageStack,
-    progress: Progress,
-    boot_limit_s: float = BOOT_LIMIT_S,
-    *,
-    announce: bool = True,
+    host: Host, choice: KernelChoice, stack: StorageStack, progress: Progress, options: GuestOptions
 ) -> "Iterator[BootedGuest]":
     """Boot a guest with the devices of ``stack``, and bring its namespaces into their modes; the first refresh does the rest.
 
     Raises HostError, UsageError, MachineError, BootError, GuestError or AgentError.
     """
     image = guest_image(choice, progress)
-    if announce:
+    if options.announce:
         progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
-    deadline = Deadline.after(boot_limit_s, host.accelerator.time_scale)
+    deadline = Deadline.after(options.boot_limit_s, host.accelerator.time_scale)
     with contextlib.ExitStack() as lifetime:
-        machine, connection = booted_session(host, image, make_spec(image, stack), deadline, lifetime)
+        machine, connection = booted_session(host, image, make_spec(image, stack), deadline, lifetime, gdb=options.gdb)
         session = lifetime.enter_context(connection)
         connected_s = machine.age_s()
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
@@ -106,20 +117,24 @@ def booted_guest(
         set_up_s = machine.age_s()
         progress(f"booted {choice.name} in {connected_s:.1f} s (set up: {set_up_s - connected_s:.1f} s) for {stack.describe()}")
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
-        yield BootedGuest(machine, session, describe_guest(host, image, machine.qemu.command, times), session.taint())
+        yield BootedGuest(machine, session, describe_guest(host, image, machine.qemu.command, times), options, ssh_address(machine, image))
 
 
 def booted_session(
-    host: Host, image: GuestImage, spec: MachineSpec, deadline: Deadline, lifetime: contextlib.ExitStack
+    host: Host, image: GuestImage, spec: MachineSpec, deadline: Deadline, lifetime: contextlib.ExitStack, *, gdb: bool = False
 ) -> tuple[Machine, contextlib.AbstractContextManager[GuestSession]]:
     """Boot a machine that ends with ``lifetime``; return it with a connection to its guest, which the caller opens and closes.
 
     Raises HostError, UsageError, MachineError or BootError.
     """
     logs = lifetime.enter_context(private_folder())
-    machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline))
-    address = SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
-    return machine, connect(address, agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale)
+    machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline, gdb=gdb))
+    return machine, connect(ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale)
+
+
+def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:
+    """Return where the guest of ``machine`` answers, with the keys that both sides know each other by."""
+    return SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
 
 
 def agent_source() -> bytes:
@@ -143,17 +158,39 @@ def describe_guest(host: Host, image: GuestImage, command: tuple[str, ...], time
     )
 
 
+def ways_in(guest: "BootedGuest") -> list[str]:
+    """Return how a person gets into a running guest: the line for ssh and, where it was asked for, for gdb."""
+    machine, address = guest.machine, guest.address
+    known = machine.folder / "known_hosts"
+    known.write_text(f"[{address.host}]:{address.port} {address.host_public_key}\n")
+    lines = [
+        f"to get in: ssh -p {address.port} -i {address.client_key} -o UserKnownHostsFile={known} -o IdentitiesOnly=yes "
+        f"{address.user}@{address.host}"
+    ]
+    if (machine.folder / GDB_SOCKET).exists():
+        lines.append(f"to debug: gdb -ex 'target remote {machine.folder / GDB_SOCKET}' vmlinux")
+    return lines
+
+
 class BootedGuest:
-    """See :class:`harness.run.pool.Guest`. ``session`` is for a person's shell."""
+    """See :class:`harness.run.pool.Guest`. ``session`` and ``machine`` are for a person's shell and debugger."""
 
     def __init__(
-        self, machine: Machine, session: GuestSession, description: GuestDescription, taint: int, fresh: StackReading | None = None
+        self,
+        machine: Machine,
+        session: GuestSession,
+        description: GuestDescription,
+        options: GuestOptions,
+        address: SshAddress,
+        fresh: StackReading | None = None,
     ) -> None:
         """``fresh``: the reading of a stack that nobody has used yet, as it was taken when the guest was saved."""
-        self._machine = machine
+        self.machine = machine
         self.session = session
         self.description = description
-        self._taint = taint
+        self._options = options
+        self.address = address
+        self._taint = session.taint()
         self._fresh = fresh
         self._booted_at = machine.console.mark()
         self._damage: list[str] = []
@@ -168,28 +205,34 @@ class BootedGuest:
 
     def run(self, program: Program) -> tuple[Observation, ...]:
         with self._damage_noted():
-            observations = self.session.run(program)
+            observations = self.session.run(program, limit_s=self._options.step_limit_s)
             taint = self.session.taint()
         if taint != self._taint:
             self._damage.append(f"the kernel's taint flags went from {self._taint} to {taint}")
         return observations
 
     def mark(self) -> int:
-        return self._machine.console.mark()
+        return self.machine.console.mark()
 
     def ending(self, mark: int) -> GuestEnding:
-        ending = self._machine.ending()
-        return GuestEnding(ending.kind, ending.reason, self._machine.console.reports(mark))
+        ending = self.machine.ending()
+        return GuestEnding(ending.kind, ending.reason, self.machine.console.reports(mark))
 
     def console(self, mark: int) -> str:
-        return self._machine.console.since(mark)
+        return self.machine.console.since(mark)
 
     def kernel_log(self) -> str:
         try:
             lines, _ = self.session.kernel_log()
         except HarnessError as error:
-            return f"(the kernel's log cannot be read: {error}; the last of the console:)\n{self._machine.console.tail(400)}\n"
+            return f"(the kernel's log cannot be read: {error}; the last of the console:)\n{self.machine.console.tail(400)}\n"
         return "".join(f"[{line.uptime_s:12.6f}] <{line.level}> {line.text}\n" for line in lines)
+
+    def find_own_fault(self) -> str | None:
+        return self.machine.find_own_fault()
+
+    def diagnose(self) -> str:
+        return self.machine.diagnose(Deadline.after(_DIAGNOSIS_LIMIT_S, self.machine.accelerator.time_scale))
 
     def find_damage(self) -> str | None:
         ending = self.ending(self._booted_at)

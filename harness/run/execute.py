@@ -1,18 +1,20 @@
 """Running an item on a leased guest, and judging what was kept of it: two steps that never mix."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AgentError, HarnessError
-from harness.machine.console import ReportKind
+from harness.errors import AgentError, GuestHungError, HarnessError
+from harness.machine.console import ReportKind, fingerprint
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
 from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
-from harness.model.known import KNOWN_DEVIATIONS, Known, KnownDeviation, find_known
+from harness.model.known import KNOWN_DEVIATIONS, ExpectedLine, Known, KnownDeviation, find_expected, find_known
 from harness.model.outcome import Observation
 from harness.model.verdict import Verdict
 from harness.run.artifacts import Ending, Item, Record, RunOutcome, load_record, store_record, store_verdict
@@ -44,8 +46,11 @@ class Result:
         return completed and self.judgement is not None and self.judgement.verdict is Verdict.CONFORMS and self.known is Known.NO
 
 
-def run_item(item: Item, lease: Lease, folder: Path) -> Record:
-    """Run the program of ``item`` and keep everything in ``folder``. Judges nothing, and raises for no fault of the guest."""
+def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[ExpectedLine] = ()) -> Record:
+    """Run the program of ``item`` and keep everything in ``folder``. Judges nothing, and raises for no fault of the guest.
+
+    ``expected``: console lines that are no complaint.
+    """
     guest = lease.guest
     mark, started_s = guest.mark(), time.monotonic()
     observations: tuple[Observation, ...] | None = None
@@ -54,14 +59,42 @@ def run_item(item: Item, lease: Lease, folder: Path) -> Record:
         observations = guest.run(item.program)
     except HarnessError as caught:
         error = caught
-    ended = guest.ending(mark)
+    ended, excused = _without_expected(guest.ending(mark), lease.reading.kernel_release, expected)
     ending, note = classify(ended, error)
+    if ending is Ending.HUNG and (fault := guest.find_own_fault()) is not None:
+        ending, note = Ending.HARNESS_ERROR, fault
+    # A guest that hangs is asked before anything else: whatever follows may end it.
+    hang = guest.diagnose() if ending is Ending.HUNG else ""
     messages = tuple(report.line for report in ended.reports)
-    outcome = RunOutcome(ending, note, messages, guest.description, round(time.monotonic() - started_s, 3))
+    console = guest.console(mark)
+    outcome = RunOutcome(
+        ending=ending,
+        note=note,
+        messages=messages,
+        guest=guest.description,
+        seconds=round(time.monotonic() - started_s, 3),
+        fingerprint=fingerprint(console) if messages or ending is Ending.CRASHED else "",
+        expected=excused,
+    )
     record = Record(item, lease.reading, observations, outcome)
     log = guest.kernel_log() if ending is not Ending.COMPLETED or messages else ""
-    store_record(folder, record, guest.console(mark), log)
+    store_record(folder, record, console, log, hang)
     return record
+
+
+def _without_expected(
+    ended: GuestEnding, release: str, expected: Sequence[ExpectedLine]
+) -> tuple[GuestEnding, tuple[tuple[str, str], ...]]:
+    """Return the ending without the reports that were expected, and those with their reasons. A crash or a hang is never expected."""
+    today = date.today().isoformat()
+    kept, excused = [], []
+    for report in ended.reports:
+        entry = None if report.kind in _CRASHES | _HANGS else find_expected(report.line, release, today, expected)
+        if entry is None:
+            kept.append(report)
+        else:
+            excused.append((report.line, entry.reason))
+    return replace(ended, reports=tuple(kept)), tuple(excused)
 
 
 def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, str]:
@@ -79,6 +112,8 @@ def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, st
     if isinstance(error, AgentError):
         return Ending.HARNESS_ERROR, str(error)
     hang = next((line for kind, line in kinds.items() if kind in _HANGS), None)
+    if hang is None and not isinstance(error, GuestHungError):
+        return Ending.LOST, str(error)
     return Ending.HUNG, str(error) + (f"; the console shows: {hang}" if hang else "")
 
 

@@ -45,6 +45,12 @@ class Guest(Protocol):
     def kernel_log(self) -> str:
         """Return the kernel's log, or why it cannot be read. Never raises."""
 
+    def find_own_fault(self) -> str | None:
+        """Return why a guest that does not answer is no fault of its own, or None. Never raises."""
+
+    def diagnose(self) -> str:
+        """Return what a guest that hangs can still be made to say: its blocked tasks and registers. Never raises."""
+
     def find_damage(self) -> str | None:
         """Return why no further item should run on this guest, or None."""
 

@@ -3,16 +3,17 @@
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.machine.console import find_report
 from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailable, claim_statuses
 from harness.model.clause import CLAUSES
 from harness.model.known import Known
 from harness.model.operation import describe
 from harness.model.verdict import Verdict
-from harness.run.artifacts import CONSOLE, KERNEL_LOG, Ending, GuestDescription, Item
+from harness.run.artifacts import CONSOLE, HANG, KERNEL_LOG, Ending, GuestDescription, Item
 from harness.run.execute import Result
 
 ROW_FORMAT = 1
@@ -23,6 +24,7 @@ UNAVAILABLE = "unavailable"
 _TOLD_VERSIONS = {"e2fsprogs", "xfsprogs", "ndctl", "libibverbs1", "python3"}
 _WIDTH = 140
 _LONGEST_LIST = 40
+_EXCERPT_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Row:
     versions: tuple[tuple[str, str], ...] = ()
     folder: str = ""
     seconds: float = 0.0
+    lifecycle: str = ""
+    lifecycle_note: str = ""
+    fingerprint: str = ""
+    expected: tuple[tuple[str, str], ...] = ()
+    excerpt: str = ""
 
     @property
     def passed(self) -> bool:
@@ -107,6 +114,9 @@ def make_row(result: Result, folder: Path | str) -> Row:
         claims=tuple(ClaimRow(piece.claim, piece.held) for piece in result.evidence),
         folder=str(folder),
         seconds=outcome.seconds,
+        fingerprint=outcome.fingerprint,
+        expected=outcome.expected,
+        excerpt=_excerpt(Path(folder)) if outcome.messages or outcome.ending is Ending.CRASHED else "",
     )
     if result.judgement is None:
         return row
@@ -139,7 +149,15 @@ def _bare_row(item: Item, ending: str) -> Row:
         kernel_option=item.kernel_option,
         stack=item.stack,
         ending=ending,
+        lifecycle=str(item.lifecycle),
     )
+
+
+def _excerpt(folder: Path) -> str:
+    """The first lines of what the kernel had to say; the artifacts have the rest."""
+    lines = (folder / CONSOLE).read_text().splitlines() if (folder / CONSOLE).is_file() else []
+    first = next((number for number, line in enumerate(lines) if find_report(line) is not None), None)
+    return "" if first is None else "\n".join(lines[first : first + _EXCERPT_LINES])
 
 
 def _with_guest(row: Row, guest: GuestDescription) -> Row:
@@ -148,6 +166,8 @@ def _with_guest(row: Row, guest: GuestDescription) -> Row:
         accelerator=guest.accelerator,
         accelerator_reason=guest.accelerator_reason,
         qemu_version=guest.qemu_version,
+        lifecycle=str(guest.lifecycle),
+        lifecycle_note=guest.lifecycle_note,
         versions=tuple((name, version) for name, version in guest.versions if name.startswith("linux-") or name in _TOLD_VERSIONS),
     )
 
@@ -171,6 +191,18 @@ def _step_rows(result: Result) -> tuple[StepRow, ...]:
         )
         for verdict, step in pairs
     )
+
+
+def step_lines(result: Result) -> Iterator[str]:
+    """Yield a line for every step of an item: what was done, what came back, the verdict where it is not that it conforms."""
+    if result.judgement is None:
+        return
+    steps = result.record.item.program.steps
+    for verdict in result.judgement.steps:
+        step = steps[verdict.step]
+        who = "" if step.process == "main" else f"{step.process}: "
+        word = "" if verdict.verdict is Verdict.CONFORMS else f"  {str(verdict.verdict).upper()}"
+        yield f"  {verdict.step + 1:2} {who}{describe(step.operation)}: {verdict.observed}{word}"
 
 
 # ---- the paragraph of an item ----------------------------------------------------------------------------------------
@@ -209,18 +241,25 @@ def _ending_text(row: Row) -> str:
     lines = [("stack", _stack_text(row)), ("ending", row.ending + (f": {row.note}" if row.note else ""))]
     if row.messages:
         lines.append(("kernel", "\n".join(row.messages)))
+    if row.fingerprint:
+        lines.append(("crash", row.fingerprint))
+    if row.excerpt:
+        lines.append(("excerpt", row.excerpt))
     if row.known == Known.GONE:
         lines.append(("known", f"gone: a known deviation is listed for this kernel and did not show; {row.reference}"))
     if row.folder and row.ending != NOT_SET_UP:
         lines.append(("console", f"{row.folder}/{CONSOLE}"))
         if row.messages or row.ending != Ending.COMPLETED:
             lines.append(("log", f"{row.folder}/{KERNEL_LOG}"))
+        if row.ending == Ending.HUNG:
+            lines.append(("hang", f"{row.folder}/{HANG}"))
     return "\n".join([f"{row.case}  {row.item}", *_aligned(lines)])
 
 
 def _again_text(row: Row) -> str:
     kernel = f" --kernel {shlex.quote(row.kernel_option)}" if row.kernel_option else ""
-    lines = [("rerun", f'pytest "{row.node_id}"{kernel}')]
+    lifecycle = f" --lifecycle {row.lifecycle}" if f"-{row.lifecycle}]" in row.node_id else ""
+    lines = [("rerun", f'pytest "{row.node_id}"{kernel}{lifecycle}')]
     if row.folder:
         lines.append(("re-judge", f"python -m harness judge {shlex.quote(row.folder)}"))
     return "\n".join(_aligned(lines))
@@ -390,6 +429,13 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
             (row.kernel, row.release, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
         )
     ]
+    lives = Counter(row.lifecycle for row in ran)
+    if lives:
+        lines.append("guests: " + ", ".join(f"{count} items on {word} ones" for word, count in sorted(lives.items())))
+    for note, count in Counter(row.lifecycle_note for row in ran if row.lifecycle_note).items():
+        lines += _wrapped(f"{count} items on guests that were {note}", "", "    ")
+    for (line, reason), count in Counter(pair for row in ran for pair in row.expected).items():
+        lines += _wrapped(f"expected console line ({count} items): {line}: {reason}", "", "    ")
     told = sorted({f"{name} {version}" for row in ran for name, version in row.versions})
     lines += _wrapped("versions: " + ", ".join(told), "", "    ") if told else []
     if rows:
@@ -429,6 +475,6 @@ def exit_status(rows: Iterable[Row]) -> int:
     counted = [row for row in rows if row.ending != UNAVAILABLE]
     if not counted:
         return WRONG_USAGE
-    if any(row.ending in (NOT_SET_UP, Ending.HARNESS_ERROR) for row in counted):
+    if any(row.ending in (NOT_SET_UP, Ending.HARNESS_ERROR, Ending.LOST) for row in counted):
         return COULD_NOT_RUN
     return ALL_CONFORM if all(row.passed or row.is_known_deviation for row in counted) else SOME_DEVIATE

@@ -19,7 +19,6 @@ from pathlib import Path
 from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, StackMismatchError, UsageError
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState, connect
-from harness.guest.ssh import SshAddress
 from harness.host import settings
 from harness.host.cache import Progress, content_key, remove_entry, stored_entry
 from harness.host.deadline import Deadline
@@ -35,8 +34,8 @@ from harness.model.operation import Meminfo, Program, Step
 from harness.model.stack import StackReading, StorageStack, find_mismatches
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import (
-    BOOT_LIMIT_S,
     BootedGuest,
+    GuestOptions,
     Host,
     agent_source,
     booted_guest,
@@ -44,6 +43,7 @@ from harness.run.boot import (
     describe_guest,
     find_host,
     make_spec,
+    ssh_address,
 )
 from harness.run.documents import DocumentError, from_document, to_document
 from harness.run.pool import Booter
@@ -96,12 +96,11 @@ class Cloner:
         self,
         choose: Callable[[str], KernelChoice],
         progress: Progress,
-        boot_limit_s: float = BOOT_LIMIT_S,
-        *,
-        announce: bool = True,
+        options: GuestOptions = GuestOptions(),  # noqa: B008
         store: Path | None = None,
     ) -> None:
-        self._choose, self._progress, self._boot_limit_s, self._announce = choose, progress, boot_limit_s, announce
+        self._choose, self._progress, self._options = choose, progress, options
+        self._detail = options.detail
         self._store = store or settings.templates_root()
         self._host: Host | None = None
         #: How the files of each template looked when they were verified.
@@ -119,7 +118,7 @@ class Cloner:
         with contextlib.ExitStack() as lifetime:
             guest = self._find_clone(host, image, stack, kernel, lifetime)
             if guest is None:
-                booted = booted_guest(host, choice, stack, self._progress, self._boot_limit_s, announce=self._announce)
+                booted = booted_guest(host, choice, stack, self._progress, self._options)
                 guest = lifetime.enter_context(booted)
                 guest.description = replace(guest.description, lifecycle_note=self._given_up[stack, kernel])
             yield guest
@@ -152,18 +151,22 @@ class Cloner:
 
     @contextlib.contextmanager
     def _restored(self, host: Host, image: GuestImage, stack: StorageStack, template: Template) -> Iterator[BootedGuest]:
-        deadline = Deadline.after(self._boot_limit_s, host.accelerator.time_scale)
+        deadline = self._boot_deadline(host)
         with contextlib.ExitStack() as lifetime:
             logs = lifetime.enter_context(private_folder())
             saved = SavedMachine(template.folder, make_spec(image, stack), template.placements)
-            machine = lifetime.enter_context(restored_machine(saved, host.emulator, host.accelerator, logs, deadline))
+            restored = restored_machine(
+                saved, host.emulator, host.accelerator, logs, deadline, keep=self._options.keep, gdb=self._options.gdb
+            )
+            machine = lifetime.enter_context(restored)
             session = lifetime.enter_context(_connected(machine, image, template.session, host, deadline))
             os.utime(template.folder / MANIFEST)
+            self._detail(f"restored {image.kernel} in {machine.age_s():.2f} s for {stack.describe()}")
             times = (("restored", machine.boot_times.ready_s), ("agent", machine.age_s()))
             description = describe_guest(host, image, machine.qemu.command, times)
             description = replace(description, lifecycle=Lifecycle.RESTORED, template=template.folder.name)
             assert template.reading is not None
-            yield BootedGuest(machine, session, description, session.taint(), template.reading)
+            yield BootedGuest(machine, session, description, self._options, ssh_address(machine, image), template.reading)
 
     # ---- finding and making templates
 
@@ -178,7 +181,7 @@ class Cloner:
         def build(folder: Path) -> None:
             base = self.machine_template(host, image, spec)
             self._announced(f"making a template of {image.kernel} with {stack.describe()}")
-            deadline = Deadline.after(self._boot_limit_s, host.accelerator.time_scale)
+            deadline = self._boot_deadline(host)
             saved = SavedMachine(base.folder, spec, base.placements)
             with (
                 private_folder() as logs,
@@ -201,7 +204,7 @@ class Cloner:
 
         def build(folder: Path) -> None:
             self._announced(f"booting {image.kernel} for a template ({host.accelerator.name})")
-            deadline = Deadline.after(self._boot_limit_s, host.accelerator.time_scale)
+            deadline = self._boot_deadline(host)
             with contextlib.ExitStack() as lifetime:
                 machine, connection = booted_session(host, image, spec, deadline, lifetime)
                 with connection as session:
@@ -247,15 +250,16 @@ class Cloner:
         return None
 
     def _announced(self, text: str) -> None:
-        if self._announce:
+        if self._options.announce:
             self._progress(text)
 
+    def _boot_deadline(self, host: Host) -> Deadline:
+        return Deadline.after(self._options.boot_limit_s, host.accelerator.time_scale)
 
-def make_cloner(
-    choose: Callable[[str], KernelChoice], progress: Progress, boot_limit_s: float = BOOT_LIMIT_S, *, announce: bool = True
-) -> Booter:
+
+def make_cloner(choose: Callable[[str], KernelChoice], progress: Progress, options: GuestOptions = GuestOptions()) -> Booter:  # noqa: B008
     """Return what starts guests from templates. Nothing is looked up before the first one."""
-    return Cloner(choose, progress, boot_limit_s, announce=announce).clone
+    return Cloner(choose, progress, options).clone
 
 
 def first_line(error: Exception) -> str:
@@ -264,9 +268,8 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _connected(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> Iterator[GuestSession]:
-    address = SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
     scale = host.accelerator.time_scale
-    with connect(address, agent_source(), image.mkfs, deadline, scale=scale, saved=state) as session:
+    with connect(ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state) as session:
         yield session
 
 
@@ -360,6 +363,14 @@ def find_damage(template: Template) -> str | None:
         if found != expected:
             return f"{name} is {found}, it was made as {expected} (bytes:CRC-32)"
     return None
+
+
+def template_damage(folder: Path) -> str | None:
+    """Return what is wrong with the template in ``folder``, or None. Reads all of it."""
+    try:
+        return find_damage(load_template(folder))
+    except (OSError, UsageError) as error:
+        return str(error)
 
 
 def _look(path: Path) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from harness.model.operation import Program, Step
 from harness.model.outcome import How, Observation
 from harness.model.stack import DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
 from harness.model.tag import tag_bytes
-from harness.run.boot import BootedGuest, booted_guest, find_host
+from harness.run.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.sizes import MIB
 
 REGION = Region("main", RegionKind.E820)
@@ -23,7 +23,7 @@ RDWR = (op.OpenFlag.RDWR, op.OpenFlag.CREAT)
 
 @pytest.fixture(scope="module", params=["debian_6.12", "debian_6.1"])
 def booted(request: pytest.FixtureRequest) -> Iterator[BootedGuest]:
-    with booted_guest(find_host(), KernelChoice(request.param), STACK, print) as guest:
+    with booted_guest(find_host(), KernelChoice(request.param), STACK, print, GuestOptions()) as guest:
         yield guest
 
 

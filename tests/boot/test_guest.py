@@ -26,7 +26,7 @@ from harness.model.stack import (
     Volume,
     find_mismatches,
 )
-from harness.run.boot import BootedGuest, booted_guest, find_host
+from harness.run.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.sizes import KIB
 
 E820 = Region("one", RegionKind.E820)
@@ -44,12 +44,12 @@ WHOLE = StorageStack(
 
 @pytest.fixture(scope="module", params=["debian_6.12", "debian_6.1"])
 def booted(request: pytest.FixtureRequest) -> Iterator[BootedGuest]:
-    with booted_guest(find_host(), KernelChoice(request.param), WHOLE, print) as guest:
+    with booted_guest(find_host(), KernelChoice(request.param), WHOLE, print, GuestOptions()) as guest:
         yield guest
 
 
 def placements(guest: BootedGuest) -> tuple[RegionPlacement, ...]:
-    return tuple(RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in guest._machine.placements)
+    return tuple(RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in guest.machine.placements)
 
 
 def one(device: Namespace | Disk, mount: Mount | None) -> StorageStack:

@@ -44,6 +44,7 @@ class FakeGuest:
     error: HarnessError | None = None
     refresh_error: HarnessError | None = None
     damage: str | None = None
+    own_fault: str | None = None
     refreshed: int = 0
     description: GuestDescription = DESCRIPTION
 
@@ -69,6 +70,12 @@ class FakeGuest:
 
     def kernel_log(self) -> str:
         return "the kernel's log\n"
+
+    def find_own_fault(self) -> str | None:
+        return self.own_fault
+
+    def diagnose(self) -> str:
+        return "blocked tasks and registers\n"
 
     def find_damage(self) -> str | None:
         return self.damage

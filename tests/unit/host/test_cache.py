@@ -112,7 +112,7 @@ def test_waiting_for_another_builder_ends_with_the_deadline(tmp_path: Path) -> N
 
 def test_unwritable_cache_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match=r"cannot write the image cache .*PMEM_HARNESS_CACHE"):
+    with pytest.raises(HostError, match=r"cannot write the cache .*PMEM_HARNESS_CACHE"):
         stored_entry(tmp_path / "file/store", "a", write_one, silent, soon())
 
 

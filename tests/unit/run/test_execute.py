@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import AgentError, GuestError, HarnessError, UsageError
+from harness.errors import AgentError, GuestError, GuestHungError, HarnessError, UsageError
 from harness.machine.console import ReportKind
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
-from harness.model.known import Known, KnownDeviation
+from harness.model.known import ExpectedLine, Known, KnownDeviation
 from harness.model.operation import Operation, Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
 from harness.run.artifacts import Ending, find_records, item_folder, load_record
-from harness.run.execute import classify, judge_folder, judge_record
-from tests.fakes.leased import RUNNING, FakeGuest, complaint, obedient
+from harness.run.execute import classify, judge_folder, judge_record, run_item
+from harness.run.pool import Lease
+from tests.fakes.leased import RUNNING, FakeGuest, complaint, make_reading, obedient
 from tests.unit.run.samples import item, ran, rich_program, stack
 
 
@@ -47,6 +48,34 @@ def test_what_deviates_does_not_conform(tmp_path: Path) -> None:
 def test_the_record_is_read_again_as_it_was_kept(tmp_path: Path) -> None:
     kept = ran(tmp_path / "one", chosen=item(rich_program(), kernel_option="/some/path", decisions=()))
     assert load_record(tmp_path / "one") == kept
+
+
+def test_a_guest_that_hangs_is_asked_why_before_it_is_ended(tmp_path: Path) -> None:
+    record = ran(tmp_path / "one", FakeGuest(stack(), error=GuestHungError("the guest said nothing for 240 s")))
+    assert record.outcome.ending is Ending.HUNG
+    assert (tmp_path / "one/hang.txt").read_text() == "blocked tasks and registers\n"
+
+
+def test_a_hang_that_is_our_own_fault_is_never_the_guests(tmp_path: Path) -> None:
+    guest = FakeGuest(stack(), error=GuestHungError("silence"), own_fault="QEMU was stopped by a signal")
+    record = ran(tmp_path / "one", guest)
+    assert (record.outcome.ending, record.outcome.note) == (Ending.HARNESS_ERROR, "QEMU was stopped by a signal")
+
+
+def test_an_expected_console_line_is_no_complaint_until_its_day(tmp_path: Path) -> None:
+    guest = FakeGuest(stack(), ended=complaint(ReportKind.WARNING, "[ 1.0] WARNING: CPU: 0 at foo+0x1"))
+    lease = Lease(guest, make_reading(guest.stack))
+    entry = ExpectedLine("at foo", "a known false alarm", (6, 0), None, "2999-01-01")
+    record = run_item(item(), lease, tmp_path / "one", [entry])
+    assert (record.outcome.messages, record.outcome.expected) == ((), (("[ 1.0] WARNING: CPU: 0 at foo+0x1", "a known false alarm"),))
+    assert run_item(item(), lease, tmp_path / "one", [replace(entry, expires="2020-01-01")]).outcome.messages
+    assert run_item(item(), lease, tmp_path / "one", [replace(entry, before=(6, 1))]).outcome.messages
+
+
+def test_a_crash_is_never_expected(tmp_path: Path) -> None:
+    guest = FakeGuest(stack(), ended=complaint(ReportKind.OOPS, "Oops: 0000 at foo"))
+    entry = ExpectedLine("at foo", "wishful", (6, 0), None, "2999-01-01")
+    assert run_item(item(), Lease(guest, make_reading(guest.stack)), tmp_path / "one", [entry]).outcome.ending is Ending.CRASHED
 
 
 def test_judging_again_gives_the_same_verdict(tmp_path: Path) -> None:
@@ -104,7 +133,8 @@ LOST = GuestError("lost the guest")
         (GuestEnding(EndKind.QEMU_DIED, "QEMU ended with status -9"), LOST, Ending.LOST, "QEMU ended with status -9"),
         (GuestEnding(EndKind.SHUTDOWN, "the guest powered itself off"), LOST, Ending.LOST, "the guest powered itself off"),
         (RUNNING, AgentError("malformed"), Ending.HARNESS_ERROR, "malformed"),
-        (RUNNING, LOST, Ending.HUNG, "lost the guest"),
+        (RUNNING, LOST, Ending.LOST, "lost the guest"),
+        (RUNNING, GuestHungError("the guest said nothing"), Ending.HUNG, "the guest said nothing"),
         (complaint(ReportKind.HUNG_TASK, "task x blocked"), LOST, Ending.HUNG, "lost the guest; the console shows: task x blocked"),
         (complaint(ReportKind.WARNING, "WARNING: x"), None, Ending.COMPLETED, ""),
     ],
