@@ -124,13 +124,13 @@ class GuestSession:
             self._link.remove_files(probes, deadline)
         return reading
 
-    def require_mounted(self, deadline: Deadline | None = None) -> None:
-        """Make sure that a restored guest has exactly the mounts that it was saved with. Raises StackMismatchError."""
+    def require_mounted(self, reading: StackReading, deadline: Deadline | None = None) -> None:
+        """Make sure that a restored guest has the mounts of ``reading``, options included, and no others. Raises StackMismatchError."""
         text = self._link.read_files((MOUNT_TABLE,), deadline or self._limit(30)).text(MOUNT_TABLE) or ""
-        mounts = {(mount.device, mount.folder) for mount in parse_mounts(text) if mount.folder.startswith(f"{MOUNT_FOLDER}/")}
-        asked = {(placed.node, placed.folder) for placed in self.layout.mounted}
-        if mounts != asked:
-            raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {sorted(mounts)}, not {sorted(asked)}")
+        found = [(m.device, m.folder, m.filesystem, m.options) for m in parse_mounts(text) if m.folder.startswith(f"{MOUNT_FOLDER}/")]
+        saved = [(v.device, v.root, v.filesystem, v.mount_options) for v in reading.volumes if v.filesystem is not None]
+        if sorted(found) != sorted(saved):
+            raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {sorted(found)}, not {sorted(saved)}")
 
     def run(
         self, program: Program, deadline: Deadline | None = None, *, blocked_s: float = _BLOCKED_S, limit_s: float = _STEP_LIMIT_S

@@ -216,7 +216,7 @@ class Machine:
             raise MachineError(f"QEMU hung up on the console: {self.ending().reason}; logs: {self.qemu.logs}") from error
 
     def find_own_fault(self) -> str | None:
-        """Return why a guest that does not answer is no fault of its own, or None: QEMU is stopped, or its console is not read."""
+        """Return what is wrong on our side of the guest, or None: QEMU is stopped, or the console is not read."""
         with contextlib.suppress(OSError):
             state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
             if state in "Tt":

@@ -92,10 +92,6 @@ def facts_table(reading: StackReading) -> dict[str, dict[str, Value]]:
     return {v.role: {name: env.fact(name, v.role) for name in sorted(FACTS)} for v in reading.volumes}
 
 
-def _filesystem(v: VolumeReading) -> bool:
-    return v.filesystem is not None
-
-
 fact(
     "splice_to_pipe",
     "whether splicing from a buffered file fills a pipe with copies or with aliases of cached pages",
@@ -159,9 +155,9 @@ fact(
 fact(
     "tail_zeroed_on_extension",
     "whether bytes stored past the end of the file, in its last page, are zeroed when the file grows over them",
-    "fs/ext4/inode.c and fs/xfs/xfs_iops.c zero the tail when the size grows: shown by the eof_tail case on 6.12, not on 6.1",
+    "fs/xfs/xfs_iops.c xfs_setattr_size zeroes from the old size on; ext4 does since 6.12: shown by a probe on 6.12, not on 6.1",
     (True, False),
-    lambda k, v: k.since(6, 12),
+    lambda k, v: v.filesystem == "xfs" or k.since(6, 12),
 )
 fact(
     "mincore_tells",
@@ -251,7 +247,7 @@ fact(
 fact(
     "dioalign_reported",
     "whether statx fills STATX_DIOALIGN in",
-    "statx(2): since 6.1 for ext4 and xfs; for block devices since 6.11 (block/bdev.c bdev_statx)",
+    "statx(2): since 6.1, for ext4, xfs and block devices alike (block/bdev.c bdev_statx_dioalign, later bdev_statx)",
     (True, False),
-    lambda k, v: k.since(6, 1) if _filesystem(v) else k.since(6, 11),
+    lambda k, v: k.since(6, 1),
 )

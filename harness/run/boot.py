@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.errors import GuestError, HarnessError
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, connect
 from harness.guest.ssh import SshAddress
@@ -194,13 +194,15 @@ class BootedGuest:
         self._fresh = fresh
         self._booted_at = machine.console.mark()
         self._damage: list[str] = []
+        #: Set when the guest did not answer: nothing more is asked of it.
+        self._silent: HarnessError | None = None
 
     def refresh(self) -> StackReading:
         fresh, self._fresh = self._fresh, None
         with self._damage_noted():
             if fresh is None:
                 return self.session.refresh()
-            self.session.require_mounted()
+            self.session.require_mounted(fresh)
             return fresh
 
     def run(self, program: Program) -> tuple[Observation, ...]:
@@ -222,11 +224,16 @@ class BootedGuest:
         return self.machine.console.since(mark)
 
     def kernel_log(self) -> str:
+        if self._silent is not None:
+            return self._last_of_console(self._silent)
         try:
             lines, _ = self.session.kernel_log()
         except HarnessError as error:
-            return f"(the kernel's log cannot be read: {error}; the last of the console:)\n{self.machine.console.tail(400)}\n"
+            return self._last_of_console(error)
         return "".join(f"[{line.uptime_s:12.6f}] <{line.level}> {line.text}\n" for line in lines)
+
+    def _last_of_console(self, error: HarnessError) -> str:
+        return f"(the kernel's log cannot be read: {error}; the last of the console:)\n{self.machine.console.tail(400)}\n"
 
     def find_own_fault(self) -> str | None:
         return self.machine.find_own_fault()
@@ -248,4 +255,5 @@ class BootedGuest:
             yield
         except HarnessError as error:
             self._damage.append(str(error))
+            self._silent = error if isinstance(error, GuestError) else None
             raise

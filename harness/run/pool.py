@@ -46,7 +46,7 @@ class Guest(Protocol):
         """Return the kernel's log, or why it cannot be read. Never raises."""
 
     def find_own_fault(self) -> str | None:
-        """Return why a guest that does not answer is no fault of its own, or None. Never raises."""
+        """Return what is wrong on our side of the guest (QEMU stopped, console not read), or None. Never raises."""
 
     def diagnose(self) -> str:
         """Return what a guest that hangs can still be made to say: its blocked tasks and registers. Never raises."""

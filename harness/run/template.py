@@ -193,7 +193,7 @@ class Cloner:
                     reading = session.refresh()
                     state = session.state
                 _require_stack(stack, reading)
-                _warm(machine, image, state, host, deadline)
+                _warm(machine, image, state, reading, host, deadline)
                 _save(machine, folder, Manifest(machine.placements, state, reading, _made_of(host, image, stack)), deadline)
 
         return self._template(name, build)
@@ -273,11 +273,11 @@ def _connected(machine: Machine, image: GuestImage, state: SessionState, host: H
         yield session
 
 
-def _warm(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> None:
+def _warm(machine: Machine, image: GuestImage, state: SessionState, reading: StackReading, host: Host, deadline: Deadline) -> None:
     """Do once what every clone does first: reading the stack back dropped the pages of the programs that it takes."""
     with _connected(machine, image, state, host, deadline) as session:
         session.run(Program((Step(Meminfo()),)))
-        session.require_mounted()
+        session.require_mounted(reading)
         if session.ssh is not None:
             session.ssh.run(["true"], deadline)
 

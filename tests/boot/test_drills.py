@@ -1,0 +1,289 @@
+"""Drills: something really breaks, and the run says what, blames the right side, leaves nothing behind, and goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.host import settings
+from harness.host.deadline import Deadline, wait_until
+
+pytestmark = pytest.mark.boot
+
+ROOT = Path(__file__).parents[2]
+STACK = "{storage: [dax], region: [e820]}"
+#: What tee(2) needs; it waits first, so that a fault that comes in a moment meets a running program.
+VICTIM = f"""
+title: The victim
+axes: {STACK}
+program:
+  - open: {{name: f, path: a, flags: [rdwr, creat]}}
+  - pwrite: {{file: f, offset: 0, length: 4KiB}}
+  - pipe: {{name: p}}
+  - pipe: {{name: q}}
+  - mmap: {{name: m, length: 4KiB, flags: [shared, anonymous]}}
+  - store: {{mapping: m, offset: 0, value: 1}}
+  - futex_wait: {{mapping: m, offset: 0, value: 1, timeout_ms: 2000}}
+  - splice: {{source: f, target: p, source_offset: 0, length: 4KiB}}
+  - tee: {{source: p, target: q, length: 4KiB}}
+  - read: {{file: q, length: 4KiB}}
+"""
+NEXT = VICTIM.replace("The victim", "The next one").replace("2000", "10")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A pytest run that has ended: its exit status, what it printed, the rows of its items by name."""
+
+    status: int
+    said: str
+    rows: dict[str, dict[str, object]]
+
+    def ending(self, name: str) -> object:
+        return self.rows[name]["ending"]
+
+    def verdict(self, name: str) -> object:
+        return self.rows[name]["verdict"]
+
+
+class Project:
+    """A folder with two cases on one stack, and a private place for guests that must be empty when all is over."""
+
+    def __init__(self, root: Path, runtime: Path) -> None:
+        self.root, self.runtime = root, runtime
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "PMEM_HARNESS_TMP": str(runtime)}
+        self.write("cases/claims.yaml", "sources: {}\nclaims: []\n")
+        self.write("cases/drill/family.yaml", "title: Drills\n")
+        self.write("cases/drill/a_victim.yaml", VICTIM)
+        self.write("cases/drill/b_next.yaml", NEXT)
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def start(self, *options: str, drill: str = "", **more: str) -> "subprocess.Popen[str]":
+        plugins = ["-p", "harness.plugin", "-p", "no:cacheprovider", *(("-p", "tests.drills.sabotage") if drill else ())]
+        command = [sys.executable, "-m", "pytest", *plugins, "cases", "--step-timeout", "1", *options]
+        environment = {**self.environment, "DRILL": drill, **more}
+        with (self.root / "said").open("w") as said:
+            return subprocess.Popen(command, cwd=self.root, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True)
+
+    def run(self, *options: str, drill: str = "", **more: str) -> Session:
+        status = self.start(*options, drill=drill, **more).wait(timeout=900)
+        results = self.root / "artifacts/results.jsonl"
+        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
+        session = Session(status, (self.root / "said").read_text(), {str(row["item"]).split("[")[0]: row for row in rows})
+        self.assert_nothing_left()
+        return session
+
+    def assert_nothing_left(self, limit_s: float = 5.0) -> None:
+        assert wait_until(lambda: not self.left(), Deadline.after(limit_s)), self.left()
+
+    def left(self) -> list[str]:
+        """Return the processes and folders that belong to this project's guests."""
+        processes = [str(process.info["cmdline"]) for process in psutil.process_iter(["cmdline"]) if self._works_here(process)]
+        return processes + [str(path) for path in self.runtime.iterdir()]
+
+    def _works_here(self, process: psutil.Process) -> bool:
+        return process.pid != os.getpid() and any(str(self.runtime) in word for word in process.info["cmdline"] or [])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    runtime = Path("/dev/shm") / f"drill-{os.getpid()}-{time.monotonic_ns()}"
+    runtime.mkdir(mode=0o700)
+    yield Project(tmp_path, runtime)
+    shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def templates(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Make the template once, so that no drill's time is spent on it."""
+    root = tmp_path_factory.mktemp("warm")
+    runtime = root / "runtime"
+    runtime.mkdir()
+    session = Project(root, runtime).run()
+    assert session.status == 0, session.said
+
+
+# ---- faults while an item runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("drill", "ending", "status", "words"),
+    [
+        ("panic", "guest crashed", 1, "sysrq_handle_crash"),
+        ("oops", "guest crashed", 1, "__x64_sys_tee < "),
+        ("soft_lockup", "guest hung", 1, "soft lockup"),
+        ("kernel_hang", "guest hung", 1, "the guest said nothing for"),
+        ("agent_killed", "guest lost", 3, "closed the connection"),
+        ("sshd_killed", "guest lost", 3, "the guest"),
+        ("connection_cut", "guest lost", 3, "the guest"),
+        ("qemu_killed", "guest lost", 3, "QEMU ended with status -9"),
+        ("qemu_stopped", "harness error", 3, "was stopped by a signal"),
+        ("console_unread", "harness error", 3, "the guest's console was not read"),
+    ],
+)
+def test_a_fault_gets_its_own_ending_and_the_next_item_is_not_touched(
+    project: Project, drill: str, ending: str, status: int, words: str
+) -> None:
+    session = project.run(drill=drill)
+    assert session.ending("a_victim") == ending, session.said
+    assert words in session.said
+    assert session.status == status, session.said
+    assert session.verdict("a_victim") is None
+    assert (session.ending("b_next"), session.verdict("b_next")) == ("completed", "conforms"), session.said
+
+
+def test_a_warning_fails_the_item_and_is_no_crash(project: Project) -> None:
+    session = project.run(drill="warning")
+    row = session.rows["a_victim"]
+    assert row["ending"] == "completed", session.said
+    assert "WARNING: " in str(row["messages"])
+    assert session.status == 1
+    assert session.verdict("b_next") == "conforms"
+
+
+def test_a_hang_leaves_registers_and_blocked_tasks(project: Project) -> None:
+    project.run(drill="soft_lockup")
+    (hang,) = project.root.glob("artifacts/drill/a_victim/*/hang.txt")
+    text = hang.read_text()
+    assert "RIP=" in text
+    assert "== blocked tasks" in text
+
+
+def test_a_clock_that_jumps_changes_nothing(project: Project) -> None:
+    session = project.run(drill="clock_jump")
+    assert session.status == 0, session.said
+
+
+# ---- faults of the host's disks and caches ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"only root may mount a small disk: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_while_a_template_is_written_means_booting(project: Project, small_disk: Path) -> None:
+    session = project.run(PMEM_HARNESS_TEMPLATES=str(small_disk))
+    assert session.status == 0, session.said
+    assert "booted, not restored: " in session.said
+    assert "No space left" in session.said
+    assert not list(small_disk.glob("building/*"))
+
+
+def test_a_disk_that_is_full_while_an_image_is_built_is_a_host_error(project: Project, small_disk: Path) -> None:
+    command = [sys.executable, "-m", "harness", "images", "build", "debian_6.12"]
+    environment = {**project.environment, "PMEM_HARNESS_CACHE": str(small_disk)}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert built.returncode == 3, built.stderr
+    assert "No space left" in built.stderr or "no space" in built.stderr.lower(), built.stderr
+    assert not list(small_disk.glob("images/building/*"))
+    assert not list(small_disk.glob("images/rootfs-*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_template_is_noticed_and_made_anew(project: Project, tmp_path: Path, damage: str) -> None:
+    store = tmp_path / "templates"
+    assert project.run(PMEM_HARNESS_TEMPLATES=str(store)).status == 0
+    (ram,) = store.glob("stack-*/ram")
+    ram.chmod(0o644)
+    with ram.open("r+b") as file:
+        if damage == "truncated":
+            file.truncate(100 << 20)
+        else:
+            file.seek(20 << 20)
+            byte = file.read(1)
+            file.seek(20 << 20)
+            file.write(bytes([byte[0] ^ 1]))
+    session = project.run(PMEM_HARNESS_TEMPLATES=str(store))
+    assert session.status == 0, session.said
+    assert "is damaged (ram is " in session.said
+    assert project.run(PMEM_HARNESS_TEMPLATES=str(store)).status == 0
+
+
+def test_an_image_cache_deleted_under_a_running_suite_is_a_host_error_of_what_follows(project: Project, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    shutil.copytree(settings.cache_root() / "images", cache / "images", copy_function=os.link)
+    # Nobody listens there, so that what is gone cannot be fetched again.
+    gone = {"PMEM_HARNESS_CACHE": str(cache), "PMEM_HARNESS_MIRROR": "http://127.0.0.1:9/debian", "PMEM_HARNESS_ACCEL": "tcg"}
+    session = project.run(drill="images_gone", **gone)
+    assert session.verdict("a_victim") == "conforms", session.said
+    assert session.ending("b_next") == "not set up"
+    assert "mirror" in session.said
+    assert session.status == 3
+    assert project.run().status == 0
+
+
+def test_two_suites_at_once_share_one_cache_and_build_each_template_once(project: Project, tmp_path: Path) -> None:
+    other_root, other_runtime = tmp_path / "other", project.runtime / "other"
+    other_root.mkdir()
+    other_runtime.mkdir()
+    other = Project(other_root, other_runtime)
+    store = {"PMEM_HARNESS_TEMPLATES": str(tmp_path / "templates")}
+    first, second = project.start(**store), other.start(**store)
+    assert (first.wait(900), second.wait(900)) == (0, 0), (project.root / "said").read_text() + (other.root / "said").read_text()
+    names = [path.name for path in (tmp_path / "templates").glob("*-debian*")]
+    assert sorted(name.split("-")[0] for name in names) == ["machine", "stack"]
+    other.assert_nothing_left()
+
+
+# ---- faults of the accelerator ---------------------------------------------------------------------------------------
+
+
+def test_kvm_that_runs_nothing_is_refused_where_it_is_demanded_and_passed_over_where_it_is_not(project: Project) -> None:
+    asked = [sys.executable, "-m", "harness", "doctor"]
+    demanded = subprocess.run(
+        asked, cwd=ROOT, env={**project.environment, "PMEM_HARNESS_ACCEL": "kvm"}, capture_output=True, text=True, check=False
+    )
+    free = subprocess.run(asked, cwd=ROOT, env=project.environment, capture_output=True, text=True, check=False)
+    assert free.returncode == 0, free.stdout
+    if "accelerator                kvm" in free.stdout:
+        assert demanded.returncode == 0
+    else:
+        assert demanded.returncode == 3
+        assert "PMEM_HARNESS_ACCEL asks for kvm, but" in demanded.stdout
+
+
+# ---- interrupts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_an_interrupted_run_leaves_nothing(project: Project, number: signal.Signals, workers: str) -> None:
+    running = project.start("-n", workers)
+    try:
+        assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(300)), (project.root / "said").read_text()
+        running.send_signal(number)
+        project.assert_nothing_left(limit_s=10.0)
+    finally:
+        running.kill()
+        running.wait()
+
+
+def test_a_worker_that_is_killed_makes_the_run_one_that_could_not_be_done(project: Project) -> None:
+    running = project.start("-n", "2")
+    assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(300)), (project.root / "said").read_text()
+    workers = [child for child in psutil.Process(running.pid).children() if "exec(eval(" in " ".join(child.cmdline())]
+    assert workers
+    workers[0].kill()
+    assert running.wait(timeout=600) == 3, (project.root / "said").read_text()
+    project.assert_nothing_left()

@@ -1,0 +1,1 @@
+"""Faults that are really made, in guests that really run."""
