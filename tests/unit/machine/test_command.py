@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from harness.machine.command import Channels, Emulator, backing_files, kernel_command_line, qemu_command
+from harness.machine.command import Channels, Emulator, Memory, backing_files, kernel_command_line, qemu_command
 from harness.machine.spec import MachineSpec
 from harness.model.stack import Disk, Region, RegionKind
 from harness.sizes import GIB, KIB, MIB
@@ -98,6 +98,21 @@ def test_kvm_has_no_options_of_tcg() -> None:
 def test_a_bzimage_and_a_host_without_qboot_take_the_usual_firmware() -> None:
     assert "-bios" not in command(pvh=False)
     assert "-bios" not in command(emulator=replace(EMULATOR, has_qboot=False))
+
+
+def test_a_clone_maps_its_template_privately_and_loads_its_state() -> None:
+    words = qemu_command(SPEC, EMULATOR, "tcg", FOLDER, Channels(5, 6), pvh=True, memory=Memory(Path("/t"), private=True), incoming=True)
+    assert words[words.index("-incoming") + 1] == "defer"
+    memory = [word for word in words if word.startswith("memory-backend-file")]
+    assert all("mem-path=/t/" in word and word.endswith("share=off,readonly=on,rom=off") for word in memory)
+    assert "driver=file,node-name=disk-disk,filename=/f/disk-disk,cache.no-flush=on" in words
+    assert "tcg,tb-size=28" in words
+
+
+def test_a_debugger_gets_a_socket_only_where_it_is_asked_for() -> None:
+    words = qemu_command(SPEC, EMULATOR, "tcg", FOLDER, Channels(5, 6), pvh=True, gdb=True)
+    assert words[words.index("-gdb") + 1] == "unix:/f/gdb,server=on,wait=off"
+    assert "-gdb" not in command()
 
 
 def test_a_label_less_nvdimm_has_no_label_option() -> None:
