@@ -21,21 +21,21 @@ STORAGES = (DAX, NO_DAX, INODE, NODE, DISK)
 TO_DISK, TO_PMEM, TO_PMEM_DAX = "disk", "second_pmem", "second_pmem_dax"
 TARGETS = (TO_DISK, TO_PMEM, TO_PMEM_DAX)
 
-#: The axes that every case has, with what they accept.
+#: The axes that every case has, with what they accept: words, as they are written, and not the values that they stand for.
 CHOICES: dict[str, tuple[str, ...]] = {
     "storage": STORAGES,
-    "region": tuple(RegionKind),
-    "namespace": tuple(NamespaceMode),
-    "map": tuple(PageMap),
-    "filesystem": tuple(Filesystem),
+    "region": tuple(map(str, RegionKind)),
+    "namespace": tuple(map(str, NamespaceMode)),
+    "map": tuple(map(str, PageMap)),
+    "filesystem": tuple(map(str, Filesystem)),
     "target": TARGETS,
 }
 
 _DEFAULTS: dict[str, tuple[str, ...]] = {
-    "region": tuple(RegionKind),
-    "namespace": (NamespaceMode.FSDAX,),
-    "map": (PageMap.MEM,),
-    "filesystem": (Filesystem.EXT4,),
+    "region": CHOICES["region"],
+    "namespace": (str(NamespaceMode.FSDAX),),
+    "map": (str(PageMap.MEM),),
+    "filesystem": (str(Filesystem.EXT4),),
 }
 _DAX_WORDS = {DAX: "dax_always", NO_DAX: "dax_never", INODE: "dax_inode"}
 

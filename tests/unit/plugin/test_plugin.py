@@ -228,6 +228,14 @@ def test_both_lifecycles_are_items_of_their_own_and_their_ids_run_again(project:
     project.run("cases", "-m", "booted", *both).assert_outcomes(passed=2, deselected=2)
 
 
+def test_workers_run_the_items_and_the_controller_reports_them(project: Project) -> None:
+    result = project.run_apart("cases", "-n", "2", make=GOOD)
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    assert {row["node_id"] for row in project.rows()} == {E820_DAX, ON_DISK}
+    assert "-> debian_6.12: HOLDS  decided by fam/one (2 items)" in text(result)
+
+
 def test_a_lifecycle_that_there_is_not_is_wrong_usage(project: Project) -> None:
     result = project.run_apart("--lifecycle", "dreamt", "cases")
     assert result.ret == 2
