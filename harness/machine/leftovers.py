@@ -44,10 +44,13 @@ def _is_owned(folder: Path) -> bool:
     """Whether the process that made the folder runs. One without an owner's mark is about to get it, or was left before it did."""
     try:
         pid, _, mark = (folder / OWNER_FILE).read_text().partition(" ")
-        return process_mark(int(pid)) == mark
-    except (OSError, ValueError):
+    except OSError:
         with contextlib.suppress(OSError):
             return time.time() - folder.stat().st_mtime < _UNMARKED_S
+        return False
+    try:
+        return process_mark(int(pid)) == mark
+    except (OSError, ValueError):
         return False
 
 

@@ -199,7 +199,8 @@ class Machine:
         """Wait until the guest has no connection from the host any more; False when the deadline passed first."""
 
         def is_alone() -> bool:
-            said = str(self.qmp.execute("human-monitor-command", {"command-line": "info usernet"}, deadline=deadline))
+            limit = Deadline.after(QMP_LIMIT_S)
+            said = str(self.qmp.execute("human-monitor-command", {"command-line": "info usernet"}, deadline=limit))
             return not re.search(r"TCP\[(?!HOST_FORWARD|TIME_WAIT|CLOSED)", said)
 
         return bool(wait_until(is_alone, deadline))

@@ -3,7 +3,8 @@
 
 The script is JSON: steps under ``quiet`` (and ``verbose``, played where the kernel command line asks for a verbose boot; else the
 same) once QMP says ``cont``, and under ``sysrq`` by key. Steps: ["console", text], ["event", name, data], ["stderr", text],
-["exit", status], ["mute"] (QMP never answers again). After its steps it serves QMP until it is told to quit.
+["exit", status], ["mute"] (QMP never answers again). ``refused`` lists QMP commands that fail, ``migration`` is what query-migrate
+says. After its steps it serves QMP until it is told to quit.
 """
 
 import itertools
@@ -75,9 +76,12 @@ class Talker:
             command = request["execute"]
             # The client's first request, qmp_capabilities, has no id.
             answered = {key: request[key] for key in ("id",) if key in request}
-            if command == "explode":
+            if command == "explode" or command in self.script.get("refused", []):  # type: ignore[operator]
                 self.say({"error": {"class": "GenericError", "desc": "it exploded"}, **answered})
                 continue
+            if command == "migrate":
+                with open(request["arguments"]["uri"].removeprefix("file:"), "w") as state:  # type: ignore[index]
+                    state.write("state")
             self.say({"return": self.answer(command), **answered})
             if command == "cont":
                 self.play(self.script.get(steps_name, []))
@@ -107,6 +111,8 @@ class Talker:
     def answer(self, command: object) -> object:
         if command == "human-monitor-command":
             return self.script.get("usernet", USERNET)
+        if command == "query-migrate":
+            return self.script.get("migration", {"status": "completed"})
         if command == "query-memory-devices":
             names = [device.split("id=")[1].split(",")[0] for device in self.devices if device.startswith("nvdimm,")]
             if self.script.get("forget_nvdimms"):

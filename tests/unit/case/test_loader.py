@@ -4,9 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.case.loader import find_case_files, load_case, load_claims, read_case, read_claims, read_family
+from harness.case.loader import (
+    find_case_files,
+    load_case,
+    load_claims,
+    load_nearest_expected,
+    read_case,
+    read_claims,
+    read_expected,
+    read_family,
+)
 from harness.errors import CaseError
 from harness.model.claims import Status
+from harness.model.known import ExpectedLine
 from harness.model.operation import Buffer, Mmap, OpenFlag, Preadv, Protection, Pwrite, Store
 from harness.sizes import KIB
 from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, sample
@@ -225,3 +235,43 @@ def test_a_family_says_what_does_not_apply() -> None:
 
 def test_the_registry_in_the_tree_is_read() -> None:
     assert load_claims(Path(__file__).parents[3] / "cases" / "claims.yaml")
+
+
+# ---- expected console lines ------------------------------------------------------------------------------------------
+
+LINE = "{pattern: 'at foo', reason: a false alarm, since: '6.1', before: '6.3', expires: '2027-06-30'}"
+
+
+def test_expected_console_lines_have_a_reason_a_range_and_a_day() -> None:
+    (entry,) = read_expected(f"expected:\n  - {LINE}\n", "console.yaml")
+    assert entry == ExpectedLine("at foo", "a false alarm", (6, 1), (6, 3), "2027-06-30")
+    assert entry.covers("WARNING: at foo+0x1", "6.2.1-debian", "2027-06-29")
+    assert not entry.covers("WARNING: at foo+0x1", "6.3.0", "2027-06-29")
+    assert not entry.covers("WARNING: at foo+0x1", "6.2.1", "2027-06-30")
+    assert not entry.covers("WARNING: at bar", "6.2.1", "2027-06-29")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("'at foo'", "'at ('"), "console.yaml:2: the pattern 'at \\(' is no regular expression"),
+        (("'6.1'", "six"), "'six' is no kernel version; write the first two numbers, such as 6.12"),
+        (("'2027-06-30'", "soon"), "expires is 'soon'; a day is written 2027-06-30"),
+        ((", expires: '2027-06-30'", ""), "expires"),
+        (("reason:", "because:"), "because"),
+    ],
+)
+def test_an_expected_line_that_cannot_be_meant_is_refused(change: tuple[str, str], complaint: str) -> None:
+    with pytest.raises(CaseError, match=complaint):
+        read_expected(f"expected:\n  - {LINE.replace(*change)}\n", "console.yaml")
+
+
+def test_the_nearest_list_of_expected_lines_is_taken_and_none_is_none(tmp_path: Path) -> None:
+    assert load_nearest_expected(tmp_path / "fam/one.yaml") == ()
+    (tmp_path / "console.yaml").write_text(f"expected:\n  - {LINE}\n")
+    assert len(load_nearest_expected(tmp_path / "fam/one.yaml")) == 1
+
+
+def test_a_fact_that_is_probed_must_be_one_of_the_models() -> None:
+    with pytest.raises(CaseError, match="the model has no fact 'splice_to_pip'; did you mean splice_to_pipe"):
+        sample("  - drop_caches:\n", "title: t\nprobes: splice_to_pip\naxes: {storage: [dax]}\n")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import AgentError, GuestError
+from harness.errors import AgentError, GuestError, StackMismatchError
 from harness.guest.facts import probe_program
 from harness.guest.link import AgentLink, Endpoint
 from harness.guest.pmem import RegionPlacement
@@ -256,3 +256,15 @@ def test_taint_and_kernel_log_are_read(guest: FakeGuest) -> None:
 def test_a_session_without_ssh_has_no_shell(guest: FakeGuest) -> None:
     with pytest.raises(GuestError, match="no SSH connection of its own"):
         guest.session.shell()
+
+
+def test_a_restored_guest_must_have_the_mounts_it_was_saved_with_options_included(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    reading = guest.session.refresh()
+    guest.session.require_mounted(reading)
+    guest.mounts = guest.mounts.replace("dax=always", "dax=never")
+    with pytest.raises(StackMismatchError, match="has other mounts than it was saved with"):
+        guest.session.require_mounted(reading)
+    guest.mounts = ROOT_MOUNT
+    with pytest.raises(StackMismatchError, match=r"it was saved with: \[\], not"):
+        guest.session.require_mounted(reading)

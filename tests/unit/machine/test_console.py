@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.host.deadline import Deadline, wait_until
-from harness.machine.console import Console, ReportKind, find_report
+from harness.machine.console import Console, ReportKind, find_report, fingerprint
 
 T = "[   12.345678] "
 
@@ -147,3 +147,45 @@ def test_bytes_that_are_no_text_do_not_stop_the_follower(guest: socket.socket, c
     guest.sendall(b"\xff\xfe\x00\n" + (T + "WARNING: CPU: 0 PID: 1 at x\n").encode())
     wait_for(console, "PID: 1")
     assert [report.kind for report in console.reports()] == [ReportKind.WARNING]
+
+
+CRASH = """[    3.1] BUG: kernel NULL pointer dereference, address: 0000000000000008
+[    3.2] RIP: 0010:dax_insert_entry+0x1f/0x310
+[    3.3] Call Trace:
+[    3.4]  <TASK>
+[    3.5]  ? __die+0x23/0x70
+[    3.6]  dax_fault_iter+0x2b8/0x310
+[    3.7]  dax_iomap_pte_fault+0x1a/0x30
+[    3.8]  ext4_dax_huge_fault.constprop.0+0x1a/0x30
+[    3.9]  __do_fault+0x1a/0x30
+[    3.9]  handle_mm_fault+0x1a/0x30
+[    4.0]  </TASK>
+[    4.1] RIP: 0033:0x7f1234
+"""
+
+
+def test_a_crash_is_named_by_its_innermost_frames() -> None:
+    assert fingerprint(CRASH) == ("dax_insert_entry < dax_fault_iter < dax_iomap_pte_fault < ext4_dax_huge_fault.constprop.0 < __do_fault")
+
+
+def test_the_same_crash_at_other_addresses_has_the_same_name() -> None:
+    assert fingerprint(CRASH.replace("+0x1", "+0x2").replace("[    3", "[   93")) == fingerprint(CRASH)
+
+
+def test_a_complaint_without_frames_has_no_name() -> None:
+    assert fingerprint("[    3.1] Kernel panic - not syncing: no init\n") == ""
+
+
+def test_a_console_that_is_read_is_drained(guest: socket.socket, console: Console) -> None:
+    guest.sendall(b"x" * 100_000)
+    assert console.is_drained()
+
+
+def test_a_console_that_nobody_reads_is_not(line: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
+    ours, guest = line
+    stuck = Console(ours, tmp_path / "stuck")
+    guest.sendall(b"nobody will ever see this")
+    # Its thread was never started: it reads as little as one that has stopped.
+    stuck._thread.join = lambda timeout=None: None  # type: ignore[method-assign]
+    assert not stuck.is_drained()
+    stuck._file.close()

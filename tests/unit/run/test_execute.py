@@ -110,7 +110,7 @@ def test_a_kernel_that_complained_keeps_an_item_from_passing_and_leaves_its_log(
 
 
 def test_a_run_without_observations_is_not_judged_and_is_no_evidence(tmp_path: Path) -> None:
-    ran(tmp_path / "one", FakeGuest(stack(), error=GuestError("no answer within 240 s")))
+    ran(tmp_path / "one", FakeGuest(stack(), error=GuestHungError("no answer within 240 s")))
     result = judge_folder(tmp_path / "one")
     assert result.judgement is None
     assert result.record.outcome.ending is Ending.HUNG

@@ -247,3 +247,45 @@ def bare(**changes: object) -> Row:
 )
 def test_the_exit_status_is_a_contract(rows: list[Row], status: int) -> None:
     assert exit_status(rows) == status
+
+
+# ---- crashes and lifecycles ------------------------------------------------------------------------------------------
+
+
+def plain(**changes: object) -> Row:
+    """The row of an item that passed, but for ``changes``."""
+    base = replace(make_unset_row(item(), str(Ending.COMPLETED), ""), verdict=str(Verdict.CONFORMS))
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_a_crash_shows_where_it_came_from_and_its_first_lines() -> None:
+    crashed = plain(ending=str(Ending.CRASHED), fingerprint="dax_insert_entry < dax_fault_iter", excerpt="[ 1.0] Oops: 0000")
+    said = describe_row(crashed)
+    assert "crash     dax_insert_entry < dax_fault_iter" in said
+    assert "excerpt   [ 1.0] Oops: 0000" in said
+
+
+def test_a_hang_points_at_registers_and_blocked_tasks() -> None:
+    assert "hang      artifacts/one/hang.txt" in describe_row(plain(ending=str(Ending.HUNG), folder="artifacts/one"))
+
+
+def test_the_summary_says_how_guests_came_to_be_and_what_was_expected() -> None:
+    rows = [
+        plain(lifecycle="restored", accelerator="tcg", expected=(("WARNING: x", "a false alarm"),)),
+        plain(lifecycle="booted", lifecycle_note="booted, not restored: no room", accelerator="tcg"),
+    ]
+    said = summary_text(make_summary(rows, {}), rows)
+    assert "guests: 1 items on booted ones, 1 items on restored ones" in said
+    assert "1 items on guests that were booted, not restored: no room" in said
+    assert "expected console line (1 items): WARNING: x: a false alarm" in said
+
+
+def test_a_booted_item_is_run_again_as_one() -> None:
+    booted = plain(ending=str(Ending.LOST), lifecycle="booted", node_id="cases/fam/one.yaml::one[x-debian_6.12-booted]")
+    assert "--lifecycle booted" in describe_row(booted)
+    assert "--lifecycle" not in describe_row(plain(ending=str(Ending.LOST), lifecycle="restored"))
+
+
+def test_a_lost_guest_means_that_the_run_could_not_be_done() -> None:
+    assert exit_status([plain(), plain(ending=str(Ending.LOST), verdict=None)]) == 3
+    assert exit_status([plain(), plain(ending=str(Ending.HUNG), verdict=None)]) == 1

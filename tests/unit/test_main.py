@@ -1,0 +1,192 @@
+"""The command line beside pytest: what each command prints, and what it says when it cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.__main__ import main
+from harness.machine.custody import OWNER_FILE
+from harness.run.execute import judge_folder
+from harness.run.mutants import read_recorded
+from tests.fakes.leased import FakeGuest
+from tests.unit.run.samples import item, ran, stack
+from tests.unit.run.test_template import make
+
+ROOT = Path(__file__).parents[2]
+CASE = "cases/splice/tee.yaml"
+RECORDED = ROOT / "tests/recorded/observations.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A computer with nothing on it: no QEMU, empty caches."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PMEM_HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PMEM_HARNESS_TMP", str(tmp_path / "runtime"))
+    monkeypatch.setenv("PMEM_HARNESS_ACCEL", "tcg")
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "runtime").mkdir()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return what a command says that asks for something that cannot be."""
+    assert main(arguments) == 2
+    return capsys.readouterr().err
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_says_what_is_missing_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 3
+    said = capsys.readouterr().out
+    assert "MISSING  qemu-system-x86_64" in said
+    assert "image debian_6.12 (default)" in said
+    assert "not built: python -m harness images build debian_6.12" in said
+    assert "./bootstrap cases puts in place what is missing" in said
+
+
+def test_the_doctor_knows_a_kernel_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no kernel 'linux-99'" in refused(capsys, "doctor", "--kernel", "linux-99")
+
+
+def test_images_that_are_not_built_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["images", "list"]) == 0
+    said = capsys.readouterr().out
+    assert "rootfs-" in said
+    assert "not built  for debian_6.12" in said
+
+
+def test_removing_images_needs_names_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name the entries to remove" in refused(capsys, "images", "remove")
+    assert "no image 'x'; there are: none" in refused(capsys, "images", "remove", "x")
+    assert main(["images", "remove", "--unused"]) == 0
+
+
+def test_a_plan_shows_stack_machine_and_steps_without_qemu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", CASE, "--variant", "nvdimm-fsdax-ext4-dax_always"]) == 0
+    said = capsys.readouterr().out
+    assert "variant nvdimm-fsdax-ext4-dax_always-debian_6.12" in said
+    assert "-device nvdimm,id=main" in said
+    assert "6 tee(p, target=q, length=10000)  pinned: returns 10000" in said
+
+
+def test_a_plan_needs_a_case_and_a_variant_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "plan needs the file of a case, or --matrix" in refused(capsys, "plan")
+    assert "no variant of cases/splice/tee.yaml has 'floppy' in its id; there are:" in refused(capsys, "plan", CASE, "--variant", "floppy")
+    assert "cannot read the file" in refused(capsys, "plan", "cases/nothing.yaml")
+
+
+def test_the_matrix_has_every_family_and_a_reason_for_every_empty_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--matrix"]) == 0
+    said = capsys.readouterr().out
+    assert "(?)" not in said
+    assert {path.parent.name for path in (ROOT / "cases").glob("*/family.yaml")} <= {line.split()[0] for line in said.splitlines() if line}
+
+
+def test_a_matrix_of_nothing_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no cases below" in refused(capsys, "plan", "--matrix", "--cases", str(tmp_path))
+
+
+def test_shells_are_listed_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shell", "--list"]) == 0
+    assert "e820-fsdax-ext4-dax_always " in capsys.readouterr().out
+    assert "no storage stack 'floppy'; there are:" in refused(capsys, "shell", "--storage", "floppy")
+    assert "leave --booted out" in refused(capsys, "shell", "--booted", "--keep-memory", "somewhere")
+
+
+def test_a_shell_without_qemu_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shell"]) == 3
+    assert "install the package qemu-system-x86" in capsys.readouterr().err
+
+
+# ---- judging again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """The artifacts of an item that conforms, on a fake guest."""
+    folder = tmp_path / "artifacts"
+    ran(folder / "fam/one", FakeGuest(stack()), item())
+    judge_folder(folder / "fam/one")
+    return folder
+
+
+def test_stored_items_are_judged_again(capsys: pytest.CaptureFixture[str], artifacts: Path) -> None:
+    assert main(["judge", str(artifacts)]) == 0
+    assert "1 of 1 items conform" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["judge", "facts", "mutants"])
+def test_a_folder_without_items_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str) -> None:
+    assert "holds no item: an item's folder has a plan.json" in refused(capsys, command, str(tmp_path / "runtime"))
+    assert "holds no item" in refused(capsys, command, str(tmp_path / "absent"))
+
+
+def test_facts_are_measured_from_what_was_stored(capsys: pytest.CaptureFixture[str], artifacts: Path) -> None:
+    assert main(["facts", str(artifacts)]) == 0
+    assert "differ from the model's table" in capsys.readouterr().out
+
+
+def test_mutants_are_counted_and_the_smallest_collection_is_kept(
+    capsys: pytest.CaptureFixture[str], artifacts: Path, tmp_path: Path
+) -> None:
+    main(["mutants", str(artifacts), "--write", str(tmp_path / "kept.jsonl")])
+    assert "of 1 items catch every mutant" in capsys.readouterr().out
+    assert [run.item for run in read_recorded(tmp_path / "kept.jsonl")] == [item().id]
+
+
+def test_the_contract_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contract"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs/contract.md").read_text()
+
+
+# ---- templates and leftovers -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "cache/templates"
+    make(folder, "stack-a", 10)
+    make(folder, "machine-b", 20)
+    return folder
+
+
+def test_templates_are_listed_with_their_sizes(capsys: pytest.CaptureFixture[str], store: Path) -> None:
+    assert main(["templates", "list"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:2]] == ["machine-b", "stack-a"]
+    assert said[2].startswith("2 templates, 1MiB of at most 8GiB in ")
+
+
+def test_verifying_names_what_is_damaged(capsys: pytest.CaptureFixture[str], store: Path) -> None:
+    assert main(["templates", "verify"]) == 0
+    (store / "stack-a/ram").write_bytes(b"other")
+    assert main(["templates", "verify"]) == 1
+    assert "DAMAGED: ram is 5:" in capsys.readouterr().out
+    assert main(["templates", "verify", "machine-b"]) == 0
+    assert "no template 'x'; there are:" in refused(capsys, "templates", "verify", "x")
+
+
+def test_templates_are_removed_by_name_or_all(capsys: pytest.CaptureFixture[str], store: Path) -> None:
+    assert "name the templates to remove" in refused(capsys, "templates", "remove")
+    assert "no template 'x'" in refused(capsys, "templates", "remove", "x")
+    assert main(["templates", "remove", "stack-a"]) == 0
+    assert main(["templates", "remove", "--all"]) == 0
+    assert not list(store.glob("*-*"))
+
+
+def test_leftovers_are_only_named_in_a_dry_run_and_then_removed(capsys: pytest.CaptureFixture[str], tmp_path: Path, store: Path) -> None:
+    left = tmp_path / "runtime/pmemh-left"
+    left.mkdir()
+    (left / OWNER_FILE).write_text("999999999 1 gone")
+    (store / "building").mkdir()
+    (store / "locks").mkdir()
+    (store / "building/stack-c~1").mkdir()
+    assert main(["reap", "--dry-run"]) == 0
+    assert f"{left}: " in capsys.readouterr().out
+    assert left.exists()
+    assert main(["reap"]) == 0
+    assert "unfinished in the cache: stack-c~1" in capsys.readouterr().out
+    assert not left.exists()
+    assert not (store / "building/stack-c~1").exists()
