@@ -43,7 +43,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where the files behind RAM, NVDIMMs and BAR are. ``private``: they belong to a template, and what the guest writes stays its own."""
+    """Where the files behind RAM and NVDIMMs are. ``private``: they belong to a template, and what the guest writes stays its own."""
 
     folder: Path
     private: bool = False
@@ -64,8 +64,8 @@ def qemu_command(
 ) -> list[str]:
     """Return the argument vector of QEMU.
 
-    ``folder`` is the machine's own; it holds the files behind disks and, unless ``memory`` says otherwise, those behind RAM, NVDIMMs
-    and BAR (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed ELF file, which QEMU enters directly. ``verbose`` makes the
+    ``folder`` is the machine's own; it holds the files behind disks and, unless ``memory`` says otherwise, those behind RAM and NVDIMMs
+    (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed ELF file, which QEMU enters directly. ``verbose`` makes the
     kernel print all that it has to say. ``incoming``: the guest does not boot, its state is loaded. ``gdb``: a debugger can attach
     to the socket ``gdb`` in ``folder``.
     """
@@ -109,7 +109,7 @@ def qemu_command(
         *_disk_options("rootfs", spec.rootfs, ROOTFS_SERIAL, read_only=True),
         *(option for disk in spec.disks for option in _disk_options(disk.name, folder / f"disk-{disk.name}", disk.name, read_only=False)),
         *_nvdimm_options(spec, memory),
-        *_ivshmem_options(spec, memory),
+        *_ivshmem_options(spec),
     ]
 
 
@@ -148,8 +148,6 @@ def memory_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
     """Return those of them that are the guest's memory: a clone maps them privately."""
     files = {folder / "ram": spec.ram_bytes}
     files |= {folder / f"nvdimm-{region.name}": region.size_bytes + region.label_bytes for region in spec.nvdimms}
-    if spec.ivshmem_bytes:
-        files[folder / "ivshmem"] = spec.ivshmem_bytes
     return files
 
 
@@ -177,16 +175,12 @@ def _nvdimm_options(spec: MachineSpec, memory: Memory) -> Sequence[str]:
     return options
 
 
-def _ivshmem_options(spec: MachineSpec, memory: Memory) -> Sequence[str]:
+def _ivshmem_options(spec: MachineSpec) -> Sequence[str]:
     if not spec.ivshmem_bytes:
         return ()
-    # Only the master of such a memory can be saved.
-    return (
-        "-object",
-        _file_memory("mem-ivshmem", memory, "ivshmem", spec.ivshmem_bytes),
-        "-device",
-        "ivshmem-plain,memdev=mem-ivshmem,master=on",
-    )
+    # Not a shared file: QEMU loads such memory by its guest address, which a BAR does not have yet. Only the master can be saved.
+    backend = f"memory-backend-ram,id=mem-ivshmem,size={spec.ivshmem_bytes}"
+    return "-object", backend, "-device", "ivshmem-plain,memdev=mem-ivshmem,master=on"
 
 
 def _disk_options(name: str, path: Path, serial: str, *, read_only: bool) -> Sequence[str]:

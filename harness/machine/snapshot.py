@@ -16,7 +16,7 @@ from harness.host.sparse import copy_sparse
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import Channels, Emulator, Memory, backing_files, disk_files, memory_files, qemu_command
 from harness.machine.custody import private_folder
-from harness.machine.machine import QMP_LIMIT_S, BootTimes, Machine, connect_qmp, is_elf, read_ssh_port, running_qemu
+from harness.machine.machine import QMP_LIMIT_S, BootTimes, Machine, Qemu, connect_qmp, is_elf, read_ssh_port, running_qemu
 from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement, check
 
@@ -92,9 +92,7 @@ def restored_machine(
             connect_qmp(qemu, deadline)
             qmp_s = time.monotonic() - started_s
             limit = deadline.within(QMP_LIMIT_S)
-            qemu.qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=limit)
-            qemu.qmp.execute("migrate-incoming", {"uri": f"file:{saved.folder / STATE}"}, deadline=limit)
-            _wait_migrated(qemu.qmp, "loading", limit)
+            _load(qemu, saved.folder / STATE, limit)
             ssh_port = read_ssh_port(qemu.qmp, limit)
             qemu.qmp.execute("cont", deadline=limit)
             times = BootTimes(qmp_s, time.monotonic() - started_s, ())
@@ -104,6 +102,20 @@ def restored_machine(
 def saved_files(spec: MachineSpec) -> tuple[str, ...]:
     """Return the names of all files of a saved machine."""
     return (STATE, *(path.name for path in (*memory_files(spec, Path()), *disk_files(spec, Path()))))
+
+
+def _load(qemu: Qemu, state: Path, deadline: Deadline) -> None:
+    """Load a saved state. Raises MachineError with what QEMU printed: it ends where it does not like the state."""
+    try:
+        qemu.qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=deadline)
+        qemu.qmp.execute("migrate-incoming", {"uri": f"file:{state}"}, deadline=deadline)
+        _wait_migrated(qemu.qmp, "loading", deadline)
+    except MachineError as error:
+        qemu.wait_ended(Deadline.after(1))
+        said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip()
+        if not said:
+            raise
+        raise MachineError(f"QEMU did not load {state}: {' '.join(said.splitlines())}") from error
 
 
 def _wait_migrated(qmp: Qmp, what: str, deadline: Deadline) -> None:

@@ -142,6 +142,7 @@ class StorageStack:
     def describe(self) -> str:
         """Return one line for the main volume and one ``role: ...`` for each other."""
         lines = [self.main.describe()] + [f"{v.role}: {v.describe()}" for v in self.volumes[1:]]
+        lines += ["bar: memory of a PCI device"] if self.ivshmem else []
         return "; ".join(lines)
 
 
