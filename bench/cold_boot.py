@@ -72,7 +72,7 @@ def boot_once(lane: Lane, image: GuestImage, host: Host) -> Boot:
     deadline = Deadline.after(BOOT_LIMIT_S, host.accelerator.time_scale)
     started_s = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="pmemh-bench-") as logs,
+        tempfile.TemporaryDirectory(prefix="pmem-bench-") as logs,
         started_machine(spec, lane.emulator, host.accelerator, Path(logs), deadline) as machine,
     ):
         with connected(SshAddress(machine.ssh_port, image.client_key, image.host_public_key), deadline) as ssh:

@@ -28,7 +28,7 @@ _LIMIT_S = 3600.0
 
 def seconds_an_item(selection: Sequence[str], options: Sequence[str]) -> float:
     """Run the items and return seconds an item. Raises HostError where one of them did not pass."""
-    with tempfile.TemporaryDirectory(prefix="pmemh-bench-") as artifacts:
+    with tempfile.TemporaryDirectory(prefix="pmem-bench-") as artifacts:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--artifacts", artifacts, *selection, *options]
         started_s = time.monotonic()
         done = run(command, Deadline.after(_LIMIT_S), cwd=ROOT, check=False)

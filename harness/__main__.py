@@ -49,10 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COULD_NOT_RUN
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; what Python still holds back must go nowhere.
-        sys.stdout = None
-        return ALL_CONFORM
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read our output has seen enough; what Python still holds back must go nowhere.
+            sys.stdout = None
+            return ALL_CONFORM
+        _say_error(error)
+        return COULD_NOT_RUN
     return status
 
 
@@ -288,8 +291,8 @@ def reap_leftovers(chosen: argparse.Namespace) -> int:
     for leftover in found:
         with_ = f", with {len(leftover.pids)} processes ({', '.join(map(str, leftover.pids))})" if leftover.pids else ""
         print(f"{leftover.folder}: {_rounded(leftover.size_bytes)}{with_}")
-        if not chosen.dry_run:
-            remove_leftover(leftover)
+        if not chosen.dry_run and not remove_leftover(leftover):
+            print(f"{leftover.folder} could not be removed")
     unfinished = [] if chosen.dry_run else [*remove_abandoned(image_store()), *remove_abandoned(settings.templates_root())]
     for name in unfinished:
         print(f"unfinished in the cache: {name}")

@@ -1,6 +1,6 @@
 """A guest in use: set a storage stack up in it, make it fresh for a case, read it back, run programs on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -60,13 +60,14 @@ def connect(
     *,
     scale: float = 1.0,
     saved: SessionState | None = None,
+    find_end: Callable[[], str | None] = lambda: None,
 ) -> "Iterator[GuestSession]":
     """Connect to a guest and start the agent in it. A guest that was ``saved`` has one: it is told the time, and that it is another now.
 
-    ``mkfs``: the command by file system, without the device. ``scale``: the accelerator's time scale, for every wait.
-    Raises GuestError or AgentError.
+    ``mkfs``: the command by file system, without the device. ``scale``: the accelerator's time scale, for every wait. ``find_end`` says how
+    the guest ended, once it has. Raises GuestError or AgentError.
     """
-    with connected(address, deadline) as ssh:
+    with connected(address, deadline, find_end) as ssh:
         state = saved or SessionState(start_agent(ssh, agent_source, deadline))
         with linked(ssh, state.endpoint, agent_source, deadline, restored=saved is not None) as link:
             yield GuestSession(link, mkfs, state, scale, ssh)

@@ -12,7 +12,7 @@ import logging
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +71,8 @@ class Shell(Protocol):
 
 
 @contextmanager
-def connected(address: SshAddress, deadline: Deadline) -> "Iterator[Ssh]":
-    """Connect and authenticate, trying again while the guest does not answer yet.
+def connected(address: SshAddress, deadline: Deadline, find_end: Callable[[], str | None] = lambda: None) -> "Iterator[Ssh]":
+    """Connect and authenticate, trying again while the guest does not answer yet and ``find_end`` does not say how it ended.
 
     Raises GuestError when the deadline passes, and at once when the guest shows another key than the pinned one or refuses ours.
     """
@@ -81,9 +81,16 @@ def connected(address: SshAddress, deadline: Deadline) -> "Iterator[Ssh]":
     last: list[Exception] = []
 
     def attempt() -> paramiko.Transport | None:
+        end = find_end()
+        if end is not None:
+            raise GuestError(f"the guest ended before it answered on port {address.port}: {end}")
         try:
             return _authenticated(address, deadline.within(_ATTEMPT_S))
         except paramiko.AuthenticationException as error:
+            if "Authentication failed" not in str(error) and not isinstance(error, paramiko.BadAuthenticationType):
+                # paramiko calls it so too when the other side takes too long or hangs up.
+                last[:] = [error]
+                return None
             raise GuestError(f"the guest at {address.host}:{address.port} refuses the key {address.client_key}: {error}") from error
         except (OSError, EOFError, paramiko.SSHException) as error:
             last[:] = [error]

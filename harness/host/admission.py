@@ -20,6 +20,7 @@ from harness.sizes import MIB, format_size
 #: What has to be free beyond what a guest needs.
 _SPARE_BYTES = 256 * MIB
 _POLL_S = 0.1
+_MOST = 512
 
 
 def places() -> int:
@@ -27,8 +28,8 @@ def places() -> int:
     text = settings.guests_text()
     if not text:
         return max(1, len(os.sched_getaffinity(0)))
-    if not text.isdigit() or int(text) < 1:
-        raise HostError(f"{settings.PREFIX}GUESTS is {text!r}: how many guests may run at once, 1 or more")
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise HostError(f"{settings.PREFIX}GUESTS is {text!r}: how many guests may run at once, 1 to {_MOST}")
     return int(text)
 
 
@@ -79,4 +80,6 @@ def _taken(lock: FileLock) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return False
+    except OSError as error:
+        raise HostError(f"cannot lock {lock.lock_file}: {error.strerror}; is it another user's? {settings.PREFIX}CACHE moves it") from error
     return True

@@ -69,14 +69,19 @@ def stored_entry(store: Path, name: str, build: Callable[[Path], None], progress
     return entry
 
 
-def remove_entry(store: Path, name: str, progress: Progress, deadline: Deadline) -> bool:
-    """Remove entry ``name``; return whether there was one. It vanishes at once, by a rename, and is deleted afterwards."""
+def remove_entry(store: Path, name: str, progress: Progress, deadline: Deadline, inode: int | None = None) -> bool:
+    """Remove entry ``name``; return whether there was one. It vanishes at once, by a rename, and is deleted afterwards.
+
+    ``inode``: only the folder with this number, not one that somebody has put in its place meanwhile.
+    """
     entry = store / name
     if not entry.is_dir():
         return False
     (store / "building").mkdir(exist_ok=True)
     (store / "locks").mkdir(exist_ok=True)
     with _locked(store, name, progress, deadline):
+        if not entry.is_dir() or inode not in (None, entry.stat().st_ino):
+            return False
         dying = _fresh_folder(store, name)
         entry.rename(dying)
         shutil.rmtree(dying, ignore_errors=True)

@@ -11,19 +11,24 @@ PREFIX = "PMEM_HARNESS_"
 def cache_root() -> Path:
     """Where images live: ``PMEM_HARNESS_CACHE``, else the user's cache folder."""
     chosen = os.environ.get(PREFIX + "CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("pmem-harness"))
+    return _absolute(chosen) if chosen else Path(platformdirs.user_cache_dir("pmem-harness"))
 
 
 def runtime_root() -> Path | None:
     """Where machine folders (sockets, RAM files) are made: ``PMEM_HARNESS_TMP``, else None: the system's temp folder."""
     chosen = os.environ.get(PREFIX + "TMP")
-    return Path(chosen) if chosen else None
+    return _absolute(chosen) if chosen else None
+
+
+def _absolute(text: str) -> Path:
+    """A folder that means the same to every process, wherever that works."""
+    return Path(text).expanduser().absolute()
 
 
 def templates_root() -> Path:
     """Where saved guests live: ``PMEM_HARNESS_TEMPLATES``, else beside the images."""
     chosen = os.environ.get(PREFIX + "TEMPLATES")
-    return Path(chosen) if chosen else cache_root() / "templates"
+    return _absolute(chosen) if chosen else cache_root() / "templates"
 
 
 def templates_limit_text() -> str:

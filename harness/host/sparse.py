@@ -1,5 +1,6 @@
 """Large files that are mostly zero: copied and digested by what is in them."""
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -38,8 +39,10 @@ def _pieces(descriptor: int) -> Iterator[tuple[int, bytes]]:
             end = os.lseek(descriptor, at, os.SEEK_HOLE)
             if end <= at:  # a piece that begins with a hole
                 end = at + _PIECE
-        except OSError:  # ENXIO: nothing but a hole up to the end
-            return
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
         while at < end:
             piece = os.pread(descriptor, _PIECE, at)
             if not piece:

@@ -115,6 +115,7 @@ class Console:
         self._lock = threading.Lock()
         self._length = 0
         self._partial = b""
+        self._at_end = False
         self._reports: list[Report] = []
         self._milestones: dict[str, float] = {}
         self._thread = threading.Thread(target=self._drain, name=f"console {path}", daemon=True)
@@ -162,6 +163,8 @@ class Console:
 
     def is_drained(self) -> bool:
         """Whether what QEMU hands over is read: an unread console stops the guest, and looks as if that hung by itself."""
+        if not self._thread.is_alive():
+            return self._at_end
         poller = select.poll()
         poller.register(self._line, select.POLLIN)
         with self._lock:
@@ -189,11 +192,10 @@ class Console:
             self._take(chunk)
         # What a dying guest printed last need not end with a line end.
         self._take(b"\n" if self._partial else b"", printed=False)
+        self._at_end = True
 
     def _take(self, chunk: bytes, printed: bool = True) -> None:
         with self._lock:
-            if printed:
-                self._file.write(chunk)
             start = self._length - len(self._partial)
             *lines, self._partial = (self._partial + chunk).split(b"\n")
             self._length += len(chunk) if printed else 0
@@ -205,6 +207,9 @@ class Console:
                 elif text.startswith(MILESTONE):
                     self._milestones.setdefault(text, time.monotonic())
                 start += len(line) + 1
+            # Last: a full disk must not keep us from seeing what the kernel complains about.
+            if printed:
+                self._file.write(chunk)
 
 
 def _text(raw: bytes) -> str:

@@ -34,16 +34,19 @@ def find_leftovers(roots: Iterable[Path] | None = None) -> tuple[Leftover, ...]:
     return tuple(Leftover(f, tuple(pids_inside(str(f))), _size(f)) for f in folders if not _is_owned(f))
 
 
-def remove_leftover(leftover: Leftover) -> None:
-    """End what works in the folder, and remove it."""
+def remove_leftover(leftover: Leftover) -> bool:
+    """End what works in the folder, and remove it; return whether it is gone."""
     kill_inside(str(leftover.folder))
     shutil.rmtree(leftover.folder, ignore_errors=True)
+    return not leftover.folder.exists()
 
 
 def _is_owned(folder: Path) -> bool:
     """Whether the process that made the folder runs. One without an owner's mark is about to get it, or was left before it did."""
     try:
         pid, _, mark = (folder / OWNER_FILE).read_text().partition(" ")
+    except PermissionError:  # another user's
+        return True
     except OSError:
         with contextlib.suppress(OSError):
             return time.time() - folder.stat().st_mtime < _UNMARKED_S

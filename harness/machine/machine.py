@@ -26,6 +26,10 @@ from harness.model.stack import RegionKind
 BOOT_LIMIT_S = 15.0
 #: QEMU's own answers do not depend on the guest, only on how busy the host is.
 QMP_LIMIT_S = 30.0
+#: QEMU's answer when all is well takes a millisecond.
+_STATUS_LIMIT_S = 2.0
+#: States in which QEMU lets the guest stand still, for reasons that are not the guest's.
+_PAUSED = {"paused", "io-error", "debug", "internal-error"}
 #: A console that printed nothing for so long has said what it was asked.
 _QUIET_S = 0.5
 #: How long QEMU may take to end when asked, before it is killed.
@@ -222,15 +226,27 @@ class Machine:
             state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
             if state in "Tt":
                 return f"QEMU (process {self.pid}) was stopped by a signal or a debugger"
+        with contextlib.suppress(MachineError):
+            answer = self.qmp.execute("query-status", deadline=Deadline.after(_STATUS_LIMIT_S))
+            status = answer.get("status") if isinstance(answer, dict) else None
+            if status in _PAUSED:
+                return f"QEMU has stopped the guest: {status}" + (" (is the host's disk full?)" if status == "io-error" else "")
         if not self.console.is_drained():
             return "the guest's console was not read: the thread that follows it has stopped"
         return None
 
+    def find_end(self) -> str | None:
+        """Return how the guest ended, with its last words, or None while it runs."""
+        ending = self.ending()
+        return None if ending.kind is EndKind.RUNNING else f"{ending.reason}; the last of its console:\n{self.console.tail(20)}"
+
     def diagnose(self, deadline: Deadline) -> str:
         """Return what a guest that hangs can still be made to say: its blocked tasks (SysRq w) and its registers. Never raises."""
         mark = self.console.mark()
-        said = ["== blocked tasks (SysRq w) =="]
+        said: list[str] = []
         try:
+            registers = self.qmp.execute("human-monitor-command", {"command-line": "info registers"}, deadline=deadline)
+            said += ["== registers ==", str(registers).strip(), "== blocked tasks (SysRq w) =="]
             # 9: print everything. The kernel's quietness is for the time when all is well.
             for key in ("9", "w"):
                 self.send_sysrq(key, deadline)
@@ -238,8 +254,7 @@ class Machine:
             before = -1
             while before != (before := self.console.mark()) and not deadline.expired:
                 wait_until(lambda: False, deadline.within(_QUIET_S))
-            said += [self.console.since(mark).strip() or "(the kernel did not answer)", "== registers =="]
-            said.append(str(self.qmp.execute("human-monitor-command", {"command-line": "info registers"}, deadline=deadline)))
+            said.append(self.console.since(mark).strip() or "(the kernel did not answer)")
         except MachineError as error:
             said.append(f"(no more: {error})")
         return "\n".join(said).replace("\r", "") + "\n"

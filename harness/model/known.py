@@ -74,11 +74,10 @@ KNOWN_DEVIATIONS: tuple[KnownDeviation, ...] = ()
 def find_known(
     judgement: Judgement, item: str, variant: str, release: str, known: tuple[KnownDeviation, ...] = KNOWN_DEVIATIONS
 ) -> tuple[Known, KnownDeviation | None]:
-    """Return whether the judgement's deviation is a known one, and which; a listed one that did not show is gone."""
+    """Return whether all that deviates is known, and the entry; a listed one is gone where nothing deviates. A new one is never hidden."""
     deviating = {step.clause for step in judgement.steps if step.verdict is Verdict.DEVIATES}
-    for entry in known:
-        if entry.covers(item, variant, release):
-            if entry.clause in deviating:
-                return Known.YES, entry
-            return Known.GONE, entry
-    return Known.NO, None
+    listed = {entry.clause: entry for entry in known if entry.covers(item, variant, release)}
+    seen = [entry for clause, entry in listed.items() if clause in deviating]
+    if not listed or (deviating and not deviating <= listed.keys()):
+        return Known.NO, None
+    return (Known.YES, seen[0]) if seen else (Known.GONE, next(iter(listed.values())))

@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_plans
 from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError
+from harness.model.known import ExpectedLine
 from harness.model.stack import StorageStack
 from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, make_progress
 from harness.plugin.outcome import fail_unless_passed, keep_row
@@ -49,6 +50,7 @@ class CaseFile(pytest.File):
 
     def collect(self) -> Iterable["CaseItem"]:
         kernels = self.config.stash[KERNELS]
+        expected = load_nearest_expected(self.path)
         plans = load_plans(Path(os.path.relpath(self.path, self.config.invocation_params.dir)))
         # Markers are strict: a family that is not below the root's own cases/ is registered here.
         self.config.addinivalue_line("markers", f"{self.path.parent.name}: cases of this folder")
@@ -57,7 +59,7 @@ class CaseFile(pytest.File):
             for target, lifecycle in itertools.product(kernels.targets(plan.case.needs), lifecycles):
                 where = target if isinstance(target, Target) else target.target
                 item = make_item(plan, where, self.nodeid, lifecycle)
-                made = CaseItem.from_parent(self, name=item.id, plan=plan, item=item)
+                made = CaseItem.from_parent(self, name=item.id, plan=plan, item=item, expected=expected)
                 if isinstance(target, Unsuitable):
                     keep_row(made, make_unset_row(item, UNAVAILABLE, target.reason))
                     made.add_marker(pytest.mark.skip(reason=target.reason))
@@ -72,9 +74,10 @@ class CaseFile(pytest.File):
 class CaseItem(pytest.Item):
     """One variant of a case on one kernel."""
 
-    def __init__(self, *, plan: Plan, item: Item, **rest: Any) -> None:
+    def __init__(self, *, plan: Plan, item: Item, expected: tuple[ExpectedLine, ...], **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
+        self.expected = expected
         self.item = item
         self.stash[PLACE] = (item.kernel, item.lifecycle, plan.stack)
         for word in (*marker_words(plan.case.family, plan.variant.values, item.kernel), str(item.lifecycle)):
@@ -91,21 +94,29 @@ class CaseItem(pytest.Item):
         lifetime = contextlib.ExitStack()
         try:
             lease = lifetime.enter_context(self.config.stash[POOL].lease(self.plan.stack, self.item.kernel, self.item.lifecycle))
-        except HarnessError as error:
-            row = make_unset_row(self.item, NOT_SET_UP, f"{type(error).__name__}: {error}")
-            keep_row(self, row)
-            pytest.fail(describe_row(row), pytrace=False)
+        except (HarnessError, OSError) as error:
+            fail_with_our_fault(self, self.item, NOT_SET_UP, error)
         self.stash[_LEASE] = lease
         self.addfinalizer(lifetime.close)
 
     def runtest(self) -> None:
         folder = item_folder(Path(self.config.getoption("artifacts")), self.item)
         lease = self.stash[_LEASE]
-        run_item(self.item, lease, folder, load_nearest_expected(self.path))
+        try:
+            run_item(self.item, lease, folder, self.expected)
+        except (HarnessError, OSError) as error:
+            fail_with_our_fault(self, self.item, str(Ending.HARNESS_ERROR), error)
         row = judged_row(self, self.item, folder)
         if not row.passed:
             hold_guest(self.config, lease, row)
         fail_unless_passed(row)
+
+
+def fail_with_our_fault(node: pytest.Item, item: Item, ending: str, error: Exception) -> NoReturn:
+    """Keep a row that says that the item could not be run, and fail: it says nothing of the kernel."""
+    row = make_unset_row(item, ending, f"{type(error).__name__}: {error}")
+    keep_row(node, row)
+    pytest.fail(describe_row(row), pytrace=False)
 
 
 def judged_row(node: pytest.Item, item: Item, folder: Path) -> Row:

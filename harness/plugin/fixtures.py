@@ -16,13 +16,13 @@ from harness.model.judge import Judgement
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
-from harness.plugin.collect import PLACE, hold_guest, judged_row
+from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged_row
 from harness.plugin.options import KERNELS, LIFECYCLES, POOL
-from harness.plugin.outcome import fail_unless_passed, keep_row
-from harness.run.artifacts import Item, Lifecycle, Target, item_folder, place_suffix
+from harness.plugin.outcome import fail_unless_passed
+from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, place_suffix
 from harness.run.execute import judge_folder, run_item
 from harness.run.kernels import Unsuitable
-from harness.run.report import NOT_SET_UP, describe_row, make_unset_row
+from harness.run.report import NOT_SET_UP
 
 MARKER = "stack"
 _FIXTURE = "harness_place"
@@ -97,10 +97,8 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
     with contextlib.ExitStack() as lifetime:
         try:
             first = lifetime.enter_context(pool.lease(harness_place.stack, base.kernel, base.lifecycle))
-        except HarnessError as error:
-            row = make_unset_row(base, NOT_SET_UP, f"{type(error).__name__}: {error}")
-            keep_row(request.node, row)
-            pytest.fail(describe_row(row), pytrace=False)
+        except (HarnessError, OSError) as error:
+            fail_with_our_fault(request.node, base, NOT_SET_UP, error)
 
         def run(program: Program, decisions: tuple[Decision, ...] = ()) -> Judged:
             number = len(done) + 1
@@ -109,11 +107,16 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
             folder = item_folder(artifacts, item)
             done.append(item)
             # The lease of the set-up serves the first program; each later one gets fresh storage of its own.
-            with contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease:
-                run_item(item, lease, folder, load_nearest_expected(request.node.path))
-                row = judged_row(request.node, item, folder)
-                if not row.passed:
-                    hold_guest(config, lease, row)
+            try:
+                with (
+                    contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease
+                ):
+                    run_item(item, lease, folder, load_nearest_expected(request.node.path))
+                    row = judged_row(request.node, item, folder)
+                    if not row.passed:
+                        hold_guest(config, lease, row)
+            except (HarnessError, OSError) as error:
+                fail_with_our_fault(request.node, item, str(Ending.HARNESS_ERROR), error)
             fail_unless_passed(row)
             result = judge_folder(folder)
             assert result.judgement is not None

@@ -20,7 +20,7 @@ from harness.run.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_boot
 from harness.run.kernels import Kernels, read_kernels
 from harness.run.pool import Booter, Pool, open_pool
 from harness.run.report import WRONG_USAGE
-from harness.run.template import make_cloner
+from harness.run.template import make_cloner, templates_limit_bytes
 from harness.sizes import MIB
 
 KERNELS = pytest.StashKey[Kernels]()
@@ -106,6 +106,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     try:
         kernels = read_kernels(config.getoption("kernel"))
+        templates_limit_bytes()  # a setting that is no size is said now, and not when a template has been made
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     if config.getoption("keep_guest") and (not sys.stdin.isatty() or config.getoption("numprocesses", None)):

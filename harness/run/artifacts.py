@@ -223,8 +223,7 @@ def qemu_script(command: tuple[str, ...]) -> str:
     The run's own RAM and disk files are gone, so the script makes empty ones in a folder of its own, and the two
     descriptors that the harness hands to QEMU become a socket file and the terminal.
     """
-    # The harness starts the machine stopped (-S) and lets it go once it listens.
-    words = [_standalone(word) for word in command if word != "-S"]
+    words = [_standalone(word) for word in _cold(command)]
     files = sorted({path for word in words for path in re.findall(r"\$work/[A-Za-z0-9_.-]+", word)})
     sizes = _file_sizes(command)
     lines = [
@@ -237,6 +236,18 @@ def qemu_script(command: tuple[str, ...]) -> str:
     lines += [f'truncate -s {sizes.get(path.removeprefix("$work/"), "256M")} "{path}"' for path in files if path != "$work/qmp"]
     lines.append(" \\\n  ".join(_option_lines([f'"{word}"' if "$work" in word else shlex.quote(word) for word in words])))
     return "\n".join(lines) + "\n"
+
+
+def _cold(command: tuple[str, ...]) -> Iterator[str]:
+    """Yield the words of the same machine, booted: the harness starts it stopped, for a reaper, and perhaps from a saved state."""
+    skip = False
+    for word in command:
+        if word in ("-incoming", "-pidfile", "-gdb"):
+            skip = True
+        elif skip:
+            skip = False
+        elif word != "-S":
+            yield word
 
 
 def _option_lines(words: list[str]) -> list[str]:
@@ -255,7 +266,9 @@ def _standalone(word: str) -> str:
         return "socket,id=qmp,path=$work/qmp,server=on,wait=off"
     if word.startswith("socket,id=console"):
         return "stdio,id=console,mux=on,signal=off"
-    return re.sub(r"(mem-path=|filename=)[^,]*/pmemh-[^/,]*/", r"\1$work/", word)
+    if "mem-path=" in word:
+        return re.sub(r"mem-path=[^,]*/", "mem-path=$work/", word).replace("share=off,readonly=on,rom=off", "share=on")
+    return re.sub(r"filename=[^,]*/pmemh-[^/,]*/", "filename=$work/", word)
 
 
 def _file_sizes(command: tuple[str, ...]) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Booting a guest for a storage stack: image, machine, SSH and agent come together here and nowhere else."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from harness.errors import GuestError, HarnessError
+from harness.errors import GuestError, GuestHungError, HarnessError
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, connect
 from harness.guest.ssh import SshAddress
@@ -16,6 +17,7 @@ from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice
 from harness.machine.accelerator import Accelerator, choose_accelerator
 from harness.machine.command import GDB_SOCKET, Emulator
+from harness.machine.console import Report, ReportKind
 from harness.machine.custody import private_folder
 from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
@@ -32,6 +34,8 @@ from harness.sizes import MIB
 BOOT_LIMIT_S = 60.0
 #: No operation of a case takes a tenth of this where it does not block.
 STEP_LIMIT_S = 30.0
+#: How long a connection that broke may be ahead of the end of QEMU.
+_LAST_WORDS_S = 1.0
 #: How long a guest that hangs is asked why, before it is ended.
 _DIAGNOSIS_LIMIT_S = 3.0
 #: The BAR of the ivshmem device: a few huge pages.
@@ -112,12 +116,16 @@ def booted_guest(
         machine, connection = booted_session(host, image, make_spec(image, stack), deadline, lifetime, gdb=options.gdb)
         session = lifetime.enter_context(connection)
         connected_s = machine.age_s()
+        since = machine.console.mark()
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
         session.set_up(stack, placements)
         set_up_s = machine.age_s()
         progress(f"booted {choice.name} in {connected_s:.1f} s (set up: {set_up_s - connected_s:.1f} s) for {stack.describe()}")
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
-        yield BootedGuest(machine, session, describe_guest(host, image, machine.qemu.command, times), options, ssh_address(machine, image))
+        description = describe_guest(host, image, machine.qemu.command, times)
+        if machine.failed_boot:
+            description = replace(description, lifecycle_note=f"booted at the second try: {first_line(machine.failed_boot)}")
+        yield BootedGuest(machine, session, description, options, ssh_address(machine, image), since=since)
 
 
 def booted_session(
@@ -129,7 +137,9 @@ def booted_session(
     """
     logs = lifetime.enter_context(private_folder())
     machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline, gdb=gdb))
-    return machine, connect(ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale)
+    return machine, connect(
+        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
+    )
 
 
 def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:
@@ -137,8 +147,13 @@ def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:
     return SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
 
 
+def first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
+
+
+@functools.cache
 def agent_source() -> bytes:
-    """Return the agent's one file."""
+    """Return the agent's one file, as it was when this process first asked: what runs in guests, whatever is edited meanwhile."""
     return resources.files("harness.agent").joinpath("agent.py").read_bytes()
 
 
@@ -183,8 +198,12 @@ class BootedGuest:
         options: GuestOptions,
         address: SshAddress,
         fresh: StackReading | None = None,
+        since: int = 0,
     ) -> None:
-        """``fresh``: the reading of a stack that nobody has used yet, as it was taken when the guest was saved."""
+        """``fresh``: the reading of a stack that nobody has used yet, as it was taken when the guest was saved.
+
+        ``since``: from where on the console's complaints count: all that a clone prints, what a booted guest prints from its set-up on.
+        """
         self.machine = machine
         self.session = session
         self.description = description
@@ -192,8 +211,10 @@ class BootedGuest:
         self.address = address
         self._taint = session.taint()
         self._fresh = fresh
-        self._booted_at = machine.console.mark()
+        self._since = since
         self._damage: list[str] = []
+        #: What the taint says of the last program, empty where that is nothing.
+        self._tainted = ""
         #: Set when the guest did not answer: nothing more is asked of it.
         self._silent: HarnessError | None = None
 
@@ -208,9 +229,14 @@ class BootedGuest:
     def run(self, program: Program) -> tuple[Observation, ...]:
         with self._damage_noted():
             observations = self.session.run(program, limit_s=self._options.step_limit_s)
+        try:
             taint = self.session.taint()
+        except HarnessError as error:  # what was observed stays observed; how the guest ended is asked next
+            self._damage.append(str(error))
+            return observations
         if taint != self._taint:
-            self._damage.append(f"the kernel's taint flags went from {self._taint} to {taint}")
+            self._tainted = f"the kernel's taint flags went from {self._taint} to {taint}"
+            self._damage.append(self._tainted)
         return observations
 
     def mark(self) -> int:
@@ -218,7 +244,10 @@ class BootedGuest:
 
     def ending(self, mark: int) -> GuestEnding:
         ending = self.machine.ending()
-        return GuestEnding(ending.kind, ending.reason, self.machine.console.reports(mark))
+        reports = self.machine.console.reports(mark)
+        if self._tainted and not reports:
+            reports = (Report(ReportKind.WARNING, self._tainted, mark),)
+        return GuestEnding(ending.kind, ending.reason, reports)
 
     def console(self, mark: int) -> str:
         return self.machine.console.since(mark)
@@ -242,7 +271,7 @@ class BootedGuest:
         return self.machine.diagnose(Deadline.after(_DIAGNOSIS_LIMIT_S, self.machine.accelerator.time_scale))
 
     def find_damage(self) -> str | None:
-        ending = self.ending(self._booted_at)
+        ending = self.ending(self._since)
         if ending.kind is not EndKind.RUNNING:
             return ending.reason
         if ending.reports:
@@ -256,4 +285,7 @@ class BootedGuest:
         except HarnessError as error:
             self._damage.append(str(error))
             self._silent = error if isinstance(error, GuestError) else None
+            # A guest that broke off may be about to end: what it ends with says why.
+            if not isinstance(error, GuestHungError):
+                self.machine.wait_ended(Deadline.after(_LAST_WORDS_S))
             raise

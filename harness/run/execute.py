@@ -59,10 +59,12 @@ def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[Expected
         observations = guest.run(item.program)
     except HarnessError as caught:
         error = caught
+    # Asked before the ending: it waits until all that the kernel had to say has been read.
+    fault = guest.find_own_fault()
     ended, excused = _without_expected(guest.ending(mark), lease.reading.kernel_release, expected)
     ending, note = classify(ended, error)
     # A run that completed counts for nothing either where nobody could have seen the kernel complain.
-    if ending in (Ending.COMPLETED, Ending.HUNG) and (fault := guest.find_own_fault()) is not None:
+    if ending in (Ending.COMPLETED, Ending.HUNG) and fault is not None:
         ending, note = Ending.HARNESS_ERROR, fault
     # A guest that hangs is asked before anything else: whatever follows may end it.
     hang = guest.diagnose() if ending is Ending.HUNG else ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.case.case import Needs
+from harness.errors import UsageError
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.run.artifacts import Target
 
@@ -58,6 +59,13 @@ class Kernels:
 
 def select_kernels(options: Sequence[str], catalog: Catalog) -> Kernels:
     """Return the kernels that ``options`` name (none: the default). Raises UsageError saying what there is."""
+    paths: dict[str, str] = {}
+    for option in options:
+        choice = choose_kernel(option or None, catalog)
+        if str(choice.path) != paths.setdefault(choice.name, str(choice.path)):
+            raise UsageError(
+                f"two kernels would both be called {choice.name}: {paths[choice.name]} and {choice.path}; rename one of the files"
+            )
     choices = {choice.name: (choice, option) for option in options or [""] if (choice := choose_kernel(option or None, catalog))}
     selected = tuple(Target(name, name, "" if name == catalog.default_kernel else option) for name, (_, option) in choices.items())
     return Kernels(catalog, selected, tuple(choice for choice, _ in choices.values()))

@@ -16,7 +16,7 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation, observations_from
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
-from harness.run.artifacts import Record
+from harness.run.artifacts import Ending, Record
 from harness.run.documents import from_document, observations_document, to_document
 
 
@@ -39,8 +39,8 @@ class Score:
 
 
 def recorded(record: Record) -> Recorded | None:
-    """Return the part of a record that can be judged, or None where there is none."""
-    if record.observations is None:
+    """Return the part of a record that can be judged, or None where there is none: a run that did not complete counts for nothing."""
+    if record.observations is None or record.outcome.ending is not Ending.COMPLETED:
         return None
     return Recorded(record.item.id, record.item.program, record.reading, record.observations)
 

@@ -9,6 +9,7 @@ process first uses it. Where one cannot be made or loaded, the guest is booted i
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ from harness.run.boot import (
     booted_session,
     describe_guest,
     find_host,
+    first_line,
     make_spec,
     ssh_address,
 )
@@ -55,7 +57,9 @@ FORMAT = 1
 _BUILDER = "2"
 _BUILD_LIMIT_S = 1800.0
 #: How long a guest may take to notice that the connection it was set up over is gone.
-_QUIET_LIMIT_S = 10.0
+_QUIET_LIMIT_S = 5.0
+#: Namespaces, mkfs, mount, reading back, saving: on an accelerated host.
+_SET_UP_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Cloner:
     ) -> None:
         self._choose, self._progress, self._options = choose, progress, options
         self._detail = options.detail
+        _set_up_code()
         self._store = store or settings.templates_root()
         self._host: Host | None = None
         #: How the files of each template looked when they were verified.
@@ -136,15 +141,18 @@ class Cloner:
             except (BootError, StackMismatchError, UsageError):
                 raise
             except (MachineError, HostError, GuestError) as error:
+                # A booted guest keeps nothing, and whoever asked for it is to know.
+                if self._options.keep is not None:
+                    raise
                 # Setting up a stack may fail for reasons of the guest's: those show again, and plainly, when it is booted.
                 if last:
                     self._give_up(stack, kernel, error)
                 else:
-                    self._progress(f"no clone for {stack.describe()}: {first_line(error)}; trying once more")
+                    self._progress(f"no clone for {stack.describe()}: {first_line(str(error))}; trying once more")
         return None
 
     def _give_up(self, stack: StorageStack, kernel: str, error: HarnessError) -> None:
-        self._given_up[stack, kernel] = f"booted, not restored: {first_line(error)}"
+        self._given_up[stack, kernel] = f"booted, not restored: {first_line(str(error))}"
         self._progress(f"booting every guest for {stack.describe()} from now on: {error}")
 
     # ---- starting from a template
@@ -160,12 +168,13 @@ class Cloner:
             )
             machine = lifetime.enter_context(restored)
             session = lifetime.enter_context(_connected(machine, image, template.session, host, deadline))
-            os.utime(template.folder / MANIFEST)
+            _note_use(template.folder)
             self._detail(f"restored {image.kernel} in {machine.age_s():.2f} s for {stack.describe()}")
             times = (("restored", machine.boot_times.ready_s), ("agent", machine.age_s()))
             description = describe_guest(host, image, machine.qemu.command, times)
             description = replace(description, lifecycle=Lifecycle.RESTORED, template=template.folder.name)
-            assert template.reading is not None
+            if template.reading is None:
+                raise HostError(f"the template {template.folder} has no storage stack: remove it (python -m harness templates remove)")
             yield BootedGuest(machine, session, description, self._options, ssh_address(machine, image), template.reading)
 
     # ---- finding and making templates
@@ -180,8 +189,9 @@ class Cloner:
 
         def build(folder: Path) -> None:
             base = self.machine_template(host, image, spec)
+            _note_use(base.folder)
             self._announced(f"making a template of {image.kernel} with {stack.describe()}")
-            deadline = self._boot_deadline(host)
+            deadline = Deadline.after(_SET_UP_LIMIT_S, host.accelerator.time_scale)
             saved = SavedMachine(base.folder, spec, base.placements)
             with (
                 private_folder() as logs,
@@ -193,6 +203,7 @@ class Cloner:
                     reading = session.refresh()
                     state = session.state
                 _require_stack(stack, reading)
+                _require_silence(machine, f"setting up {stack.describe()}")
                 _warm(machine, image, state, reading, host, deadline)
                 _save(machine, folder, Manifest(machine.placements, state, reading, _made_of(host, image, stack)), deadline)
 
@@ -207,6 +218,8 @@ class Cloner:
             deadline = self._boot_deadline(host)
             with contextlib.ExitStack() as lifetime:
                 machine, connection = booted_session(host, image, spec, deadline, lifetime)
+                if machine.failed_boot:
+                    raise MachineError(f"it booted at the second try only: {first_line(machine.failed_boot)}")
                 with connection as session:
                     state = session.state
                 _save(machine, folder, Manifest(machine.placements, state, None, _made_of(host, image, None)), deadline)
@@ -223,20 +236,21 @@ class Cloner:
         is_new = not (self._store / name).is_dir()
         deadline = Deadline.after(_BUILD_LIMIT_S)
         entry = stored_entry(self._store, name, guarded, self._progress, deadline)
-        damage = self._find_damage(entry)
-        if damage is not None:
-            self._progress(f"the template {name} is damaged ({damage}): making it anew")
-            remove_entry(self._store, name, self._progress, deadline)
+        found = self._verified_template(entry)
+        if isinstance(found, str):
+            self._progress(f"the template {name} is damaged ({found}): making it anew")
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                remove_entry(self._store, name, self._progress, deadline, inode=entry.stat().st_ino)
             entry = stored_entry(self._store, name, guarded, self._progress, deadline)
-            damage = self._find_damage(entry)
-            if damage is not None:
-                raise HostError(f"the template {entry} was damaged as soon as it was made: {damage}; is the disk failing?")
+            found = self._verified_template(entry)
+            if isinstance(found, str):
+                raise HostError(f"the template {entry} was damaged as soon as it was made: {found}; is the disk failing?")
         if is_new:
-            prune_templates(self._progress, keep={name}, store=self._store)
-        return load_template(entry)
+            prune_templates(keep={name}, store=self._store)
+        return found
 
-    def _find_damage(self, entry: Path) -> str | None:
-        """Return what is wrong with a template. Its content is read once a process; later a look at its files' dates is enough."""
+    def _verified_template(self, entry: Path) -> Template | str:
+        """Return a template, or what is wrong with it. Its content is read once a process; later a look at its files' dates is enough."""
         try:
             template = load_template(entry)
             looks = tuple(_look(entry / name) for name, _ in template.checksums)
@@ -247,7 +261,7 @@ class Cloner:
                 self._verified[entry] = looks
         except (OSError, UsageError) as error:
             return str(error)
-        return None
+        return template
 
     def _announced(self, text: str) -> None:
         if self._options.announce:
@@ -262,14 +276,12 @@ def make_cloner(choose: Callable[[str], KernelChoice], progress: Progress, optio
     return Cloner(choose, progress, options).clone
 
 
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 @contextlib.contextmanager
 def _connected(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> Iterator[GuestSession]:
     scale = host.accelerator.time_scale
-    with connect(ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state) as session:
+    with connect(
+        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
+    ) as session:
         yield session
 
 
@@ -280,6 +292,13 @@ def _warm(machine: Machine, image: GuestImage, state: SessionState, reading: Sta
         session.require_mounted(reading)
         if session.ssh is not None:
             session.ssh.run(["true"], deadline)
+
+
+def _require_silence(machine: Machine, what: str) -> None:
+    """Make sure that the kernel has not complained: a clone would never show it. Raises GuestError; a booted guest then shows it again."""
+    reports = machine.console.reports()
+    if reports:
+        raise GuestError(f"the kernel complained while {what}: {reports[0].line}")
 
 
 def _require_stack(stack: StorageStack, reading: StackReading) -> None:
@@ -309,15 +328,24 @@ def machine_key(host: Host, image: GuestImage, spec: MachineSpec) -> str:
 
 def stack_key(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack) -> str:
     """Return a hash of all that shapes a guest with a stack: the machine's, the stack, mkfs, and our own code that sets stacks up."""
+    return content_key(machine_key(host, image, spec), repr(stack), repr(sorted(image.mkfs.items())), *_set_up_code())
+
+
+@functools.cache
+def _set_up_code() -> tuple[bytes, ...]:
+    """Our own code that sets stacks up, as it was when this process began: what runs, whatever is edited meanwhile."""
     code = sorted(resources.files("harness.guest").iterdir(), key=lambda file: file.name)
-    ours = [file.read_bytes() for file in code if file.name.endswith(".py")]
-    return content_key(machine_key(host, image, spec), repr(stack), repr(sorted(image.mkfs.items())), *ours)
+    return tuple(file.read_bytes() for file in code if file.name.endswith(".py"))
 
 
 def _host_cpu() -> str:
-    """The processor that ``-cpu max`` means under KVM: model and flags."""
+    """What ``-cpu max`` means under KVM: the processor's model and flags, and what the host's kernel makes of them."""
     lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.split("\t")[0] in ("model name", "flags", "microcode", "stepping"))
+    processor = [line for line in lines if line.split("\t")[0] in ("model name", "flags", "microcode", "stepping")]
+    options = [
+        f"{path}={path.read_text().strip()}" for path in sorted(Path("/sys/module").glob("kvm*/parameters/*")) if os.access(path, os.R_OK)
+    ]
+    return "\n".join([*processor, os.uname().release, *options])
 
 
 def _made_of(host: Host, image: GuestImage, stack: StorageStack | None) -> tuple[tuple[str, str], ...]:
@@ -333,7 +361,7 @@ def _made_of(host: Host, image: GuestImage, stack: StorageStack | None) -> tuple
 
 def _save(machine: Machine, folder: Path, manifest: Manifest, deadline: Deadline) -> None:
     """Save the machine, to which nobody is connected any more, and write the manifest."""
-    if not machine.wait_disconnected(deadline.within(_QUIET_LIMIT_S)):
+    if not machine.wait_disconnected(deadline.within(_QUIET_LIMIT_S * machine.accelerator.time_scale)):
         raise MachineError("the guest still has a connection from the host: it cannot be saved")
     save_machine(machine, folder, deadline)
     names = saved_files(machine.spec)
@@ -373,6 +401,12 @@ def template_damage(folder: Path) -> str | None:
         return str(error)
 
 
+def _note_use(folder: Path) -> None:
+    """Have a template count as used now. One that is gone by now, or another user's, does not mind."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / MANIFEST)
+
+
 def _look(path: Path) -> tuple[int, int, int]:
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
@@ -393,24 +427,27 @@ def stored_templates(store: Path | None = None) -> tuple[StoredTemplate, ...]:
     return tuple(sorted(found, key=lambda template: -template.used_s))
 
 
-def remove_template(name: str, progress: Progress, store: Path | None = None) -> None:
-    """Remove one template; clones that run are not disturbed. Raises UsageError, naming what there is."""
+def remove_template(name: str, progress: Progress, store: Path | None = None, limit_s: float = _BUILD_LIMIT_S) -> None:
+    """Remove one template; clones that run are not disturbed. Raises UsageError, naming what there is, and HostError where it is locked."""
     store = store or settings.templates_root()
     names = [template.name for template in stored_templates(store)]
-    if name not in names or not remove_entry(store, name, progress, Deadline.after(_BUILD_LIMIT_S)):
+    if name not in names or not remove_entry(store, name, progress, Deadline.after(limit_s)):
         raise UsageError(f"no template {name!r}; there are: {', '.join(names) or 'none'}")
 
 
-def prune_templates(progress: Progress, keep: set[str] | None = None, store: Path | None = None) -> None:
-    """Remove those that were not used for longest until all fit into the limit of the settings; never one of ``keep``."""
+def prune_templates(keep: set[str], store: Path | None = None) -> None:
+    """Remove those that were not used for longest until all fit into the limit of the settings; never one of ``keep``.
+
+    Best effort: one that another process works on, or may not be removed, stays.
+    """
     limit = templates_limit_bytes()
     total = 0
     for template in stored_templates(store):
         total += template.size_bytes
-        if total > limit and template.name not in (keep or ()):
-            total -= template.size_bytes
-            with contextlib.suppress(UsageError):  # another process was quicker
-                remove_template(template.name, progress, store)
+        if total > limit and template.name not in keep:
+            with contextlib.suppress(HarnessError, OSError):
+                remove_template(template.name, lambda _: None, store, limit_s=0)
+                total -= template.size_bytes
 
 
 def templates_limit_bytes() -> int:
