@@ -3,8 +3,9 @@
 
 The script is JSON: steps under ``quiet`` (and ``verbose``, played where the kernel command line asks for a verbose boot; else the
 same) once QMP says ``cont``, and under ``sysrq`` by key. Steps: ["console", text], ["event", name, data], ["stderr", text],
-["exit", status], ["mute"] (QMP never answers again). ``refused`` lists QMP commands that fail, ``migration`` is what query-migrate
-says. After its steps it serves QMP until it is told to quit.
+["exit", status], ["mute"] (QMP never answers again). ``refused`` lists QMP commands that fail, ``migration`` and ``status`` are what
+query-migrate and query-status say, and ``on_incoming`` are the steps when a state is to be loaded. After its steps it serves QMP until
+it is told to quit.
 """
 
 import itertools
@@ -79,6 +80,8 @@ class Talker:
             if command == "explode" or command in self.script.get("refused", []):  # type: ignore[operator]
                 self.say({"error": {"class": "GenericError", "desc": "it exploded"}, **answered})
                 continue
+            if command == "migrate-incoming":
+                self.play(self.script.get("on_incoming", []))
             if command == "migrate":
                 with open(request["arguments"]["uri"].removeprefix("file:"), "w") as state:  # type: ignore[index]
                     state.write("state")
@@ -111,6 +114,8 @@ class Talker:
     def answer(self, command: object) -> object:
         if command == "human-monitor-command":
             return self.script.get("usernet", USERNET)
+        if command == "query-status":
+            return self.script.get("status", {})
         if command == "query-migrate":
             return self.script.get("migration", {"status": "completed"})
         if command == "query-memory-devices":

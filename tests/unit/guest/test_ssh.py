@@ -120,6 +120,15 @@ def test_a_guest_that_never_answers_is_a_guest_error_with_the_last_reason(keys: 
         pass
 
 
+def test_a_guest_that_has_ended_is_not_waited_for(keys: tuple[KeyPair, KeyPair]) -> None:
+    with (
+        ssh_server(*keys, refusals=10_000) as address,
+        pytest.raises(GuestError, match=r"the guest ended before it answered on port [0-9]+: it panicked"),
+        connected(address, Deadline.after(60), lambda: "it panicked"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("text", ["", "ssh-ed25519", "ssh-ed25519 ???"])
 def test_a_public_key_that_is_none_is_a_guest_error(text: str) -> None:
     with pytest.raises(GuestError, match="not a public key line"):

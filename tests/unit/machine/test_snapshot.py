@@ -144,6 +144,26 @@ def test_a_silent_guest_is_diagnosed_as_far_as_qemu_answers(tmp_path: Path) -> N
         assert "(no more: " in machine.diagnose(Deadline.after(2))
 
 
+def test_a_state_that_qemu_does_not_like_is_told_in_its_words(tmp_path: Path) -> None:
+    spec = fake_spec(tmp_path, {"quiet": [READY], "on_incoming": [["stderr", "Mismatched GPAs for block ram"], ["exit", 1]]})
+    (tmp_path / "ram").touch()
+    broken = restored(SavedMachine(tmp_path, spec, ()), tmp_path / "logs-2")
+    with pytest.raises(MachineError, match=r"QEMU did not load .*state: Mismatched GPAs for block ram"), broken:
+        pass
+
+
+def test_a_guest_that_qemu_has_paused_is_our_own_fault(tmp_path: Path) -> None:
+    with started(tmp_path, status={"status": "io-error"}) as machine:
+        assert machine.find_own_fault() == "QEMU has stopped the guest: io-error (is the host's disk full?)"
+
+
+def test_how_a_guest_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with started(tmp_path, sysrq={"o": [["console", "powering off\r\n"], ["exit", 0]]}) as machine:
+        assert machine.find_end() is None
+        machine.power_off(soon())
+        assert "powering off" in (machine.find_end() or "")
+
+
 def test_a_stopped_qemu_is_our_own_fault(tmp_path: Path) -> None:
     with started(tmp_path) as machine:
         assert machine.find_own_fault() is None

@@ -255,3 +255,9 @@ def test_every_fact_has_values_and_a_source_and_keeps_to_them(name: str) -> None
     for release in ("6.1.0", "6.12.95", "7.3.4"):
         for v in (volume(dax=True), volume(dax=False), volume(dax=False, filesystem=None)):
             assert env(v, release=release).fact(name, "main") in entry.values
+
+
+def test_a_known_deviation_never_hides_a_new_one() -> None:
+    listed = (KnownDeviation("C-SYNC-01", "coherence/x", "", (6, 1), None, "a mailing list"),)
+    bad = judged(DAX, OPEN, (Pwrite("f", 0, 10), returned(5)))
+    assert find_known(bad, "coherence/x", "e820", "6.12.95", listed) == (Known.NO, None)

@@ -14,7 +14,7 @@ from harness.model.known import ExpectedLine, Known, KnownDeviation
 from harness.model.operation import Operation, Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
-from harness.run.artifacts import Ending, find_records, item_folder, load_record
+from harness.run.artifacts import Ending, find_records, item_folder, load_record, qemu_script
 from harness.run.execute import classify, judge_folder, judge_record, run_item
 from harness.run.pool import Lease
 from tests.fakes.leased import RUNNING, FakeGuest, complaint, make_reading, obedient
@@ -199,3 +199,13 @@ def test_the_machine_can_be_started_by_hand(tmp_path: Path) -> None:
     assert 'truncate -s 1024 "$work/ram"' in text
     assert '-object "memory-backend-file,id=ram,mem-path=$work/ram,size=1024"' in text
     assert "-S" not in text
+
+
+def test_the_machine_of_a_clone_can_be_booted_by_hand() -> None:
+    memory = "memory-backend-file,id=ram,mem-path=/cache/templates/stack-x/ram,size=1024,share=off,readonly=on,rom=off"
+    disk = "driver=file,node-name=disk-disk,filename=/dev/shm/pmemh-x1/disk-disk,cache.no-flush=on"
+    words = ("qemu-system-x86_64", "-S", "-incoming", "defer", "-gdb", "unix:/dev/shm/pmemh-x1/gdb", "-pidfile", "/dev/shm/pmemh-x1/pid")
+    script = qemu_script((*words, "-object", memory, "-blockdev", disk))
+    assert not {"-incoming", "-gdb", "-pidfile", "-S"} & set(script.split())
+    assert '"memory-backend-file,id=ram,mem-path=$work/ram,size=1024,share=on"' in script
+    assert "filename=$work/disk-disk" in script

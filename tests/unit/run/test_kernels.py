@@ -31,6 +31,15 @@ def test_only_a_kernel_that_is_not_the_default_has_to_be_named_again() -> None:
     assert [target.option for target in kernels("debian_6.12", "debian_6.1").selected] == ["", "debian_6.1"]
 
 
+def test_two_kernels_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "linux").touch()
+    with pytest.raises(UsageError, match=r"two kernels would both be called own_linux: .*a/linux and .*b/linux; rename one"):
+        kernels(str(tmp_path / "a/linux"), str(tmp_path / "b/linux"))
+    assert len(kernels(str(tmp_path / "a/linux"), str(tmp_path / "a/linux")).selected) == 1
+
+
 def test_an_unknown_kernel_is_refused_with_what_there_is() -> None:
     with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_6.12, .* or the path of"):
         kernels("debian_5")

@@ -15,6 +15,7 @@ from harness.guest.session import SessionState
 from harness.host.sparse import checksum
 from harness.image.catalog import KernelChoice
 from harness.run import template as subject
+from harness.run.boot import GuestOptions
 from harness.run.documents import to_document
 from harness.run.template import (
     MANIFEST,
@@ -111,14 +112,14 @@ def test_removing_what_is_not_there_names_what_is(tmp_path: Path) -> None:
 class Rig:
     """A cloner whose templates fail as told, and whose boots are fakes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Path, *errors: Exception) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Path, *errors: Exception, options: GuestOptions | None = None) -> None:
         self.said: list[str] = []
         self.tries = 0
         self._errors = list(errors)
         monkeypatch.setattr(subject, "find_host", lambda: "a host")
         monkeypatch.setattr(subject, "guest_image", lambda *_: "an image")
         monkeypatch.setattr(subject, "booted_guest", self._boot)
-        self.cloner = Cloner(KernelChoice, self.said.append, store=store)
+        self.cloner = Cloner(KernelChoice, self.said.append, options or GuestOptions(), store)
         monkeypatch.setattr(self.cloner, "stack_template", self._template)
 
     def _template(self, *_: Any) -> Any:
@@ -142,6 +143,12 @@ def test_without_a_template_the_guest_is_booted_and_says_why(monkeypatch: pytest
     assert rig.tries == 2
     assert any("trying once more" in line for line in rig.said)
     assert any("booting every guest for" in line for line in rig.said)
+
+
+def test_memory_that_was_to_be_kept_is_never_silently_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rig = Rig(monkeypatch, tmp_path, MachineError("QEMU refused x-ignore-shared"), options=GuestOptions(keep=tmp_path))
+    with pytest.raises(MachineError, match="x-ignore-shared"), rig.cloner.clone(stack(), "debian_6.12"):
+        pass
 
 
 @pytest.mark.parametrize("error", [BootError("it panicked", "tail"), StackMismatchError("another stack"), UsageError("no image")])
