@@ -7,7 +7,7 @@ user's kernel), not by the package versions found: those are recorded, and stay 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from harness.host import settings
 from harness.host.apt import find_mirrors, read_apt_sources
 from harness.host.cache import Progress, content_key, file_sha256, remove_entry, stored_entry
 from harness.host.deadline import Deadline
-from harness.image.catalog import Catalog, KernelChoice, load_catalog
+from harness.image.catalog import Catalog, KernelChoice, ModuleSet, load_catalog
 from harness.image.initrd import collect_modules, make_initrd
 from harness.image.kernel import KernelFiles, check_options, find_kernel_files, has_pvh_note, uncompressed_kernel
 from harness.image.packages import fetch_kernel_packages, unpack
@@ -150,7 +150,16 @@ def _kernel_name(choice: KernelChoice, catalog: Catalog) -> str:
     if choice.path is None:
         recipe = catalog.kernels[choice.name]
         return f"{choice.name}-{content_key(*parts, repr(recipe))}"
-    return f"{choice.name}-{content_key(*parts, _fingerprint(find_kernel_files(choice.path)))}"
+    wanted = repr(_wanted_modules(choice, catalog))
+    return f"{choice.name}-{content_key(*parts, wanted, _fingerprint(find_kernel_files(choice.path)))}"
+
+
+def _wanted_modules(choice: KernelChoice, catalog: Catalog) -> ModuleSet:
+    """Return what is wanted of a kernel: of the user's own also what a flavour of the catalogue has beyond the others, where it is there."""
+    if choice.path is None:
+        return catalog.modules
+    extra = dict.fromkeys(name for kernel in catalog.kernels.values() for name in kernel.modules)
+    return replace(catalog.modules, optional=(*catalog.modules.optional, *extra))
 
 
 def _fingerprint(kernel: KernelFiles) -> str:
@@ -179,7 +188,7 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
         kernel = find_kernel_files(choice.path or scratch / "tree")
         check_options(kernel, catalog.options)
         more = recipe.modules if choice.path is None else ()
-        load = collect_modules(kernel, catalog.modules, more, scratch / "wanted", scratch / "depmod", deadline)
+        load = collect_modules(kernel, _wanted_modules(choice, catalog), more, scratch / "wanted", scratch / "depmod", deadline)
         busybox = next(file for file in (scratch / "tree/bin/busybox", scratch / "tree/usr/bin/busybox") if file.is_file())
         modules = scratch / "wanted/lib/modules" / kernel.release
         initrd = make_initrd((catalog.folder / "initrd/init").read_bytes(), busybox.read_bytes(), load, modules)

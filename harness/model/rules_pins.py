@@ -194,6 +194,8 @@ def xdp_umem(c: Context, s: State, op: XdpUmem) -> list[State]:
 
 @rule(RdmaOpen)
 def rdma_open(c: Context, s: State, op: RdmaOpen) -> list[State]:
+    if c.seen.errno == "ENODEV":
+        raise Undetermined("the guest has no RDMA device: its kernel lacks soft-RoCE (CONFIG_RDMA_RXE), or its modules")
     if not c.returns("C-RDMA-01", 0):
         return []
     s, number = s.adding(RdmaDevice())

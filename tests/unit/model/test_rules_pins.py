@@ -140,8 +140,13 @@ def test_a_region_for_remote_writing_needs_local_writing_and_one_for_reading_has
 @pytest.mark.parametrize("make", [IoUringSetup("r"), XdpSocket("x"), RdmaOpen("d")])
 def test_what_a_pin_needs_is_made_or_the_step_deviates(make: Operation) -> None:
     assert judged(DAX, (make, returned())).verdict is Verdict.CONFORMS
-    assert judged(DAX, (make, failed("ENODEV"))).verdict is Verdict.DEVIATES
+    assert judged(DAX, (make, failed("ENOMEM"))).verdict is Verdict.DEVIATES
 
 
 def test_pinning_nothing_is_undetermined() -> None:
     assert judged(DAX, *ANONYMOUS, RING, (IoUringRegister("r", "m", 0, 0), failed("EFAULT"))).verdict is Verdict.UNDETERMINED
+
+
+def test_a_guest_without_an_rdma_device_says_nothing_of_its_kernel() -> None:
+    assert judged(DAX, (RdmaOpen("d"), failed("ENODEV"))).verdict is Verdict.UNDETERMINED
+    assert judged(DAX, (RdmaOpen("d"), failed("EPERM"))).verdict is Verdict.DEVIATES
