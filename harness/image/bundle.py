@@ -155,7 +155,7 @@ def _kernel_name(choice: KernelChoice, catalog: Catalog) -> str:
 
 
 def _wanted_modules(choice: KernelChoice, catalog: Catalog) -> ModuleSet:
-    """Return what is wanted of a kernel: of the user's own also what a flavour of the catalogue has beyond the others, where it is there."""
+    """Return what is wanted of a kernel: of the user's own also what a flavour of the catalogue has beyond others, where it is there."""
     if choice.path is None:
         return catalog.modules
     extra = dict.fromkeys(name for kernel in catalog.kernels.values() for name in kernel.modules)
