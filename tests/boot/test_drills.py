@@ -273,7 +273,8 @@ def test_an_interrupted_run_leaves_nothing(project: Project, number: signal.Sign
     try:
         assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(300)), (project.root / "said").read_text()
         running.send_signal(number)
-        project.assert_nothing_left(limit_s=10.0)
+        # Ctrl-C ends in order, which may take QEMU a moment; what is killed is cleaned up by others at once.
+        project.assert_nothing_left(limit_s=10.0 if number is signal.SIGINT else 5.0)
     finally:
         running.kill()
         running.wait()
