@@ -67,7 +67,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--reuse-guests",
         action="store_true",
-        help="let a guest serve all items in a row with the same storage stack, each on a fresh file system: quicker, less isolated",
+        help="let a guest serve all items in a row with the same storage stack, each on a file system made anew: less isolated, and "
+        "quicker only where guests are booted",
     )
     group.addoption("--artifacts", default="artifacts", metavar="DIR", help="where the evidence of every item is kept (default: artifacts)")
     group.addoption(
