@@ -86,12 +86,6 @@ class Env:
         return self.reading.page_bytes
 
 
-def facts_table(reading: StackReading) -> dict[str, dict[str, Value]]:
-    """Return every fact of every volume: ``{volume: {fact: value}}``; two kernels are compared by comparing these."""
-    env = Env(reading)
-    return {v.role: {name: env.fact(name, v.role) for name in sorted(FACTS)} for v in reading.volumes}
-
-
 fact(
     "splice_to_pipe",
     "whether splicing from a buffered file fills a pipe with copies or with aliases of cached pages",
