@@ -54,6 +54,8 @@ class Context:
     observed: str = ""
     because: str = ""
     unsure: str = ""
+    #: How many bytes a step that slept has moved so far.
+    progress: int = 0
 
     @property
     def writer(self) -> int:
@@ -109,20 +111,26 @@ class Context:
         self._say(f"returns {words}", self.seen.describe(), clause_id)
         return False
 
-    def signals(self, clause_id: str, signal: str, condition: bool) -> bool:
-        """Whether the step must end its process with ``signal``; then :attr:`settled` says whether it did."""
-        if not self._row(clause_id, condition):
+    def signals(self, *rows: tuple[str, bool, str]) -> bool:
+        """Whether any of ``(signal, condition, clause)`` holds; then the step must have ended its process with one of those signals.
+
+        The answer to that is :attr:`settled`.
+        """
+        held = [(signal, clause_id) for signal, condition, clause_id in rows if self._row(clause_id, condition)]
+        if not held:
             return False
-        self.settled = self.seen.how is How.SIGNAL and self.seen.signal == signal
-        self._say(signal, self.seen.describe(), clause_id)
+        signals = sorted({signal for signal, _ in held})
+        self.settled = self.seen.how is How.SIGNAL and self.seen.signal in signals
+        self._say(" or ".join(signals), self.seen.describe(), held[0][1])
         return True
 
     def shows(self, clause_id: str, expected: Pieces) -> bool:
         """Whether the bytes that the step saw are ``expected``; unknown ones make the step undetermined."""
         if has_unknown(expected):
-            self.unsure = "what stood there before the program is not known to the model"
+            self.doubts("what stands there is not known to the model")
         if self.seen.data is None:
-            raise Undetermined("the observation carries no data")
+            self.doubts("the observation carries no data")
+            return True
         mismatch = find_mismatch(expected, self.seen.data)
         if self.holds(clause_id, mismatch is None):
             return True
@@ -139,6 +147,10 @@ class Context:
         if not right or not self.allowed:
             self._say(allowed, observed, clause_id)
         return right
+
+    def doubts(self, reason: str) -> None:
+        """Note that nobody can say whether this is right, while the state that follows is known all the same."""
+        self.unsure = self.unsure or reason
 
     def _say(self, allowed: str, observed: str, clause_id: str) -> None:
         self.allowed, self.observed, self.because = allowed, observed, clause_id

@@ -136,6 +136,11 @@ def has_unknown(pieces: Pieces) -> bool:
     return any(p.origin is Origin.UNKNOWN for p in pieces)
 
 
+def all_zero(pieces: Pieces) -> bool:
+    """Whether the pieces may be all zeroes: they are, or nobody knows what they are."""
+    return all(p.origin in (Origin.ZERO, Origin.UNKNOWN) or not p.bytes().strip(b"\0") for p in pieces)
+
+
 def _run_piece(run: Run) -> Piece:
     if run.kind is RunKind.TAG:
         return Piece(run.length, Origin.TAG, run.writer, run.source)

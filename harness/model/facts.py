@@ -245,3 +245,54 @@ fact(
     (True, False),
     lambda k, v: k.since(6, 1),
 )
+fact(
+    "max_file_bytes",
+    "the largest size and offset of a file, in bytes",
+    "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks of 4 KiB; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE",
+    ((2**32 - 1) * 4096, 2**63 - 1),
+    lambda k, v: (2**32 - 1) * 4096 if v.filesystem == "ext4" else 2**63 - 1,
+)
+fact(
+    "dontcache_supported",
+    "whether a file knows RWF_DONTCACHE",
+    "include/linux/fs.h kiocb_set_rw_flags (since 6.14), FOP_DONTCACHE of ext4 and xfs; never on DAX",
+    (True, False),
+    lambda k, v: k.since(6, 14) and not v.dax and v.filesystem in ("ext4", "xfs"),
+)
+fact(
+    "allocation_unmaps",
+    "whether plain allocation waits for pins and unmaps the file first, as punching does",
+    "fs/xfs/xfs_file.c xfs_file_fallocate: xfs_break_layouts for every mode; fs/ext4/extents.c ext4_fallocate: not for plain allocation",
+    (True, False),
+    lambda k, v: v.dax and v.filesystem == "xfs",
+)
+fact(
+    "copy_shares_blocks",
+    "whether copy_file_range first tries to share blocks, which needs whole blocks and, on DAX, pages that nobody holds",
+    "fs/read_write.c vfs_copy_file_range; fs/xfs/xfs_file.c xfs_file_remap_range, xfs_reflink_remap_prep: file systems made with reflink",
+    (True, False),
+    lambda k, v: v.filesystem == "xfs",
+)
+fact(
+    "splice_moves",
+    "whether splice and its like move all that can move, or may stop before",
+    "mm/filemap.c filemap_splice_read, fs/splice.c copy_splice_read, iter_file_splice_write, splice_pipe_to_pipe, link_pipe, iter_to_pipe "
+    "(6.12), generic_file_splice_read (6.1): each goes on until the length, the slots or the source end; shown on 6.1 and 6.12",
+    ("all", "some"),
+    lambda k, v: "all",
+)
+fact(
+    "hole_into_bad_buffer",
+    "what a read of a hole into memory that the process may not write ends in",
+    "fs/dax.c dax_iomap_iter returns what iov_iter_zero moved, 0, and that ends the call as the end of a file does; "
+    "mm/filemap.c filemap_read",
+    ("EFAULT", "0"),
+    lambda k, v: "0" if v.dax else "EFAULT",
+)
+fact(
+    "buffered_nowait_write",
+    "whether a file takes writes with RWF_NOWAIT without O_DIRECT",
+    "fs/xfs/xfs_file.c and block/fops.c: FOP_BUFFER_WASYNC (FMODE_BUF_WASYNC since 6.0); not fs/ext4/file.c",
+    (True, False),
+    lambda k, v: k.since(6, 0) and v.filesystem in ("xfs", None),
+)

@@ -1,16 +1,17 @@
 """The judge: a program, what the guest saw, and the stack as it is; out comes a verdict for every step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from harness.model import rules_files, rules_mapping, rules_pins, rules_process, rules_splice, rules_system
 from harness.model.clause import CLAUSES, Context, Undetermined, clause
+from harness.model.closing import closed_ends, without_process
 from harness.model.facts import Env
-from harness.model.operation import Join, Operation, Pin, Program, Step
+from harness.model.operation import FutexWait, Join, Operation, Pin, Program, Step
 from harness.model.outcome import How, Observation
 from harness.model.rule import RULES
-from harness.model.state import State
+from harness.model.state import Pending, State
 from harness.model.verdict import Verdict, worst
 
 #: The modules that enter clauses and rules when they are imported.
@@ -44,6 +45,8 @@ class Judgement:
     verdict: Verdict
     steps: tuple[StepVerdict, ...]
     facts: tuple[str, ...] = ()
+    #: The states that are possible after the last step; empty where nothing is known of them.
+    finals: tuple[State, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def clauses(self) -> tuple[str, ...]:
@@ -54,105 +57,184 @@ def judge(env: Env, program: Program, observations: tuple[Observation, ...], fli
     """Judge what was seen of ``program`` on the stack of ``env``.
 
     ``flipped`` are clauses whose condition is turned around: a test shows with it that a clause matters.
-    After a deviation the steps that follow are undetermined: the model no longer knows the state.
+    After a deviation, after a step that no rule could judge and where too many states are possible, the steps that follow are
+    undetermined: the model no longer knows the state. A state that may be the true one is never dropped.
     """
-    seen = {o.step: o for o in observations}
+    run = _Run(env, program, {o.step: o for o in observations}, flipped)
     states = [State()]
     verdicts: list[StepVerdict] = []
     lost = ""
     for index, step in enumerate(program.steps):
-        observation = seen.get(index, Observation(index, How.NOT_RUN))
+        observation = run.seen.get(index, Observation(index, How.NOT_RUN))
         if lost:
             verdicts.append(_undetermined(index, observation, lost))
             continue
         if observation.how is How.NOT_RUN:
             verdicts.append(_undetermined(index, observation, "the step was not run: its process had ended or was blocked"))
             continue
-        states, verdict = _judge_step(env, program, states, index, observation, flipped)
+        states, verdict, lost = _judge_step(run, states, index, observation)
         verdict = _pinned(verdict, step.pin, observation)
         verdicts.append(verdict)
         if verdict.verdict is Verdict.DEVIATES:
             lost = f"step {index + 1} deviates, so the state after it is not known"
-    return Judgement(worst(v.verdict for v in verdicts), tuple(verdicts), tuple(sorted(env.asked)))
+    states, unsettled = _settled_sleepers(run, states, len(program.steps))
+    finals = () if lost or unsettled else tuple(states)
+    return Judgement(worst(v.verdict for v in verdicts), tuple(verdicts), tuple(sorted(env.asked)), finals)
 
 
-def _judge_step(
-    env: Env, program: Program, states: list[State], index: int, seen: Observation, flipped: frozenset[str]
-) -> tuple[list[State], StepVerdict]:
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same for all steps of a run."""
+
+    env: Env
+    program: Program
+    seen: Mapping[int, Observation]
+    flipped: frozenset[str]
+
+    def context(self, index: int, seen: Observation, progress: int = 0) -> Context:
+        return Context(self.env, index, self.program.steps[index].process, seen, self.flipped, progress=progress)
+
+
+def _judge_step(run: _Run, states: list[State], index: int, seen: Observation) -> tuple[list[State], StepVerdict, str]:
+    """Return the states after a step, its verdict, and why nothing is known from here on (empty: it is)."""
     after: list[State] = []
-    contexts: list[Context] = []
-    unsure = ""
-    refused: Context | None = None
-    for state in states:
-        context, next_states, reason = _one(env, program, state, index, seen, flipped)
-        contexts.append(context)
+    accepted: list[Context] = []
+    refused: list[Context] = []
+    unjudged = ""
+    possible, unsettled = _settled_sleepers(run, states, index)
+    for state in possible:
+        context, next_states, reason = _one(run, state, index, seen)
         if reason:
-            unsure = reason
-            next_states = [state]
-        elif not next_states and refused is None:
-            refused = context
+            unjudged = unjudged or reason
+        (accepted if next_states or reason else refused).append(context)
         after.extend(s for s in next_states if s not in after)
-    clauses = tuple(dict.fromkeys(name for c in contexts for name in c.hits))
-    if not after:
-        told = refused or contexts[0]
-        return states, StepVerdict(
-            index, Verdict.DEVIATES, told.observed or seen.describe(), told.allowed, _because(told.because), clauses, clause=told.because
-        )
-    told = contexts[0]
-    if not unsure and len(after) > MAX_STATES:
-        unsure = f"more than {MAX_STATES} states are possible here"
-        after = after[:MAX_STATES]
-    verdict = Verdict.UNDETERMINED if unsure or told.unsure else Verdict.CONFORMS
-    return after, StepVerdict(
-        index, verdict, seen.describe(), told.allowed, _because(told.because), clauses, unsure or told.unsure, told.because
-    )
+    clauses = tuple(dict.fromkeys(name for c in [*accepted, *refused] for name in c.hits))
+    if not accepted:
+        told = refused[0]
+        observed = told.observed or seen.describe()
+        because = _because(told.because)
+        if unsettled:
+            reason = f"{unsettled}, and what was seen is not what it was without that"
+            return states, StepVerdict(index, Verdict.UNDETERMINED, observed, told.allowed, because, clauses, reason, told.because), reason
+        return states, StepVerdict(index, Verdict.DEVIATES, observed, told.allowed, because, clauses, clause=told.because), ""
+    told = accepted[0]
+    lost = f"step {index + 1} could not be judged ({unjudged}), so the state after it is not known" if unjudged else ""
+    if len(after) > MAX_STATES:
+        unjudged = f"more than {MAX_STATES} states are possible here"
+        lost = f"after step {index + 1} more than {MAX_STATES} states are possible"
+    unsure = unjudged or next((c.unsure for c in accepted if c.unsure), "")
+    verdict = Verdict.UNDETERMINED if unsure else Verdict.CONFORMS
+    return after, StepVerdict(index, verdict, seen.describe(), told.allowed, _because(told.because), clauses, unsure, told.because), lost
 
 
-def _one(
-    env: Env, program: Program, state: State, index: int, seen: Observation, flipped: frozenset[str]
-) -> tuple[Context, list[State], str]:
+def _one(run: _Run, state: State, index: int, seen: Observation) -> tuple[Context, list[State], str]:
     """Run the rule of one step on one state; the last answer is why it is undetermined, or empty."""
-    step = program.steps[index]
-    context = Context(env, index, step.process, seen, flipped)
+    step = run.program.steps[index]
+    context = run.context(index, seen)
     try:
         if isinstance(step.operation, Join):
-            return context, _join(context, program, state, step.operation), ""
+            return context, _join(run, context, state, step.operation), ""
         after = _rule(context, state, step.operation)
     except Undetermined as undetermined:
         return context, [], undetermined.reason
-    return context, [_started(s, step, index, seen) for s in after], ""
+    if seen.how is How.SIGNAL:
+        after = [without_process(context, s, step.process) for s in after]
+    return context, [_started(s, step, context) for s in after], ""
 
 
 def _rule(context: Context, state: State, operation: Operation) -> list[State]:
     rule = RULES.get(type(operation))
     if rule is None:
         raise Undetermined(f"no rule covers {operation.call}")
-    return rule(context, state, operation)
+    refused = closed_ends(context, state, operation)
+    return rule(context, state, operation) if refused is None else refused
 
 
-def _started(state: State, step: Step, index: int, seen: Observation) -> State:
+# ---- steps that were started -----------------------------------------------------------------------------------------
+
+
+def _started(state: State, step: Step, context: Context) -> State:
     if step.start is None:
         return state
-    done = None if seen.how is How.BLOCKED else seen
-    return replace(state, pending=MappingProxyType({**state.pending, step.start: (index, done)}))
+    done = None if context.seen.how is How.BLOCKED else context.seen
+    return _with_pending(state, step.start, Pending(context.step, done, context.progress))
 
 
-def _join(context: Context, program: Program, state: State, join: Join) -> list[State]:
+def _with_pending(state: State, label: str, pending: Pending | None) -> State:
+    others = {k: v for k, v in state.pending.items() if k != label}
+    return replace(state, pending=MappingProxyType(others if pending is None else {**others, label: pending}))
+
+
+def _settled_sleepers(run: _Run, states: list[State], index: int) -> tuple[list[State], str]:
+    """Return the states that are possible before the next step: each step that sleeps may have ended by now, or not yet.
+
+    How it ended is known from its join. One that no later step (``index`` is the next) joins may have gone on as soon as nothing keeps
+    it: the second answer then says so, because what it did is not known.
+    """
+    unsettled = ""
+    possible = list(states)
+    for state in possible:  # grows while it is gone through: what one sleeper did may wake another
+        for label, pending in state.pending.items():
+            if pending.done is not None:
+                continue
+            final = _final(run, label, pending)
+            if final is None:
+                leaves_nothing = isinstance(run.program.steps[pending.step].operation, FutexWait)
+                if not leaves_nothing and not _joins(run, label, index) and not _sleeps_still(run, state, pending):
+                    unsettled = unsettled or f"step {pending.step + 1} sleeps, may have gone on, and nobody joins it"
+                continue
+            after, _ = _resumed(run, state, pending, final)
+            for ended in after:
+                ended = _with_pending(ended, label, replace(pending, done=final))
+                if ended not in possible:
+                    possible.append(ended)
+    return possible, unsettled
+
+
+def _joins(run: _Run, label: str, index: int) -> list[Observation]:
+    """Return what the joins of ``label`` from step ``index`` on showed."""
+    later = enumerate(run.program.steps[index:], index)
+    joins = [i for i, step in later if isinstance(step.operation, Join) and step.operation.label == label]
+    return [run.seen[i] for i in joins if i in run.seen and run.seen[i].how is not How.NOT_RUN]
+
+
+def _final(run: _Run, label: str, pending: Pending) -> Observation | None:
+    """Return how a step that sleeps ended at last, as its joins show, or None where none shows it."""
+    return next((seen for seen in _joins(run, label, pending.step + 1) if seen.how is not How.BLOCKED), None)
+
+
+def _resumed(run: _Run, state: State, pending: Pending, seen: Observation) -> tuple[list[State], Context]:
+    """Return the states after a step that slept went on in ``state`` and ended as ``seen``; none where it cannot have."""
+    context = run.context(pending.step, seen, pending.progress)
+    try:
+        after = _rule(context, state, run.program.steps[pending.step].operation)
+    except Undetermined:
+        return [], context
+    if seen.how is How.SIGNAL:
+        after = [without_process(context, s, context.process) for s in after]
+    return after, context
+
+
+def _sleeps_still(run: _Run, state: State, pending: Pending) -> bool:
+    """Whether what a sleeping step waits for is missing in ``state`` still."""
+    return bool(_resumed(run, state, pending, Observation(pending.step, How.BLOCKED))[0])
+
+
+def _join(run: _Run, context: Context, state: State, join: Join) -> list[State]:
     if join.label not in state.pending:
         raise Undetermined(f"{join.label} was not started")
-    index, done = state.pending[join.label]
-    seen = context.seen
-    if done is not None:
+    pending, seen = state.pending[join.label], context.seen
+    if pending.done is not None:
+        done = pending.done
         same = (seen.how, seen.value, seen.errno, seen.signal) == (done.how, done.value, done.errno, done.signal)
         return [state] if context.agrees("C-JOIN-01", same, done.describe(), seen.describe()) else []
-    origin = program.steps[index]
-    context.step, context.process = index, origin.process
-    after = _rule(context, state, origin.operation)
-    return [replace(s, pending=_without(s.pending, join.label)) if seen.how is not How.BLOCKED else s for s in after]
-
-
-def _without(pending: Mapping[str, tuple[int, Observation | None]], label: str) -> Mapping[str, tuple[int, Observation | None]]:
-    return MappingProxyType({k: v for k, v in pending.items() if k != label})
+    context.step, context.process, context.progress = pending.step, run.program.steps[pending.step].process, pending.progress
+    after = _rule(context, state, run.program.steps[pending.step].operation)
+    if seen.how is How.BLOCKED:
+        return [_with_pending(s, join.label, replace(pending, progress=context.progress)) for s in after]
+    if seen.how is How.SIGNAL:
+        after = [without_process(context, s, context.process) for s in after]
+    return [_with_pending(s, join.label, replace(pending, done=seen)) for s in after]
 
 
 def _undetermined(index: int, seen: Observation, reason: str) -> StepVerdict:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.content import Pieces, cut, length_of, tagged, unknown, zeroes
+from harness.model.closing import closing
+from harness.model.content import Pieces, all_zero, cut, tagged, unknown, zeroes
 from harness.model.operation import (
     AllocateFlag,
     Buffer,
     Close,
-    CopyFileRange,
     Fallocate,
     Fdatasync,
     Fsync,
@@ -24,37 +24,35 @@ from harness.model.operation import (
     Pwrite,
     Pwritev,
     Read,
+    RwFlag,
     SetXflags,
     Statx,
     Whence,
     Write,
 )
+from harness.model.outcome import How
 from harness.model.rule import (
     cache,
+    cleaned,
     file_memory,
     folios_left,
+    forget_pages,
+    grown,
+    layouts_broken,
     look_up,
     mapping_bytes,
+    overlaps,
     put,
+    received,
     removed,
     resized,
     rule,
-    store_into,
-    touch,
+    sent,
+    usable_end,
     volume_fact,
+    waits_for_pins,
 )
-from harness.model.stack import dax_mode
-from harness.model.state import (
-    Mapping,
-    Memory,
-    OpenFile,
-    Pipe,
-    Socket,
-    State,
-    page_ceil,
-    page_floor,
-    unknown_content,
-)
+from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
 from harness.sizes import MIB
 
 # ---- opening and closing ---------------------------------------------------------------------------------------------
@@ -62,7 +60,6 @@ from harness.sizes import MIB
 clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descriptor", "open(2)")
 clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2) ERRORS")
 clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
-clause("C-CLOSE-01", "close of an open descriptor succeeds", "close(2)")
 
 #: How much of a bare node the set-up zeroes; what stands behind it is unknown.
 NODE_KNOWN_BYTES = 16 * MIB
@@ -92,8 +89,8 @@ def open_file(c: Context, s: State, op: Open) -> list[State]:
         dax = s.mounted.get(volume, reading.dax)
         s, number = _ensure(s, (volume, path), Memory("file", volume, path, dax=dax))
         return _opened(c, s, op, s, number)
-    if OpenFlag.TRUNC in op.flags and s.memory(known).size:
-        if c.blocks("C-OPEN-03", _waits_for_pins(c, s, known)):
+    if OpenFlag.TRUNC in op.flags:
+        if c.blocks("C-OPEN-03", waits_for_pins(c, s, known)):
             return [s] if c.settled else []
         s = resized(c, s, known, 0)
     return _opened(c, s, op, s, known)
@@ -123,41 +120,7 @@ def _opened(c: Context, before: State, op: Open, s: State, memory: int) -> list[
 
 @rule(Close)
 def close(c: Context, s: State, op: Close) -> list[State]:
-    number, thing = look_up(c, s, op.name, object)  # type: ignore[type-var]
-    if not c.returns("C-CLOSE-01", 0):
-        return []
-    others = any(n == number and p != c.process for (p, _), n in s.names.items())
-    if isinstance(thing, Pipe):
-        if others:
-            return [s]
-        closed = replace(
-            thing,
-            read_open=thing.read_open and op.end not in (None, "read"),
-            write_open=thing.write_open and op.end not in (None, "write"),
-        )
-        if not closed.read_open:
-            closed = replace(closed, views=())
-        return [s.with_object(number, closed)]
-    if isinstance(thing, Socket):
-        return [s.with_object(number, replace(thing, views=()))] if op.end is None and not others else [s]
-    s = s.without_name(c.process, op.name)
-    if isinstance(thing, OpenFile):
-        s = _flip_dax_at_last_close(c, s, thing.memory)
-    return [s]
-
-
-def _flip_dax_at_last_close(c: Context, s: State, number: int) -> State:
-    memory = s.memory(number)
-    if not memory.is_file or memory.volume in s.mounted:
-        return s
-    reading = c.env.reading.volume(memory.volume)
-    if not reading.queue_dax or dax_mode(reading) != "inode":
-        return s
-    opened = {n for n in s.names.values() if isinstance(s.objects[n], OpenFile | Mapping)}
-    used = any(getattr(s.objects[n], "memory", None) == number for n in opened)
-    if used or memory.dax == memory.dax_flag:
-        return s
-    return s.with_object(number, replace(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))
+    return closing(c, s, op.name, op.end)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -173,7 +136,11 @@ clause("C-RW-04", "a negative offset is EINVAL", "pread(2) ERRORS")
 clause("C-RW-05", "writing needs a descriptor open for writing: EBADF", "write(2) ERRORS")
 clause("C-RW-06", "a write to a regular file or a node with room writes all bytes", "write(2)")
 clause("C-RW-07", "a buffer that the process may not read or write is EFAULT", "read(2), write(2) ERRORS")
-clause("C-RW-08", "on Linux a file opened with O_APPEND is appended to, whatever offset pwrite names", "pwrite(2) BUGS")
+clause(
+    "C-RW-08",
+    "on Linux a file opened with O_APPEND is appended to, whatever offset pwrite names; a node is not",
+    "pwrite(2) BUGS; block/fops.c blkdev_write_iter does without generic_write_checks",
+)
 clause(
     "C-DIO-01",
     "without DAX the offset and the length of an O_DIRECT transfer must be multiples of the logical block size: EINVAL",
@@ -211,24 +178,49 @@ clause(
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
 clause(
+    "C-RW-12",
+    "on DAX a read that begins in a hole and whose buffer the process may not write returns 0, as if the file ended there",
+    "fs/dax.c dax_iomap_iter returns iov_iter_zero, which moved nothing, and dax_iomap_rw takes that for the end (6.1, "
+    "6.12); read(2) has EFAULT",
+)
+clause(
     "C-RW-09",
     "a transfer ends early at the first page of the buffer that the process may not use",
     "fs/dax.c dax_iomap_iter, mm/filemap.c generic_perform_write and filemap_read, block/fops.c __blkdev_direct_IO_simple",
 )
 
 
+clause(
+    "C-RWF-01",
+    "a transfer with a flag that the kernel or the file does not support is EOPNOTSUPP",
+    "preadv2(2) ERRORS; fs.h kiocb_set_rw_flags",
+)
+clause(
+    "C-RWF-02",
+    "with RWF_NOWAIT a transfer moves what it can without waiting, at least a byte, or is EAGAIN; EOPNOTSUPP where the file cannot say",
+    "preadv2(2); include/linux/fs.h kiocb_set_rw_flags, FMODE_NOWAIT",
+)
+clause(
+    "C-RWF-04",
+    "a write with RWF_NOWAIT through a descriptor without O_DIRECT is EINVAL where the file system cannot write so",
+    "fs/read_write.c generic_write_checks: FOP_BUFFER_WASYNC (6.12), FMODE_BUF_WASYNC (since 6.0)",
+)
+clause("C-RWF-03", "a write with RWF_APPEND goes to the end of the file, whatever offset it names", "pwritev2(2)")
+
+
 @rule(Pread)
 def pread(c: Context, s: State, op: Pread) -> list[State]:
-    if op.flags:
-        raise Undetermined("no clause covers RWF flags")
-    return _read(c, s, op.file, op.offset, [Buffer(op.length, op.shift, op.into, op.into_offset)])
+    return _read(c, s, op.file, _offset(op.offset, op.flags), [Buffer(op.length, op.shift, op.into, op.into_offset)], op.flags)
 
 
 @rule(Preadv)
 def preadv(c: Context, s: State, op: Preadv) -> list[State]:
-    if op.flags:
-        raise Undetermined("no clause covers RWF flags")
-    return _read(c, s, op.file, op.offset, op.buffers)
+    return _read(c, s, op.file, _offset(op.offset, op.flags), op.buffers, op.flags)
+
+
+def _offset(offset: int, flags: Sequence[RwFlag]) -> int | None:
+    """Return where a transfer begins; to preadv2 and pwritev2, which are called for flags only, -1 is the file's own position."""
+    return None if flags and offset == -1 else offset
 
 
 def read_file(c: Context, s: State, op: Read) -> list[State]:
@@ -236,16 +228,40 @@ def read_file(c: Context, s: State, op: Read) -> list[State]:
     return _read(c, s, op.file, None, [Buffer(op.length, op.shift, op.into, op.into_offset)])
 
 
-def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer]) -> list[State]:
+def _unsupported(c: Context, memory: Memory, flags: Sequence[RwFlag]) -> tuple[str, bool, str]:
+    lacking = RwFlag.DONTCACHE in flags and not (memory.on_volume and volume_fact(c, "dontcache_supported", memory))
+    return ("EOPNOTSUPP", lacking, "C-RWF-01")
+
+
+def _declines(c: Context, flags: Sequence[RwFlag], count: int) -> bool:
+    """Whether the call said that it would have to wait, which RWF_NOWAIT allows."""
+    if RwFlag.NOWAIT not in flags or c.seen.how is not How.FAILED or c.seen.errno not in ("EAGAIN", "EOPNOTSUPP"):
+        return False
+    return c.agrees("C-RWF-02", True, f"returns 1..{count}, EAGAIN or EOPNOTSUPP", c.seen.describe())
+
+
+def _moved(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str) -> int | None:
+    """Return how many bytes a transfer moved that may move ``count``, or None where it did not do that."""
+    if RwFlag.NOWAIT in flags and count:
+        return c.seen.value if c.counts("C-RWF-02", lambda n: 0 < n <= count, f"1..{count}") else None
+    return count if c.returns(clause_id, count) else None
+
+
+def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()) -> list[State]:
     number, of = look_up(c, s, file, OpenFile)
     memory = file_memory(s, of)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
     if c.refuses(
         ("EBADF", not of.readable, "C-RW-01"),
-        ("EINVAL", at < 0, "C-RW-04"),
+        ("EINVAL", at < 0 or any(b.length < 0 for b in buffers), "C-RW-04"),
+        _unsupported(c, memory, flags),
     ):
         return [s] if c.settled else []
+    if memory.kind == "bar":
+        raise Undetermined("no clause covers read(2) of a BAR")
+    if _declines(c, flags, total):
+        return [s]
     behind = of.direct and not memory.dax and memory.is_file and at >= memory.size
     if behind and c.holds("C-DIO-04", True):
         return [s] if c.returns("C-DIO-04", 0) else []
@@ -256,11 +272,15 @@ def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence
     if (count or behind) and skip < total and c.refuses(*_direct_refusals(c, s, memory, of, at + skip, _after(asked, skip))):
         return [s] if c.settled else []
     usable = _usable(c, s, _first(buffers, count), into=True)
+    if count and not usable and _hole_hides_fault(c, memory, at):
+        return [s] if c.returns("C-RW-12", 0) else []
     if c.refuses(*_fault_refusals(memory, of, usable, count)):
         return _scatter(c, s, _first(buffers, usable), unknown(usable)) if c.settled else []
     count = usable if c.holds("C-RW-09", usable < count) else count
-    if not c.returns("C-RW-02", count):
+    moved = _moved(c, flags, count, "C-RW-02")
+    if moved is None:
         return []
+    count = moved
     pieces = memory.content.read(at, at + count)
     if count and all(b.mapping is None for b in buffers) and not c.shows("C-RW-03", pieces):
         return []
@@ -271,7 +291,30 @@ def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence
             s = replace(s, read_ahead=s.read_ahead + (stop - end) - memory.cached.within(end, stop).total())
     if offset is None:
         s = s.with_object(number, replace(of, position=at + count))
-    return _scatter(c, s, buffers, pieces)
+    return _scatter(c, s, buffers, unknown(count) if _into_itself(c, s, of.memory, at, _first(buffers, count)) else pieces)
+
+
+def _hole_hides_fault(c: Context, memory: Memory, at: int) -> bool:
+    """Whether a read that begins in a hole, or in blocks that are only allocated, says nothing of a buffer that cannot be used."""
+    if not memory.is_file or memory.data.touches(at, at + 1) or volume_fact(c, "hole_into_bad_buffer", memory) == "EFAULT":
+        return False
+    return c.holds("C-RW-12", True)
+
+
+def _into_itself(c: Context, s: State, memory: int, at: int, buffers: Sequence[Buffer]) -> bool:
+    """Whether a file is read into an overlapping part of itself: what that becomes is not specified."""
+    total = sum(b.length for b in buffers)
+    for b in buffers:
+        if b.mapping is not None:
+            _, m = look_up(c, s, b.mapping, Mapping)
+            if m.shared and (overlaps(s, m, b.offset, b.length, memory, at) or (len(buffers) > 1 and _meets(m, b, memory, at, total))):
+                return True
+    return False
+
+
+def _meets(m: Mapping, b: Buffer, memory: int, at: int, total: int) -> bool:
+    start = m.offset + b.offset
+    return m.memory == memory and start < at + total and at < start + b.length
 
 
 def _first(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:
@@ -325,9 +368,8 @@ def _usable(c: Context, s: State, buffers: Sequence[Buffer], *, into: bool) -> i
         reach = b.length
         if b.mapping is not None:
             _, m = look_up(c, s, b.mapping, Mapping)
-            memory = s.memory(m.memory)
-            end = min(m.length, page_ceil(memory.size) - m.offset) if memory.is_file else m.length
-            reach = max(0, min(b.length, end - b.offset)) if (m.writable if into else m.readable) else 0
+            end = usable_end(s, m) if b.offset >= 0 else 0
+            reach = max(0, min(b.length, end - b.offset)) if (m.writable if into else m.readable or m.writable) else 0
         usable += reach
         if reach < b.length:
             break
@@ -348,9 +390,7 @@ def _scatter(c: Context, s: State, buffers: Sequence[Buffer], pieces: Pieces) ->
         at += b.length
         if b.mapping is not None and part:
             number, _ = look_up(c, s, b.mapping, Mapping)
-            end = b.offset + length_of(part)
-            touched = [after for before in states for after in touch(before, number, b.offset, end, write=True)]
-            states = [store_into(c, after, number, b.offset, part) for after in touched]
+            states = [after for before in states for after in received(c, before, number, b.offset, part)]
     return states
 
 
@@ -359,16 +399,12 @@ def _scatter(c: Context, s: State, buffers: Sequence[Buffer], pieces: Pieces) ->
 
 @rule(Pwrite)
 def pwrite(c: Context, s: State, op: Pwrite) -> list[State]:
-    if op.flags:
-        raise Undetermined("no clause covers RWF flags")
-    return _write(c, s, op.file, op.offset, [Buffer(op.length, op.shift, op.from_, op.from_offset)])
+    return _write(c, s, op.file, _offset(op.offset, op.flags), [Buffer(op.length, op.shift, op.from_, op.from_offset)], op.flags)
 
 
 @rule(Pwritev)
 def pwritev(c: Context, s: State, op: Pwritev) -> list[State]:
-    if op.flags:
-        raise Undetermined("no clause covers RWF flags")
-    return _write(c, s, op.file, op.offset, op.buffers)
+    return _write(c, s, op.file, _offset(op.offset, op.flags), op.buffers, op.flags)
 
 
 def write_file(c: Context, s: State, op: Write) -> list[State]:
@@ -376,24 +412,43 @@ def write_file(c: Context, s: State, op: Write) -> list[State]:
     return _write(c, s, op.file, None, [Buffer(op.length, op.shift, op.from_, op.from_offset)])
 
 
-def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer]) -> list[State]:
+def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()) -> list[State]:
     number, of = look_up(c, s, file, OpenFile)
     memory = file_memory(s, of)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
-    if c.refuses(("EBADF", not of.writable, "C-RW-05"), ("EINVAL", at < 0, "C-RW-04")):
+    if c.refuses(
+        ("EBADF", not of.writable, "C-RW-05"),
+        ("EINVAL", at < 0 or any(b.length < 0 for b in buffers), "C-RW-04"),
+        _unsupported(c, memory, flags),
+    ):
         return [s] if c.settled else []
-    if of.append and c.holds("C-RW-08", True):
-        at = memory.size
     if memory.kind == "bar":
         raise Undetermined("no clause covers write(2) to a BAR")
-    if total and memory.kind == "node":
+    if _declines(c, flags, total):
+        return [s]
+    if not total:
+        return [s] if c.returns("C-RW-10", 0) else []
+    buffered = RwFlag.NOWAIT in flags and not of.direct and not volume_fact(c, "buffered_nowait_write", memory)
+    if c.refuses(("EINVAL", buffered, "C-RWF-04")):
+        return [s] if c.settled else []
+    if memory.is_file and of.append and c.holds("C-RW-08", True):
+        at = memory.size
+    if memory.is_file and RwFlag.APPEND in flags and c.holds("C-RWF-03", True):
+        at = memory.size
+    if memory.kind == "node":
         if c.refuses(("ENOSPC", at >= memory.size, "C-NODE-02")):
             return [s] if c.settled else []
         if at + total > memory.size and c.holds("C-NODE-01", True):
             total = memory.size - at
             buffers = _first(buffers, total)
-    if total and c.refuses(*_direct_refusals(c, s, memory, of, at, buffers)):
+    elif memory.is_file:
+        most = int(volume_fact(c, "max_file_bytes", memory))
+        if c.refuses(("EFBIG", at >= most, "C-RW-11")):
+            return [s] if c.settled else []
+        total = min(total, most - at)
+        buffers = _first(buffers, total)
+    if c.refuses(*_direct_refusals(c, s, memory, of, at, buffers)):
         return [s] if c.settled else []
     usable = _usable(c, s, _first(buffers, total), into=False)
     if c.refuses(*_fault_refusals(memory, of, usable, total)):
@@ -401,8 +456,10 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
         after = _faulted_in(c, s, _first(buffers, usable))
         return [put(c, x, of.memory, at, spoilt, bypass=True) if spoilt else x for x in after] if c.settled else []
     total = usable if c.holds("C-RW-09", usable < total) else total
-    if not c.returns("C-RW-06", total):
+    moved = _moved(c, flags, total, "C-RW-06")
+    if moved is None:
         return []
+    total = moved
     pieces = _gather(c, s, of, at, _first(buffers, total))
     if offset is None:
         s = s.with_object(number, replace(of, position=at + total))
@@ -415,22 +472,23 @@ def _faulted_in(c: Context, s: State, buffers: Sequence[Buffer]) -> list[State]:
     for b in buffers:
         if b.mapping is not None and b.length:
             number, _ = look_up(c, s, b.mapping, Mapping)
-            states = [after for before in states for after in touch(before, number, b.offset, b.offset + b.length, write=False)]
+            states = [after for before in states for after in sent(before, number, b.offset, b.length)]
     return states
 
 
 def _gather(c: Context, s: State, of: OpenFile, at: int, buffers: Sequence[Buffer]) -> Pieces:
+    """Return what is written; of a file onto an overlapping part of itself nobody knows."""
     out: list[Pieces] = []
     source = 0
+    total = sum(b.length for b in buffers)
     for b in buffers:
         if b.mapping is None:
             out.append(tagged(c.writer, b.length, source))
         else:
             _, m = look_up(c, s, b.mapping, Mapping)
-            start = m.offset + b.offset
-            if m.shared and m.memory == of.memory and start != at and start < at + b.length and at < start + b.length:
-                raise Undetermined("what a file becomes when it is written from an overlapping part of itself is not specified")
-            out.append(mapping_bytes(s, m, b.offset, b.length))
+            itself = overlaps(s, m, b.offset, b.length, of.memory, at) or (len(buffers) > 1 and _meets(m, b, of.memory, at, total))
+            own = m.private_pages.covers(page_floor(b.offset), page_ceil(b.offset + b.length))
+            out.append(unknown(b.length) if itself and not own else mapping_bytes(s, m, b.offset, b.length))
         source += b.length
     return tuple(piece for pieces in out for piece in pieces)
 
@@ -452,35 +510,90 @@ clause(
 )
 
 
+clause(
+    "C-RW-10", "a write of nothing returns 0 and changes nothing, neither size nor position", "write(2); mm/filemap.c generic_write_checks"
+)
+clause(
+    "C-RW-11",
+    "a write at or behind the largest offset of its file system is EFBIG",
+    "write(2) ERRORS; fs/read_write.c generic_write_check_limits",
+)
+clause(
+    "C-SEEK-03",
+    "lseek to before the first byte, or behind the end of a node or of what a file may hold, is EINVAL",
+    "lseek(2) ERRORS; fs/read_write.c vfs_setpos",
+)
+clause(
+    "C-SEEK-04",
+    "SEEK_DATA goes to where data may be, past zeroes only, or is ENXIO where only zeroes follow; SEEK_HOLE to where "
+    "zeroes are, or to the end",
+    "lseek(2); how finely data and holes are told apart is the file system's affair",
+)
+clause("C-SEEK-05", "SEEK_DATA and SEEK_HOLE of a node are EINVAL", "block/fops.c blkdev_llseek, fs/read_write.c fixed_size_llseek")
+clause("C-SIZE-03", "ftruncate to more than the file system can hold is EFBIG", "ftruncate(2) ERRORS; fs/attr.c inode_newsize_ok")
+clause("C-ALLOC-04", "punching and zeroing exclude each other: EOPNOTSUPP", "fs/open.c vfs_fallocate")
+clause("C-ALLOC-05", "a range that ends behind what the file system can hold is EFBIG", "fallocate(2) ERRORS")
+clause(
+    "C-ALLOC-06",
+    "of a node only whole logical blocks can be zeroed or punched (EINVAL), punched only where the device can "
+    "(EOPNOTSUPP), never allocated",
+    "block/fops.c blkdev_fallocate",
+)
+
+
 @rule(Lseek)
 def lseek(c: Context, s: State, op: Lseek) -> list[State]:
     number, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
+    if memory.kind == "bar":
+        raise Undetermined("no clause covers lseek of a BAR")
     if op.whence in (Whence.DATA, Whence.HOLE):
-        if c.refuses(("ENXIO", op.offset >= memory.size, "C-SEEK-02")):
-            return [s] if c.settled else []
-        raise Undetermined("how finely a file system tells data from holes is not specified")
+        return _seek_extent(c, s, op, number, of, memory)
     base = {Whence.SET: 0, Whence.CUR: of.position, Whence.END: memory.size}[op.whence]
+    most = memory.size if memory.kind == "node" else int(volume_fact(c, "max_file_bytes", memory))
+    asks = op.whence is Whence.CUR and op.offset == 0
+    if c.refuses(("EINVAL", not asks and not 0 <= base + op.offset <= most, "C-SEEK-03")):
+        return [s] if c.settled else []
     if not c.returns("C-SEEK-01", base + op.offset):
         return []
     return [s.with_object(number, replace(of, position=base + op.offset))]
 
 
+def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, memory: Memory) -> list[State]:
+    if c.refuses(("EINVAL", memory.kind == "node", "C-SEEK-05")):
+        return [s] if c.settled else []
+    if c.refuses(("ENXIO", op.offset < 0 or op.offset >= memory.size, "C-SEEK-02")):
+        return [s] if c.settled else []
+    if c.seen.how is How.FAILED:
+        rest = all_zero(memory.content.read(op.offset, memory.size))
+        right = op.whence is Whence.DATA and c.seen.errno == "ENXIO" and rest
+        return [s] if c.agrees("C-SEEK-04", right, "a position, or ENXIO where only zeroes follow", c.seen.describe()) else []
+    if not c.counts("C-SEEK-04", lambda at: _may_seek_to(memory, op, at), f"{op.offset}..{memory.size}, past zeroes only"):
+        return []
+    return [s.with_object(number, replace(of, position=c.seen.value))]
+
+
+def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
+    if op.whence is Whence.DATA:
+        return op.offset <= at < memory.size and all_zero(memory.content.read(op.offset, at))
+    return at == memory.size or (op.offset <= at < memory.size and all_zero(memory.content.read(at, at + 1)))
+
+
 @rule(Fsync)
 def fsync(c: Context, s: State, op: Fsync) -> list[State]:
-    look_up(c, s, op.file, OpenFile)
-    return [s] if c.returns("C-SYNC-01", 0) else []
+    return _synced(c, s, op.file)
 
 
 @rule(Fdatasync)
 def fdatasync(c: Context, s: State, op: Fdatasync) -> list[State]:
-    look_up(c, s, op.file, OpenFile)
-    return [s] if c.returns("C-SYNC-01", 0) else []
+    return _synced(c, s, op.file)
 
 
-def _waits_for_pins(c: Context, s: State, number: int) -> bool:
-    memory = s.memory(number)
-    return s.is_pinned(number) and bool(volume_fact(c, "truncate_waits_for_pins", memory))
+def _synced(c: Context, s: State, file: str) -> list[State]:
+    _, of = look_up(c, s, file, OpenFile)
+    if file_memory(s, of).kind == "bar":
+        raise Undetermined("no clause covers syncing a BAR")
+    return [cleaned(s, of.memory)] if c.returns("C-SYNC-01", 0) else []
 
 
 @rule(Ftruncate)
@@ -489,7 +602,9 @@ def ftruncate(c: Context, s: State, op: Ftruncate) -> list[State]:
     memory = file_memory(s, of)
     if c.refuses(("EINVAL", not memory.is_file or not of.writable or op.length < 0, "C-SIZE-02")):
         return [s] if c.settled else []
-    if op.length != memory.size and c.blocks("C-PIN-01", _waits_for_pins(c, s, of.memory)):
+    if c.refuses(("EFBIG", op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-SIZE-03")):
+        return [s] if c.settled else []
+    if c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
         return [s] if c.settled else []
     if not c.returns("C-SIZE-01", 0):
         return []
@@ -501,40 +616,70 @@ def fallocate(c: Context, s: State, op: Fallocate) -> list[State]:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
     punch, keep = AllocateFlag.PUNCH_HOLE in op.flags, AllocateFlag.KEEP_SIZE in op.flags
+    zero = AllocateFlag.ZERO_RANGE in op.flags
     if c.refuses(
         ("EBADF", not of.writable, "C-ALLOC-02"),
         ("EINVAL", op.offset < 0 or op.length <= 0, "C-ALLOC-02"),
         ("EOPNOTSUPP", punch and not keep, "C-ALLOC-03"),
+        ("EOPNOTSUPP", punch and zero, "C-ALLOC-04"),
     ):
         return [s] if c.settled else []
+    if memory.kind == "node":
+        return _fallocate_node(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
     if not memory.is_file:
-        raise Undetermined("no clause covers fallocate of a node")
-    zero = AllocateFlag.ZERO_RANGE in op.flags
-    pinned = _waits_for_pins(c, s, of.memory)
-    if not punch and not zero and pinned:
-        raise Undetermined("whether plain allocation waits for pins differs between file systems")
-    if c.blocks("C-PIN-01", pinned):
+        raise Undetermined("no clause covers fallocate of a BAR")
+    if c.refuses(("EFBIG", op.offset + op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-ALLOC-05")):
+        return [s] if c.settled else []
+    takes = punch or zero
+    if not punch and op.length > c.env.reading.volume(memory.volume).size_bytes // 4:
+        raise Undetermined("how much room a volume has left is not known to the model")
+    breaks = takes or bool(volume_fact(c, "allocation_unmaps", memory))
+    if breaks and c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
         return [s] if c.settled else []
     if not c.returns("C-ALLOC-01", 0):
         return []
-    after = _allocated(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
-    if not punch and not zero:
+    before = layouts_broken(s, of.memory) if breaks else s
+    after = _allocated(c, before, of.memory, op, punch=punch, zero=zero, keep=keep)
+    if not takes:
         return [after]
-    return folios_left(c, s, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
+    return folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
+
+
+def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> list[State]:
+    memory = s.memory(number)
+    step = c.env.reading.volume(memory.volume).logical_block_bytes
+    end = op.offset + op.length
+    behind = op.offset >= memory.size or (end > memory.size and not keep)
+    end = min(end, memory.size)
+    odd = bool((op.offset | (end - op.offset)) % step)
+    if c.refuses(("EINVAL", behind or odd, "C-ALLOC-06"), ("EOPNOTSUPP", not punch and not zero, "C-ALLOC-06")):
+        return [s] if c.settled else []
+    low, high = page_floor(op.offset), page_ceil(end)
+    if punch and c.seen.how is How.FAILED:
+        right = c.agrees("C-ALLOC-06", c.seen.errno == "EOPNOTSUPP", "returns 0 or EOPNOTSUPP", c.seen.describe())
+        # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
+        lost = replace(memory, content=memory.content.write(low, unknown(high - low)), cached=memory.cached.remove(low, high))
+        return [forget_pages(s.detached(number, low, high).with_object(number, lost), number, low, high)] if right else []
+    if not c.returns("C-ALLOC-06", 0):
+        return []
+    s = forget_pages(s.detached(number, low, high), number, low, high)
+    memory = s.memory(number)
+    content = memory.content.write(op.offset, zeroes(end - op.offset))
+    return [s.with_object(number, replace(memory, content=content, cached=memory.cached.remove(low, high)))]
 
 
 def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> State:
     start, end = op.offset, op.offset + op.length
     memory = s.memory(number)
     if not keep and end > memory.size:
-        s = resized(c, s, number, end)
-        memory = s.memory(number)
+        memory = replace(grown(c, memory, end), size=end)
+        s = s.with_object(number, memory)
     if punch or zero:
         stop = min(end, page_ceil(memory.size))
         low, high = page_ceil(start), page_floor(end)
         memory = replace(memory, content=memory.content.write(start, zeroes(max(0, stop - start)))) if low >= high else memory
         if low < high:
-            s = removed(s, number, low, high)
+            s = removed(c, s, number, low, high)
             memory = s.memory(number)
             content = memory.content.write(start, zeroes(low - start)).write(high, zeroes(max(0, min(end, stop) - high)))
             memory = replace(memory, content=content)
@@ -553,45 +698,6 @@ def _holes(memory: Memory, low: int, high: int) -> list[tuple[int, int]]:
     return holes
 
 
-# ---- copying between files -------------------------------------------------------------------------------------------
-
-clause("C-COPY-01", "copy_file_range copies up to the end of the source; it may copy less, and 0 only there", "copy_file_range(2)")
-clause("C-COPY-02", "between different file systems copy_file_range is EXDEV", "copy_file_range(2), since 5.19")
-clause(
-    "C-COPY-03",
-    "copy_file_range needs regular files (EINVAL), the target open for writing and not for appending (EBADF), no overlap (EINVAL)",
-    "copy_file_range(2) ERRORS",
-)
-
-
-@rule(CopyFileRange)
-def copy_file_range(c: Context, s: State, op: CopyFileRange) -> list[State]:
-    source_number, source = look_up(c, s, op.source, OpenFile)
-    target_number, target = look_up(c, s, op.target, OpenFile)
-    from_memory, to_memory = file_memory(s, source), file_memory(s, target)
-    start = source.position if op.source_offset is None else op.source_offset
-    goal = target.position if op.target_offset is None else op.target_offset
-    same = source.memory == target.memory
-    if c.refuses(
-        ("EINVAL", not from_memory.is_file or not to_memory.is_file, "C-COPY-03"),
-        ("EBADF", not source.readable or not target.writable or target.append, "C-COPY-03"),
-        ("EINVAL", same and start < goal + op.length and goal < start + op.length, "C-COPY-03"),
-        ("EXDEV", from_memory.volume != to_memory.volume, "C-COPY-02"),
-    ):
-        return [s] if c.settled else []
-    most = min(op.length, max(0, from_memory.size - start))
-    if not c.counts("C-COPY-01", lambda n: 0 < n <= most if most else n == 0, f"1..{most}" if most else "0"):
-        return []
-    count = c.seen.value
-    s = cache(s, source.memory, page_floor(start), page_ceil(start + count))
-    s = put(c, s, target.memory, goal, from_memory.content.read(start, start + count), bypass=target.direct)
-    if op.source_offset is None:
-        s = s.with_object(source_number, replace(source, position=start + count))
-    if op.target_offset is None:
-        s = s.with_object(target_number, replace(target, position=goal + count))
-    return [s]
-
-
 # ---- attributes ------------------------------------------------------------------------------------------------------
 
 clause("C-STAT-01", "statx succeeds on an open descriptor and shows the size of a regular file", "statx(2)")
@@ -603,6 +709,7 @@ clause(
 )
 clause("C-STAT-04", "statx says in its mask whether it reports STATX_DIOALIGN", "statx(2): stx_mask")
 clause("C-FLAG-01", "FS_IOC_FSGETXATTR shows FS_XFLAG_DAX as it was last set", "ioctl_xfs_fsgetxattr(2); dax.rst")
+clause("C-FLAG-03", "a node has no FS_XFLAG_DAX: ENOTTY", "fs/ioctl.c ioctl_fsgetxattr; block/ioctl.c blkdev_ioctl")
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
 
 
@@ -636,8 +743,10 @@ def statx(c: Context, s: State, op: Statx) -> list[State]:
 def get_xflags(c: Context, s: State, op: GetXflags) -> list[State]:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
+    if c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
+        return [s] if c.settled else []
     if not memory.is_file:
-        raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a node")
+        raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a BAR")
     return [s] if c.returns("C-FLAG-01", int(memory.dax_flag)) else []
 
 
@@ -645,8 +754,10 @@ def get_xflags(c: Context, s: State, op: GetXflags) -> list[State]:
 def set_xflags(c: Context, s: State, op: SetXflags) -> list[State]:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
+    if c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
+        return [s] if c.settled else []
     if not memory.is_file:
-        raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a node")
+        raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")
     if not c.returns("C-FLAG-02", 0):
         return []
     return [s.with_object(of.memory, replace(memory, dax_flag=op.dax))]

@@ -18,6 +18,7 @@ from harness.model.operation import (
     XdpSocket,
     XdpUmem,
 )
+from harness.model.outcome import How
 from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
 from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
 
@@ -59,6 +60,10 @@ clause("C-RDMA-01", "an RDMA device and a protection domain are opened", "ibv_op
 clause("C-RDMA-02", "deregistering a region succeeds", "ibv_dereg_mr(3)")
 clause("C-RDMA-03", "remote writing needs local writing: EINVAL", "include/rdma/ib_verbs.h ib_check_mr_access; ibv_reg_mr(3)")
 
+clause("C-URING-04", "a ring has 1 to 32768 entries: EINVAL", "io_uring_setup(2) ERRORS; io_uring/io_uring.c IORING_MAX_ENTRIES")
+
+#: How many entries a ring may be asked for.
+MOST_ENTRIES = 32768
 #: The size of an AF_XDP chunk.
 CHUNK = 4096
 
@@ -66,7 +71,7 @@ CHUNK = 4096
 def _pin_refusals(c: Context, s: State, m: Mapping, start: int, length: int, driver: str) -> list[tuple[str, bool, str]]:
     """Return why the range cannot be pinned for writing and for long, in the kernel's order: the first reason is the only one."""
     memory = s.memory(m.memory)
-    if start < 0 or start + length > m.length or length <= 0:
+    if start < 0 or start + length > m.end or length <= 0:
         raise Undetermined("no clause covers pinning nothing, or behind the end of the mapping")
     behind_end = "ENOMEM" if driver == "xdp" and mapping_reaches(s, m, start, 1) else "EFAULT"
     rows = [
@@ -74,7 +79,7 @@ def _pin_refusals(c: Context, s: State, m: Mapping, start: int, length: int, dri
         ("EFAULT", not m.writable, "C-LTP-06"),
         (behind_end, not mapping_reaches(s, m, start, length), "C-LTP-07"),
     ]
-    if memory.kind in ("file", "node"):
+    if memory.on_volume:
         answer, clause_id = _answer_for_file(c, memory, m, start, length, driver)
         # io_uring's own check of old kernels comes after the pages were pinned; mm/gup.c looks at the file first.
         late = answer == "EOPNOTSUPP" and not memory.dax
@@ -132,6 +137,8 @@ def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -
 
 @rule(IoUringSetup)
 def io_uring_setup(c: Context, s: State, op: IoUringSetup) -> list[State]:
+    if c.refuses(("EINVAL", not 0 < op.entries <= MOST_ENTRIES, "C-URING-04")):
+        return [s] if c.settled else []
     if not c.returns("C-URING-01", 0):
         return []
     s, number = s.adding(Ring())
@@ -196,6 +203,8 @@ def xdp_umem(c: Context, s: State, op: XdpUmem) -> list[State]:
 def rdma_open(c: Context, s: State, op: RdmaOpen) -> list[State]:
     if c.seen.errno == "ENODEV":
         raise Undetermined("the guest has no RDMA device: its kernel lacks soft-RoCE (CONFIG_RDMA_RXE), or its modules")
+    if c.seen.how is How.BLOCKED:
+        raise Undetermined("opening an RDMA device is more than one system call, and one of them took its time")
     if not c.returns("C-RDMA-01", 0):
         return []
     s, number = s.adding(RdmaDevice())

@@ -5,7 +5,7 @@ from dataclasses import replace
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
 from harness.model.operation import Fork, FutexWait, FutexWake, ProcessVmReadv
-from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
+from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, usable_end, volume_fact
 from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
 
 #: The size of a futex word.
@@ -98,10 +98,10 @@ def _word_refusals(c: Context, s: State, m: Mapping, offset: int, private: bool,
     """Return why the word cannot be a futex. A wake of a private one ``reads`` nothing: its address is enough."""
     aligned = offset % WORD == 0
     looked_at = aligned and (reads or not private)
-    usable = m.readable and mapping_reaches(s, m, offset, WORD)
+    usable = (m.readable or m.writable) and mapping_reaches(s, m, offset, WORD)
     memory = s.memory(m.memory)
     shared = aligned and usable and not private
-    in_file = memory.kind in ("file", "node")
+    in_file = memory.on_volume
     hole = in_file and not memory.data.touches(*_page(m.offset + offset)) and _page(offset)[0] not in m.private_pages
     on_zero_page = shared and hole and not m.writable and volume_fact(c, "futex_on_readonly_hole", memory) == "EFAULT"
     anonymous = not m.shared and (not in_file or _page(offset)[0] in m.private_pages)
@@ -123,7 +123,7 @@ def _key(s: State, number: int, offset: int, private: bool) -> Key:
     assert isinstance(m, Mapping)
     if private:
         return ("private", number, offset)
-    if m.shared or (not m.writable and s.memory(m.memory).kind in ("file", "node")):
+    if m.shared or (not m.writable and s.memory(m.memory).on_volume):
         return ("memory", m.memory, m.offset + offset)
     return ("address space", number, offset)
 
@@ -174,7 +174,17 @@ def fork(c: Context, s: State, op: Fork) -> list[State]:
         if isinstance(thing, Mapping):
             s, number = s.adding(_inherited(thing))
         s = s.naming(op.process, name, number)
-    return [s]
+    s = replace(s, closed=s.closed | {(op.process, name, end) for who, name, end in s.closed if who == c.process})
+    return [_write_protected(s, c.process)]
+
+
+def _write_protected(s: State, process: str) -> State:
+    """Return the state in which the parent's private pages are shared with the child: the next store to each copies it again."""
+    for (who, _), number in s.names.items():
+        thing = s.objects[number]
+        if who == process and isinstance(thing, Mapping) and not thing.shared and thing.dirty.spans:
+            s = s.with_object(number, replace(thing, dirty=Ranges()))
+    return s
 
 
 def _inherited(m: Mapping) -> Mapping:
@@ -185,7 +195,9 @@ def _inherited(m: Mapping) -> Mapping:
         touched=m.touched if copied else Ranges(),
         sure=m.sure if copied else Ranges(),
         huge=m.huge if copied else Ranges(),
-        locked=False,
+        stored=m.stored if copied else Ranges(),
+        dirty=Ranges(),
+        locked=Ranges(),
     )
 
 
@@ -195,10 +207,10 @@ def process_vm_readv(c: Context, s: State, op: ProcessVmReadv) -> list[State]:
     m = None if number is None else s.objects[number]
     if number is None or not isinstance(m, Mapping):
         raise Undetermined(f"{op.mapping} of {op.target} was not made: the step that makes it did not succeed")
-    if op.length <= 0 or op.offset + op.length > m.length:
-        raise Undetermined("no clause covers reading nothing, or behind the end of the mapping")
+    if op.length <= 0 or op.offset < 0:
+        raise Undetermined("no clause covers reading nothing, or before the mapping")
     memory = s.memory(m.memory)
-    count = op.length if not memory.is_file else min(op.length, page_ceil(memory.size) - m.offset - op.offset)
+    count = min(op.length, usable_end(s, m) - op.offset)
     if c.refuses(
         ("EFAULT", not memory.has_struct_pages, "C-VMREAD-04"),
         ("EFAULT", not m.readable or count <= 0, "C-VMREAD-03"),

@@ -1,14 +1,13 @@
 """Rules for the system around a program: mounting, the page cache as a whole, and what /proc/meminfo counts."""
 
 from dataclasses import replace
-from itertools import product
 from types import MappingProxyType
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.operation import DropCaches, Meminfo, MountVolume, UmountVolume
 from harness.model.rule import rule
-from harness.model.state import Mapping, Memory, OpenFile, Pipe, Socket, State, page_ceil
+from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
 from harness.sizes import MIB
 
 #: What the guest's own doings may add to the page cache, or take from it, between two looks.
@@ -41,7 +40,7 @@ def mount(c: Context, s: State, op: MountVolume) -> list[State]:
     wants = _dax_wanted(op.options)
     refuses = op.filesystem == "ext4" and bool(c.env.fact("ext4_refuses_dax_mount", op.volume))
     if c.refuses(
-        ("EBUSY", op.volume in s.mounted, "C-MOUNT-03"),
+        ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
         ("EINVAL", wants and refuses, "C-MOUNT-02"),
     ):
         return [s] if c.settled else []
@@ -55,6 +54,11 @@ def mount(c: Context, s: State, op: MountVolume) -> list[State]:
     return [s]
 
 
+def _set_up(c: Context, volume: str) -> bool:
+    """Whether the set-up mounted a volume, and not the program."""
+    return any(v.role == volume and v.filesystem is not None for v in c.env.reading.volumes)
+
+
 def _dax_wanted(options: str) -> bool:
     words = options.split(",")
     if "dax=inode" in words:
@@ -65,17 +69,19 @@ def _dax_wanted(options: str) -> bool:
 @rule(UmountVolume)
 def umount(c: Context, s: State, op: UmountVolume) -> list[State]:
     if c.refuses(
-        ("EINVAL", op.volume not in s.mounted, "C-MOUNT-05"),
+        ("EINVAL", op.volume not in s.mounted and not _set_up(c, op.volume), "C-MOUNT-05"),
         ("EBUSY", _is_used(s, op.volume), "C-MOUNT-05"),
     ):
         return [s] if c.settled else []
     if not c.returns("C-MOUNT-04", 0):
         return []
+    if _set_up(c, op.volume):
+        raise Undetermined("what the guest has below the mount point of a volume is not known to the model")
     s = replace(s, mounted=MappingProxyType({k: v for k, v in s.mounted.items() if k != op.volume}))
     for number, memory in _memories(s, op.volume):
         tail = page_ceil(memory.size) - memory.size
         content = memory.content if memory.dax else memory.content.write(memory.size, zeroes(tail))
-        s = s.with_object(number, replace(memory, cached=Ranges(), content=content))
+        s = s.with_object(number, replace(memory, cached=Ranges(), perhaps=Ranges(), content=content))
     return [s]
 
 
@@ -85,9 +91,7 @@ def _memories(s: State, volume: str) -> list[tuple[int, Memory]]:
 
 
 def _is_used(s: State, volume: str) -> bool:
-    files = {number for number, _ in _memories(s, volume)}
-    named = [s.objects[number] for number in set(s.names.values())]
-    return any(isinstance(thing, OpenFile | Mapping) and thing.memory in files for thing in named)
+    return any(s.is_used(number) for number, _ in _memories(s, volume))
 
 
 # ---- the page cache as a whole ---------------------------------------------------------------------------------------
@@ -95,20 +99,20 @@ def _is_used(s: State, volume: str) -> bool:
 
 @rule(DropCaches)
 def drop_caches(c: Context, s: State, op: DropCaches) -> list[State]:
+    """The pages of a file that was synced are lost unless somebody uses them; which of another's are clean is the writeback's affair."""
     if not c.returns("C-CACHE-01", 0):
         return []
-    # Which pages are clean is the writeback's affair: a file keeps all its unused pages, or loses them.
     s = replace(s, meminfo=None)
-    cached = [(n, m) for n, m in s.objects.items() if isinstance(m, Memory) and m.cached.spans]
-    states = []
-    for lost in product((False, True), repeat=len(cached)):
-        after = s
-        for (number, memory), is_lost in zip(cached, lost, strict=True):
-            if is_lost:
-                after = after.with_object(number, replace(memory, cached=_used_pages(s, number, memory)))
-        if after not in states:
-            states.append(after)
-    return states
+    for number, memory in s.objects.items():
+        if isinstance(memory, Memory) and memory.cached.spans:
+            used = _used_pages(s, number, memory)
+            perhaps = memory.perhaps
+            for low, high in memory.cached.spans:
+                perhaps = perhaps.add(low, high) if memory.unsynced else perhaps.remove(low, high)
+            for low, high in used.spans:
+                perhaps = perhaps.remove(low, high)
+            s = s.with_object(number, replace(memory, cached=used, perhaps=perhaps))
+    return [s]
 
 
 def _used_pages(s: State, number: int, memory: Memory) -> Ranges:
@@ -134,13 +138,15 @@ def meminfo(c: Context, s: State, op: Meminfo) -> list[State]:
     """``State.meminfo`` is what the page cache holds beside the pages of the program's files, as of the last look."""
     if not c.counts("C-CACHE-02", lambda value: value > 0, "a size"):
         return []
-    ours = sum(m.cached.total() for m in s.objects.values() if isinstance(m, Memory))
+    memories = [m for m in s.objects.values() if isinstance(m, Memory)]
+    surely = sum(m.cached.total() for m in memories)
+    perhaps = sum(m.perhaps.total() for m in memories)
     if s.meminfo is not None:
-        expected = s.meminfo + ours
-        slack = max(CACHED_NOISE, ours // 10)
-        least, most = expected - slack, expected + slack + s.read_ahead
+        low, high = s.meminfo
+        slack = max(CACHED_NOISE, surely // 10)
+        least, most = low + surely - slack, high + surely + perhaps + slack + s.read_ahead
         right = least <= c.seen.value <= most
-        allowed = f"{least}..{most} bytes cached ({ours} of it this program's)"
+        allowed = f"{least}..{most} bytes cached ({surely} of it this program's)"
         if not c.agrees("C-CACHE-03", right, allowed, f"{c.seen.value} bytes cached"):
             return []
-    return [replace(s, meminfo=c.seen.value - ours, read_ahead=0)]
+    return [replace(s, meminfo=(c.seen.value - surely - perhaps, c.seen.value - surely), read_ahead=0)]

@@ -19,7 +19,8 @@ HUGE = 2 * 1024 * 1024
 @dataclass(frozen=True)
 class Memory:
     """Something with content. ``data`` are the byte ranges that have blocks with data, ``unwritten`` those that are
-    allocated only; ``cached`` the page-cache pages that the program brought in (page cache only)."""
+    allocated only; ``cached`` the page-cache pages that the program brought in (page cache only), ``perhaps`` those that may be there
+    still. ``unsynced``: it was written since it was last synced, so nobody knows which of its pages are clean."""
 
     kind: str
     volume: str = ""
@@ -29,8 +30,10 @@ class Memory:
     data: Ranges = Ranges()
     unwritten: Ranges = Ranges()
     cached: Ranges = Ranges()
+    perhaps: Ranges = Ranges()
     dax: bool = False
     dax_flag: bool = False
+    unsynced: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -39,6 +42,11 @@ class Memory:
     @property
     def has_struct_pages(self) -> bool:
         return self.kind != "bar"
+
+    @property
+    def on_volume(self) -> bool:
+        """Whether it is a file or a node: what has a page cache, or is DAX."""
+        return self.kind in ("file", "node")
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class View:
 
     ``pins``: the view holds a reference to the page itself, got through a mapping or shared by tee: a DAX file waits for it.
     ``overlay``: an alias not of memory but of the private pages of this mapping, from ``start`` of the mapping on.
-    ``room``: how many bytes a write to the pipe may still append to this slot.
+    ``room``: how many bytes a write to the pipe may still append to this slot. ``at``: where in its page a copy begins.
     ``pieces`` and ``memory`` together: nobody knows whether it is the copy or the alias; while both show the same, that is known.
     """
 
@@ -73,15 +81,20 @@ class View:
     pins: bool = False
     overlay: int = 0
     room: int = 0
+    at: int = 0
 
     @property
     def is_alias(self) -> bool:
         return self.pieces is None
 
+    @property
+    def offset_in_page(self) -> int:
+        return (self.at if self.pieces is not None and not self.memory else self.start) % PAGE
+
     def part(self, start: int, end: int) -> "View":
         room = self.room if end == self.length else 0
         pieces = None if self.pieces is None else cut(self.pieces, start, end)
-        return replace(self, length=end - start, pieces=pieces, start=self.start + start, room=room)
+        return replace(self, length=end - start, pieces=pieces, start=self.start + start, room=room, at=self.at + start)
 
 
 @dataclass(frozen=True)
@@ -99,13 +112,21 @@ class Pipe:
 
 @dataclass(frozen=True)
 class Socket:
-    """A connected pair of stream sockets, one direction, or another kind of socket (xdp)."""
+    """A connected pair of stream sockets, one direction, or another kind of socket (xdp).
+
+    ``unread``: there were bytes that nobody had received when the receiving end was closed. ``held``: the sender may hold the last
+    bytes back for a moment, because it was told that more will come.
+    """
 
     kind: str
     views: tuple[View, ...] = ()
     zerocopy: bool = False
     sends: int = 0
     completed: int = 0
+    read_open: bool = True
+    write_open: bool = True
+    unread: bool = False
+    held: bool = False
 
     @property
     def length(self) -> int:
@@ -116,8 +137,9 @@ class Socket:
 class Mapping:
     """An area of an address space. ``private_pages`` are the pages copied on write, with their content in ``overlay``.
 
-    ``touched``: pages (byte ranges of the mapping) that a page table may hold; ``sure``: that it does hold.
-    ``aligned``: address and file offset agree modulo 2 MiB, None where nobody looked.
+    ``touched``: pages (byte ranges of the mapping) that a page table may hold; ``sure``: that it does hold. ``stored``: those that it may
+    hold writable, ``dirty``: surely, so that no store faults. ``aligned``: address and file offset agree modulo 2 MiB, None where nobody
+    looked. ``may_write``: whether the protection may be changed to writable. ``locked``: what mlock was asked for.
     """
 
     memory: int
@@ -132,10 +154,28 @@ class Mapping:
     touched: Ranges = Ranges()
     sure: Ranges = Ranges()
     huge: Ranges = Ranges()
+    stored: Ranges = Ranges()
+    dirty: Ranges = Ranges()
     aligned: bool | None = None
     huge_allowed: bool = True
-    locked: bool = False
-    populated: bool = False
+    may_write: bool = True
+    locked: Ranges = Ranges()
+
+    @property
+    def end(self) -> int:
+        """The end of its last page: so far the program may reach."""
+        return page_ceil(self.length)
+
+    def without(self, start: int, end: int, *, present: bool) -> "Mapping":
+        """Return the mapping whose page table is not sure to hold pages ``start`` to ``end`` any more; unless they may still be
+        ``present``, it does not hold them. Pages that were copied on write stay."""
+        m = self
+        low, high = max(page_floor(start), 0), page_ceil(end)
+        for a, b in outside(self.private_pages, low, high):
+            m = replace(m, sure=m.sure.remove(a, b), dirty=m.dirty.remove(a, b))
+            if not present:
+                m = replace(m, touched=m.touched.remove(a, b), stored=m.stored.remove(a, b), huge=m.huge.remove(a, b))
+        return m
 
 
 @dataclass(frozen=True)
@@ -155,6 +195,15 @@ class RdmaRegion:
     mapping: int
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A step that was started: ``done`` is how it ended, None while it sleeps; ``progress`` is how many bytes it has moved."""
+
+    step: int
+    done: Observation | None = None
+    progress: int = 0
+
+
 Object = Memory | OpenFile | Pipe | Socket | Mapping | Ring | RdmaDevice | RdmaRegion
 
 
@@ -169,18 +218,20 @@ class Waiter:
 
 @dataclass(frozen=True)
 class State:
-    """Everything the program can tell apart. ``names`` go from (process, name) to an object's number; ``read_ahead`` is how
-    many bytes behind what was read the kernel may have brought into the page cache since the last look at meminfo."""
+    """Everything the program can tell apart. ``names`` go from (process, name) to an object's number; ``closed`` are the descriptors
+    (process, name, end) that were closed. ``meminfo`` is what the page cache held beside the pages of the program's files at the last look,
+    at least and at most; ``read_ahead`` how many bytes behind what was read the kernel may have brought in since."""
 
     objects: MappingType[int, Object] = field(default_factory=lambda: MappingProxyType({}))
     names: MappingType[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
     files: MappingType[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
     processes: tuple[str, ...] = ("main",)
-    pending: MappingType[str, tuple[int, Observation | None]] = field(default_factory=lambda: MappingProxyType({}))
+    pending: MappingType[str, Pending] = field(default_factory=lambda: MappingProxyType({}))
     waiters: tuple[Waiter, ...] = ()
     mounted: MappingType[str, bool] = field(default_factory=lambda: MappingProxyType({}))
-    meminfo: int | None = None
+    meminfo: tuple[int, int] | None = None
     read_ahead: int = 0
+    closed: frozenset[tuple[str, str, str]] = frozenset()
 
     # -- names and objects
 
@@ -192,7 +243,22 @@ class State:
         return self.with_object(number, thing), number
 
     def naming(self, process: str, name: str, number: int) -> "State":
-        return replace(self, names=MappingProxyType({**self.names, (process, name): number}))
+        closed = self.closed - {(process, name, end) for end in ("read", "write")}
+        return replace(self, names=MappingProxyType({**self.names, (process, name): number}), closed=closed)
+
+    def has_end(self, number: int, end: str) -> bool:
+        """Whether some process still has this end of object ``number`` open."""
+        return any(n == number and (who, name, end) not in self.closed for (who, name), n in self.names.items())
+
+    def is_used(self, memory: int) -> bool:
+        """Whether some process has the file open, or mapped."""
+        for (who, name), number in self.names.items():
+            thing = self.objects[number]
+            if isinstance(thing, Mapping) and thing.memory == memory:
+                return True
+            if isinstance(thing, OpenFile) and thing.memory == memory and (who, name, "read") not in self.closed:
+                return True
+        return False
 
     def without_name(self, process: str, name: str) -> "State":
         return replace(self, names=MappingProxyType({k: v for k, v in self.names.items() if k != (process, name)}))
@@ -263,7 +329,7 @@ def _detach(state: State, view: View, memory: int, start: int, end: int) -> list
     low, high = max(start, view.start) - view.start, min(end, view.start + view.length) - view.start
     frozen = state.resolve((view.part(low, high),))
     parts = [view.part(0, low)] if low else []
-    parts.append(View(high - low, pieces=frozen))
+    parts.append(View(high - low, pieces=frozen, at=view.part(low, high).offset_in_page))
     if high < view.length:
         parts.append(view.part(high, view.length))
     return parts
@@ -287,8 +353,16 @@ def take(views: tuple[View, ...], count: int) -> tuple[tuple[View, ...], tuple[V
     return tuple(head), tuple(rest)
 
 
-def copy_view(pieces: Pieces) -> View:
-    return View(length_of(pieces), pieces=pieces)
+def copy_view(pieces: Pieces, at: int = 0) -> View:
+    return View(length_of(pieces), pieces=pieces, at=at)
+
+
+def outside(ranges: Ranges, low: int, high: int) -> list[tuple[int, int]]:
+    """Return the parts of ``low`` to ``high`` that are not in ``ranges``."""
+    left = Ranges().add(low, high)
+    for a, b in ranges.within(low, high).spans:
+        left = left.remove(a, b)
+    return list(left.spans)
 
 
 def page_floor(at: int) -> int:

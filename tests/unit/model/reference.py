@@ -31,6 +31,7 @@ from harness.model.operation import (
 )
 from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.tag import tag_bytes
+from tests.unit.model.stacks import with_faults
 
 PAGE = 4096
 FILE_BYTES = 4 * PAGE
@@ -96,6 +97,9 @@ class Reference:
         self._dax = dax
         self._files = {"f": File(), "g": File()}
         self._pipes: dict[str, list[Slot]] = {"p": [], "q": []}
+        #: The pages that the mapping's page table holds, and those that it holds writable.
+        self._mapped: set[int] = set()
+        self._writable: set[int] = set()
 
     def run(self, program: Program) -> tuple[Observation, ...]:
         seen: list[Observation] = []
@@ -120,12 +124,14 @@ class Reference:
                 size = self._files["f"].size
                 self._files["f"].write(op.offset, tag_bytes(writer, 0, op.length))
                 self._files["f"].size = size
-                return Observation(index, How.RETURNED, op.length)
+                faults = self._touch(op.offset, op.length, self._writable)
+                return with_faults(Observation(index, How.RETURNED, op.length), faults)
             case Load():
                 if self._behind(op.offset + op.length):
                     return Observation(index, How.SIGNAL, signal="SIGBUS")
                 pages = spans(op.offset, op.offset + op.length)
-                return _data(index, b"".join(bytes(self._files["f"].page(i).data[a:b]) for i, a, b in pages))
+                shown = _data(index, b"".join(bytes(self._files["f"].page(i).data[a:b]) for i, a, b in pages))
+                return with_faults(shown, self._touch(op.offset, op.length, self._mapped))
             case Ftruncate():
                 return self._resize(index, op.length)
             case Fallocate():
@@ -139,6 +145,7 @@ class Reference:
                 pages = [span for span in spans(op.offset, op.offset + op.length) if not self._behind(span[0] * PAGE + 1)]
                 if not pages:
                     return Observation(index, How.FAILED, errno="EFAULT")
+                self._touch(op.offset, min(op.length, len(pages) * PAGE), self._mapped)
                 return self._fill(index, op.pipe, [Slot(file.page(i), a, b, held=True) for i, a, b in pages])
             case Tee():
                 taken = _cut(self._pipes[op.source], op.length)[0]
@@ -154,13 +161,22 @@ class Reference:
                 return Observation(index, How.RETURNED, op.size)
         return Observation(index, How.RETURNED)
 
+    def _touch(self, start: int, length: int, held: set[int]) -> int:
+        """Fault the pages of a range in, and return how many were not in ``held``."""
+        pages = {index for index, _, _ in spans(start, start + length)}
+        faults = len(pages - held)
+        held |= pages
+        self._mapped |= pages
+        return faults
+
     def _behind(self, end: int) -> bool:
         return end > -(-self._files["f"].size // PAGE) * PAGE
 
     def _resize(self, index: int, size: int) -> Observation:
         file = self._files["f"]
-        if size != file.size and self._waits():
+        if self._waits():
             return Observation(index, How.BLOCKED)
+        self._mapped, self._writable = set(), set()
         file.zero(min(size, file.size), -(-file.size // PAGE) * PAGE)
         file.size = size
         return Observation(index, How.RETURNED)
@@ -168,6 +184,7 @@ class Reference:
     def _punch(self, index: int, start: int, end: int) -> Observation:
         if self._waits():
             return Observation(index, How.BLOCKED)
+        self._mapped, self._writable = set(), set()
         self._files["f"].zero(start, end)
         return Observation(index, How.RETURNED)
 

@@ -139,6 +139,7 @@ def test_a_private_wait_on_such_a_hole_sleeps() -> None:
 
 def test_a_wait_on_a_hole_that_can_be_written_gives_it_a_block() -> None:
     rows = [*HOLE, FORK, (Step(FutexWait("m", 0, 0), "child", start="w"), blocked())]
+    rows.append((Load("m", 0, 4), returned(4, zero(4))))
     inside, outside = returned(0, frames=(0x10000,)), returned(0, frames=(0x99999,))
     assert ended(DAX, *rows, (Pagemap("m", 0, 4096), inside)) is Verdict.CONFORMS
     assert ended(DAX, *rows, (Pagemap("m", 0, 4096), outside)) is Verdict.DEVIATES

@@ -8,6 +8,7 @@ from harness.model.operation import (
     Close,
     DropCaches,
     Fallocate,
+    Fsync,
     Meminfo,
     Mincore,
     Mmap,
@@ -132,7 +133,8 @@ def test_the_next_look_at_meminfo_counts_from_the_last_one() -> None:
 )
 def test_readahead_brings_in_at_most_as_much_again_where_there_is_a_page_cache(where: Env, growth: int, verdict: Verdict) -> None:
     size = 16 * MIB
-    rows: list[Row] = [OPEN, (Pwrite("f", 0, size), returned(size)), (DropCaches(), returned()), (Meminfo(), returned(BEFORE))]
+    written: list[Row] = [OPEN, (Pwrite("f", 0, size), returned(size)), (Fsync("f"), returned())]
+    rows: list[Row] = [*written, (DropCaches(), returned()), (Meminfo(), returned(BEFORE))]
     data = returned(8 * MIB, tag(8 * MIB, 2))
     result = judged(where, *rows, (Pread("f", 0, 8 * MIB), data), (Meminfo(), returned(BEFORE + growth * MIB)))
     assert result.verdict is verdict

@@ -1,0 +1,132 @@
+"""Descriptors that end: closed ones, the ends of pipes and sockets, and all that a process leaves when a signal ends it.
+
+A name stands for the descriptors of one process. A pipe or a connection ends when the last descriptor of an end is closed, in whatever
+process; a process that dies closes all of its own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from types import MappingProxyType
+
+from harness.model import operation as op
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.operation import Operation
+from harness.model.stack import dax_mode
+from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, State, page_ceil
+
+READ, WRITE = "read", "write"
+
+clause("C-CLOSE-01", "close of an open descriptor succeeds", "close(2)")
+clause(
+    "C-CLOSE-02",
+    "a descriptor that the process has closed is EBADF, to close as to every other call",
+    "close(2), read(2), splice(2) ERRORS",
+)
+
+#: Which descriptors of its names an operation uses; a file and a ring have the same one for both ends.
+_USES: dict[type[Operation], tuple[tuple[str, str], ...]] = {
+    op.Read: (("file", READ),),
+    op.Write: (("file", WRITE),),
+    op.Pread: (("file", READ),),
+    op.Pwrite: (("file", WRITE),),
+    op.Preadv: (("file", READ),),
+    op.Pwritev: (("file", WRITE),),
+    op.Lseek: (("file", READ),),
+    op.Fsync: (("file", WRITE),),
+    op.Fdatasync: (("file", WRITE),),
+    op.Ftruncate: (("file", WRITE),),
+    op.Fallocate: (("file", WRITE),),
+    op.CopyFileRange: (("source", READ), ("target", WRITE)),
+    op.Statx: (("file", READ),),
+    op.GetXflags: (("file", READ),),
+    op.SetXflags: (("file", READ),),
+    op.SetPipeSize: (("pipe", READ),),
+    op.Splice: (("source", READ), ("target", WRITE)),
+    op.Sendfile: (("source", READ), ("target", WRITE)),
+    op.Tee: (("source", READ), ("target", WRITE)),
+    op.Vmsplice: (("pipe", WRITE),),
+    op.SetZerocopy: (("socket", WRITE),),
+    op.Send: (("socket", WRITE),),
+    op.Recv: (("socket", READ),),
+    op.Mmap: (("file", READ),),
+    op.IoUringRegister: (("ring", READ),),
+    op.IoUringUnregister: (("ring", READ),),
+    op.XdpUmem: (("socket", READ),),
+}
+
+
+def closed_ends(c: Context, s: State, operation: Operation) -> list[State] | None:
+    """Return the answer of a call on a descriptor that was closed, or None where all that it uses are open.
+
+    Calls that look at their numbers first are left to their own clause: splice and tee of nothing, offsets inside a page or before 0.
+    """
+    uses = [(getattr(operation, field), end) for field, end in _USES.get(type(operation), ())]
+    closed = any((c.process, name, end) in s.closed for name, end in uses if name is not None)
+    if not closed:
+        return None
+    if isinstance(operation, op.Splice | op.Tee) and operation.length == 0:
+        return [s] if c.returns("C-CLOSE-02", 0) else []
+    early = _asked_before_the_descriptor(operation)
+    if c.refuses(("EBADF", True, "C-CLOSE-02"), ("EINVAL", early, "C-CLOSE-02")):
+        return [s] if c.settled else []
+    return []
+
+
+def _asked_before_the_descriptor(operation: Operation) -> bool:
+    if isinstance(operation, op.Pread | op.Pwrite | op.Preadv | op.Pwritev):
+        return operation.offset < 0
+    if isinstance(operation, op.Mmap):
+        return operation.offset % 4096 != 0
+    if isinstance(operation, op.Ftruncate):
+        return operation.length < 0
+    return False
+
+
+def closing(c: Context, s: State, name: str, end: str | None) -> list[State]:
+    """Return the states after close(2) of one end of ``name``, or of both."""
+    number = s.names.get((c.process, name))
+    if number is None:
+        raise Undetermined(f"{name} was not made: the step that makes it did not succeed")
+    thing = s.objects[number]
+    single = isinstance(thing, OpenFile | Ring) or (isinstance(thing, Socket) and thing.kind == "xdp")
+    ends = (READ, WRITE) if single or end in (None, "both") else (end,)
+    gone = [e for e in ends if (c.process, name, e) in s.closed]
+    if c.refuses(("EBADF", bool(gone), "C-CLOSE-02")):
+        if not c.settled:
+            return []
+    elif not c.returns("C-CLOSE-01", 0):
+        return []
+    s = replace(s, closed=s.closed | {(c.process, name, e) for e in ends})
+    return [_after_closing(c, s, (number,))]
+
+
+def without_process(c: Context, s: State, process: str) -> State:
+    """Return the state after ``process`` died: its descriptors are closed, its mappings gone."""
+    numbers = {number for (who, _), number in s.names.items() if who == process}
+    names = MappingProxyType({key: number for key, number in s.names.items() if key[0] != process})
+    return _after_closing(c, replace(s, names=names), numbers)
+
+
+def _after_closing(c: Context, s: State, numbers: Iterable[int]) -> State:
+    for number in numbers:
+        thing = s.objects[number]
+        if isinstance(thing, Pipe | Socket):
+            readable, writable = s.has_end(number, READ), s.has_end(number, WRITE)
+            if isinstance(thing, Socket) and not readable and thing.views:
+                thing = replace(thing, unread=True)
+            views = thing.views if readable else ()
+            s = s.with_object(number, replace(thing, read_open=readable, write_open=writable, views=views))
+        elif isinstance(thing, OpenFile | Mapping):
+            s = flipped_at_last_close(c, s, thing.memory)
+    return s
+
+
+def flipped_at_last_close(c: Context, s: State, number: int) -> State:
+    """Return the state in which a file has the DAX state that its flag asks for, where nobody uses it any more."""
+    memory = s.memory(number)
+    if not memory.is_file or memory.volume in s.mounted:
+        return s
+    reading = c.env.reading.volume(memory.volume)
+    if not reading.queue_dax or dax_mode(reading) != "inode" or memory.dax == memory.dax_flag or s.is_used(number):
+        return s
+    return s.with_object(number, replace(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))
