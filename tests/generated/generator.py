@@ -436,7 +436,7 @@ class _Drawer:
 
     def _mmap_file(self, values: dict[str, Any]) -> str | None:
         files = self._names((FILE,))
-        return self._pick(files) if files and self._chance(0.92) else None
+        return self._pick(files) if files and self._chance(0.94) else None
 
     def _mmap_offset(self, values: dict[str, Any]) -> int:
         if values["file"] is None or self._chance(0.75):
@@ -455,7 +455,7 @@ class _Drawer:
         chosen = {self._weighted({"shared": 0.58, "private": 0.34, "shared_validate": 0.07, "none of them": 0.01})}
         likely = {"populate": 0.15, "locked": 0.06, "noreserve": 0.03, "sync": 0.03, "hugetlb": 0.005, "huge_2mb": 0.005}
         likely["anonymous"] = 0.98 if values["file"] is None else 0.005
-        likely["sync"] = 0.5 if "shared_validate" in chosen else 0.01
+        likely["sync"] = 0.5 if "shared_validate" in chosen and values["file"] is not None else 0.01
         chosen |= {str(flag) for flag in kind if self._chance(likely.get(str(flag), 0))}
         return tuple(flag for flag in kind if flag in chosen)
 

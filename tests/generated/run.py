@@ -14,6 +14,7 @@ import contextlib
 import json
 import platform
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -53,6 +54,8 @@ STEP_LIMIT_S = 30.0
 GUEST_BYTES = 384 * MIB
 #: What a program may leave at the end of a bare node: this much is cleared there too.
 _TAIL_BYTES = MIB
+#: How many programs share a volume before their folders are removed.
+_FOLDERS = 25
 #: What is left out on this computer: volumes and caches that are not ours, and pins that another kernel's configuration may forbid.
 HOST_WITHOUT = frozenset({"volumes", "pins", "drop_caches", "meminfo"})
 
@@ -109,7 +112,7 @@ class GuestStage:
         try:
             with self._fresh(program):
                 observations = session.run(program, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S)
-            taint = session.taint()
+            taint = self._taint if self._count else session.taint()
             if taint != self._taint:
                 self._damage = f"the kernel's taint flags went from {self._taint} to {taint}"
         except HarnessError as caught:
@@ -130,28 +133,39 @@ class GuestStage:
     def _fresh(self, program: Program) -> Iterator[None]:
         """Have the roots of the volumes be fresh folders; a program that mounts gets the volumes themselves, which are then made anew."""
         session, layout = self._guest.session, self._layout
-        self._count += 1
         if uses_volumes(program):
             yield
             left = [GuestCommand(("sh", "-c", f"umount {v.folder}; rm -f {v.folder}/[abc]"), may_fail=True) for v in layout.mounted]
             session.commands(left)
             session.refresh()
+            self._count = 0
             return
-        folder = f"p{self._count}"
-        commands = [
-            GuestCommand(("sh", "-c", f"rm -rf {v.folder}/p{self._count - 1} && mkdir -p {v.folder}/{folder}")) for v in layout.mounted
-        ]
-        for placed in layout.volumes if self._has_node else ():
-            if placed.volume.mount is None:
-                tail = str(self.reading.volume(placed.volume.role).size_bytes - _TAIL_BYTES)
-                cut = ("blkdiscard", "--force", "--zeroout", "--offset", tail, "--length", str(_TAIL_BYTES), placed.node)
-                commands += [GuestCommand(cut), *clear_commands(placed.node)]
-        session.commands(commands)
-        session.state = replace(session.state, layout=_below(layout, folder))
+        self._sweep()
+        session.state = replace(session.state, layout=_below(layout, f"p{self._count}"))
         try:
             yield
         finally:
             session.state = replace(session.state, layout=layout)
+            self._count = (self._count + 1) % (1 if self._has_node or _is_greedy(program) else _FOLDERS)
+
+    def _sweep(self) -> None:
+        """Clear bare nodes and, once the folders are used up, make new ones: a command costs as much as a program."""
+        if self._count:
+            return
+        folders = " ".join(f"p{number}" for number in range(_FOLDERS))
+        words = [f"cd {v.folder} && rm -rf p* && mkdir {folders}" for v in self._layout.mounted]
+        for placed in self._layout.volumes:
+            if placed.volume.mount is None:
+                tail = self.reading.volume(placed.volume.role).size_bytes - _TAIL_BYTES
+                cut = f"blkdiscard --force --zeroout --offset {tail} --length {_TAIL_BYTES} {placed.node}"
+                words += [cut, *(shlex.join(command.argv) for command in clear_commands(placed.node))]
+        self._guest.session.commands([GuestCommand(("sh", "-ec", "; ".join(words)))])
+
+
+def _is_greedy(program: Program) -> bool:
+    """Whether the program may leave a volume full."""
+    sizes = [getattr(step.operation, name, None) for step in program.steps for name in ("length", "offset", "target_offset")]
+    return any(isinstance(size, int) and size >= 16 * MIB for size in sizes)
 
 
 def _is_refusal(error: HarnessError) -> bool:
