@@ -115,7 +115,7 @@ _EAGER = {RING: 6.0, RDMA: 6.0, RDMA_REGION: 6.0, PROCESS: 3.0, LABEL: 6.0}
 
 @dataclass(frozen=True)
 class World:
-    """What programs may use. ``volumes``: roles of the volumes, the main one first. ``without``: themes and operations to leave out."""
+    """What programs may use: ``volumes`` by role, the main one first, and nothing ``without``: themes, operations, words of flags."""
 
     volumes: tuple[str, ...] = ("main",)
     without: frozenset[str] = frozenset()
@@ -299,7 +299,7 @@ class _Drawer:
         if self._chance(0.95 if kind is RwFlag else 0.7):
             return ()
         wanted = {self._pick(list(kind))} | ({self._pick(list(kind))} if self._chance(0.3) else set())
-        return tuple(flag for flag in kind if flag in wanted)
+        return tuple(flag for flag in kind if flag in wanted - self._world.without)
 
     def _buffer(self) -> Buffer:
         mappings = self._names((MAPPING,))
@@ -392,7 +392,7 @@ class _Drawer:
         access = self._weighted({"rdwr": 0.84, "wronly": 0.06, "rdonly": 0.1})
         modes = {"rdwr", "wronly", "rdonly"}
         chosen = {str(flag) for flag in kind if str(flag) not in modes and self._chance(likely.get(str(flag), RARELY))} | {access}
-        return tuple(flag for flag in kind if str(flag) in chosen)
+        return tuple(flag for flag in kind if str(flag) in chosen - self._world.without)
 
     def _close_end(self, values: dict[str, Any]) -> str | None:
         if values["name"] in self._process.names.get(FILE, ()) or values["name"] in self._process.names.get(RING, ()):

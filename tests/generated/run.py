@@ -56,8 +56,9 @@ GUEST_BYTES = 384 * MIB
 _TAIL_BYTES = MIB
 #: How many programs share a volume before their folders are removed.
 _FOLDERS = 25
-#: What is left out on this computer: volumes and caches that are not ours, and pins that another kernel's configuration may forbid.
-HOST_WITHOUT = frozenset({"volumes", "pins", "drop_caches", "meminfo"})
+#: What is left out on this computer: volumes and caches that are not ours, pins that another kernel's configuration may forbid, and what
+#: a tmpfs does otherwise than a file system on a device (mm/shmem.c): no direct I/O of its own, no FALLOC_FL_ZERO_RANGE, no DAX flag.
+HOST_WITHOUT = frozenset({"volumes", "pins", "drop_caches", "meminfo", "direct", "zero_range", "statx", "set_xflags"})
 
 Progress = Callable[[str], None]
 
