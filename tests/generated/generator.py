@@ -155,6 +155,9 @@ class _Drawer:
         self._ends: dict[str, int] = {}
         self._paths: dict[str, str] = {}
         self._behind: dict[str, tuple[str, int]] = {}
+        #: Files and mappings that were asked for in a way that forbids writing, and sockets with something to be told of.
+        self._read_only: set[str] = set()
+        self._told: set[str] = set()
         self._labels: list[str] = []
         self._count = 0
         self._process = self._processes["main"]
@@ -218,7 +221,7 @@ class _Drawer:
         possible = {}
         for call, weight in weights.items():
             if all(kinds & set(needed) for needed in _needs(OPERATIONS[call])):
-                weight *= 0.05 if call in ("load", "store") and not backed else 1.0
+                weight *= 0.05 if (call in ("load", "store") and not backed) or (call == "recv_errqueue" and not self._told) else 1.0
                 there = len(self._processes) if call == "fork" else len(self._process.names.get(made.get(call, ""), ()))
                 few = 2.0 if call in made and not there else 1.0
                 eager = max((_EAGER.get(kind, 1.0) for needed in _needs(OPERATIONS[call]) for kind in needed if kind in kinds), default=1.0)
@@ -254,12 +257,12 @@ class _Drawer:
         if "makes" in spec.metadata:
             return f"{spec.metadata['makes'][0]}{self._count}"
         if "refers" in spec.metadata:
-            return self._name(spec, values)
+            return self._name(call, spec, values)
         if typing.get_origin(hint) is tuple:
             return self._tuple(typing.get_args(hint)[0], values)
         optional = type(None) in typing.get_args(hint)
         plain = next(kind for kind in typing.get_args(hint) if kind is not type(None)) if optional else hint
-        if optional and self._chance(0.4):
+        if optional and self._chance(0.4) and not self._is_behind(spec.name, values):
             return None
         if plain is bool:
             return self._chance(0.5)
@@ -269,20 +272,30 @@ class _Drawer:
             return self._number(spec.name, values)
         return spec.default
 
-    def _name(self, spec: "dataclasses.Field[Any]", values: dict[str, Any]) -> str | None:
+    def _name(self, call: str, spec: "dataclasses.Field[Any]", values: dict[str, Any]) -> str | None:
         kinds = spec.metadata["refers"]
         if spec.default is None and not self._chance(0.25):
             return None
         names = self._names(kinds)
-        if spec.default is None and not names:
-            return None
+        if spec.default is None:
+            # A buffer that is too short would reach into the agent's own memory.
+            names = [name for name in names if _whole_pages(self._lengths[name]) >= values["length"]]
+            return self._pick(names) if names else None
         if any(self._process.gone.get(kind) for kind in kinds) and self._chance(RARELY):
             names = self._names(kinds, gone=True)
         if MAPPING in kinds and self._chance(0.9):
             names = [name for name in names if self._backed(name)] or names
+        if call in ("store", "recv_errqueue") and self._chance(0.93):
+            names = [name for name in names if (name in self._told if call == "recv_errqueue" else name not in self._read_only)] or names
         # Two different ones where there are two; now and then the same.
         others = [name for name in names if name not in values.values()]
-        return self._pick(others if others and self._chance(0.85) else names)
+        names = others if others and self._chance(0.85) else names
+        return names[-1] if self._chance(0.3) else self._pick(names)
+
+    def _is_behind(self, name: str, values: dict[str, Any]) -> bool:
+        """Whether a range that began at the offset drawn before would end, left open, before it begins."""
+        mapping = values.get("mapping")
+        return name == "length" and mapping is not None and values.get("offset", 0) >= self._lengths.get(mapping, PAGE)
 
     def _names(self, kinds: Sequence[str], *, gone: bool = False) -> list[str]:
         if kinds == (PROCESS,):
@@ -347,7 +360,7 @@ class _Drawer:
             return 1
         if self._chance(0.5):
             return self._pick(self._sizes)
-        return self._edge() + (self._pick((-1, 0, 0, 1, 8)) if self._chance(0.2) else 0) or 1
+        return max(1, self._edge() + (self._pick((-1, 0, 0, 1, 8)) if self._chance(0.2) else 0))
 
     def _shift(self) -> int:
         return 0 if self._chance(0.75) else self._pick((1, 8, 63, 256, 512, 2048, 4095))
@@ -358,7 +371,7 @@ class _Drawer:
         if mapping not in self._behind:
             return length
         path, offset = self._behind[mapping]
-        return max(0, min(length, -(-self._ends.get(path, 0) // PAGE) * PAGE - offset))
+        return max(0, min(length, _whole_pages(self._ends.get(path, 0)) - offset))
 
     def _extent(self, mapping: str) -> int:
         """How many bytes of a mapping may be named: those with a file behind them, else its length, now and then all of its last page."""
@@ -366,13 +379,13 @@ class _Drawer:
         backed = self._backed(mapping)
         if backed and self._chance(0.93):
             return backed
-        return -(-length // PAGE) * PAGE if self._chance(0.5) else length
+        return _whole_pages(length) if self._chance(0.5) else length
 
     def _inside(self, mapping: str) -> tuple[int, int]:
         """A range of a mapping, in bytes from its beginning."""
         extent = self._extent(mapping)
         offset = min(abs(self._spot()), extent - 1) if self._chance(0.6) else 0
-        length = extent - offset if self._chance(0.2) else min(self._size(), extent - offset)
+        length = extent - offset if self._chance(0.3) else min(self._size(), extent - offset)
         return offset, length
 
     def _room(self, mapping: str, length: int) -> int:
@@ -404,7 +417,7 @@ class _Drawer:
 
     def _quiet(self, kind: Any, word: str) -> tuple[Any, ...]:
         others = self._tuple(kind, {})
-        quiet = self._chance(0.8)
+        quiet = self._chance(0.9)
         return tuple(flag for flag in kind if (flag == word and quiet) or (flag != word and flag in others))
 
     def _splice_flags(self, values: dict[str, Any]) -> tuple[Any, ...]:
@@ -453,7 +466,7 @@ class _Drawer:
     def _mmap_flags(self, values: dict[str, Any]) -> tuple[Any, ...]:
         kind = _words("mmap", "flags")
         chosen = {self._weighted({"shared": 0.58, "private": 0.34, "shared_validate": 0.07, "none of them": 0.01})}
-        likely = {"populate": 0.15, "locked": 0.06, "noreserve": 0.03, "sync": 0.03, "hugetlb": 0.005, "huge_2mb": 0.005}
+        likely = {"populate": 0.2, "locked": 0.08, "noreserve": 0.03, "sync": 0.03, "hugetlb": 0.005, "huge_2mb": 0.005}
         likely["anonymous"] = 0.98 if values["file"] is None else 0.005
         likely["sync"] = 0.5 if "shared_validate" in chosen and values["file"] is not None else 0.01
         chosen |= {str(flag) for flag in kind if self._chance(likely.get(str(flag), 0))}
@@ -527,6 +540,7 @@ class _Drawer:
                     self._lengths[name] = operation.length or PAGE  # type: ignore[attr-defined]
                 self._process.names.setdefault(made, []).append(name)
         self._note_end(operation)
+        self._note_rights(operation)
         if operation.call == "munmap":
             self._lose(MAPPING, operation.mapping)  # type: ignore[attr-defined]
         if operation.call == "close":
@@ -554,10 +568,27 @@ class _Drawer:
                 end = operation.length
             self._ends[path] = end
 
+    def _note_rights(self, operation: Any) -> None:
+        """Note what a store would die of, and which socket has completions to come."""
+        if operation.call == "open" and "rdwr" not in operation.flags:
+            self._read_only.add(operation.name)
+        elif operation.call == "mmap":
+            shared = operation.file in self._read_only and "private" not in operation.flags
+            if shared or "write" not in operation.protection:
+                self._read_only.add(operation.name)
+        elif operation.call == "mprotect" and "write" not in operation.protection:
+            self._read_only.add(operation.mapping)
+        elif operation.call == "send" and "zerocopy" in operation.flags:
+            self._told.add(operation.socket)
+
     def _lose(self, kind: str, name: str) -> None:
         if name in self._process.names.get(kind, ()):
             self._process.names[kind].remove(name)
             self._process.gone.setdefault(kind, []).append(name)
+
+
+def _whole_pages(length: int) -> int:
+    return -(-length // PAGE) * PAGE
 
 
 @functools.cache
