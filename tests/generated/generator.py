@@ -90,17 +90,17 @@ THEMES: dict[str, dict[str, float]] = {
         "munmap": 1.2,
     },
     "pipes": {"pipe": 4, "splice": 12, "sendfile": 4, "tee": 4, "vmsplice": 6, "set_pipe_size": 2},
-    "sockets": {"unix_pair": 2, "tcp_pair": 2, "send": 4, "recv": 6, "set_zerocopy": 0.5, "recv_errqueue": 0.15},
-    "processes": {"fork": 1.5, "join": 1, "process_vm_readv": 2, "futex_wait": 1, "futex_wake": 1},
+    "sockets": {"unix_pair": 2, "tcp_pair": 2, "send": 4, "recv": 6, "set_zerocopy": 0.5, "recv_errqueue": 1.5},
+    "processes": {"fork": 1.5, "join": 2, "process_vm_readv": 2, "futex_wait": 1, "futex_wake": 1},
     "pins": {
-        "io_uring_setup": 0.6,
-        "io_uring_register": 1.2,
-        "io_uring_unregister": 0.4,
-        "xdp_socket": 0.2,
-        "xdp_umem": 0.4,
-        "rdma_open": 0.1,
-        "rdma_register": 0.2,
-        "rdma_deregister": 0.1,
+        "io_uring_setup": 2,
+        "io_uring_register": 4,
+        "io_uring_unregister": 1.2,
+        "xdp_socket": 0.8,
+        "xdp_umem": 1.6,
+        "rdma_open": 1,
+        "rdma_register": 2,
+        "rdma_deregister": 1.5,
     },
     "volumes": {"mount": 0.5, "umount": 0.5},
 }
@@ -108,7 +108,16 @@ WEIGHTS = {call: weight for theme in THEMES.values() for call, weight in theme.i
 #: Of so many programs one may mount and unmount, which nothing else in the program survives.
 _WITH_VOLUMES = 80
 #: How the weights of a theme change where it is none of a program's favourites.
-_NO_FAVOURITE = {"files": 0.5, "mappings": 0.45, "pipes": 0.3, "sockets": 0.08, "processes": 0.15, "pins": 0.06}
+_NO_FAVOURITE = {"files": 0.5, "mappings": 0.45, "pipes": 0.3, "sockets": 0.08, "processes": 0.15, "pins": 0.02}
+#: What makes names of a kind, and from how many on that becomes seldom.
+_MAKERS = {
+    "open": (FILE, 5),
+    "mmap": (MAPPING, 5),
+    "pipe": (PIPE, 3),
+    "unix_pair": (SOCKET, 2),
+    "tcp_pair": (SOCKET, 2),
+    "fork": (PROCESS, 3),
+}
 #: Names that are seldom made are then used: how much likelier the operations on them become.
 _EAGER = {RING: 6.0, RDMA: 6.0, RDMA_REGION: 6.0, PROCESS: 3.0, LABEL: 6.0}
 
@@ -215,17 +224,16 @@ class _Drawer:
         self._process = self._processes[self._at]
         kinds = {kind for kind, names in self._process.names.items() if names}
         kinds |= ({LABEL} if self._labels else set()) | ({PROCESS} if len(self._processes) > 1 else set())
-        crowd = {"open": 5, "mmap": 5, "pipe": 3, "unix_pair": 2, "tcp_pair": 2, "fork": 3}
-        made = {"open": FILE, "mmap": MAPPING, "pipe": PIPE, "unix_pair": SOCKET, "tcp_pair": SOCKET}
         backed = any(self._backed(name) for name in self._process.names.get(MAPPING, ()))
+        idle = (set() if backed else {"load", "store"}) | (set() if self._told else {"recv_errqueue"})
         possible = {}
-        for call, weight in weights.items():
-            if all(kinds & set(needed) for needed in _needs(OPERATIONS[call])):
-                weight *= 0.05 if (call in ("load", "store") and not backed) or (call == "recv_errqueue" and not self._told) else 1.0
-                there = len(self._processes) if call == "fork" else len(self._process.names.get(made.get(call, ""), ()))
-                few = 2.0 if call in made and not there else 1.0
-                eager = max((_EAGER.get(kind, 1.0) for needed in _needs(OPERATIONS[call]) for kind in needed if kind in kinds), default=1.0)
-                possible[call] = weight * (0.05 if there >= crowd.get(call, 99) else few * (1.0 if call == "close" else eager))
+        for call, eager in _usable(frozenset(kinds)):
+            if call in weights:
+                possible[call] = weights[call] * (RARELY if call in idle else 1.0) * eager
+        for call, (kind, crowd) in _MAKERS.items():
+            if call in possible:
+                there = len(self._processes) if call == "fork" else len(self._process.names.get(kind, ()))
+                possible[call] *= 0.05 if there >= crowd else 1.0 if there else 2.0
         return possible
 
     def _step(self, call: str) -> Step:
@@ -585,6 +593,18 @@ class _Drawer:
         if name in self._process.names.get(kind, ()):
             self._process.names[kind].remove(name)
             self._process.gone.setdefault(kind, []).append(name)
+
+
+@functools.cache
+def _usable(kinds: frozenset[str]) -> tuple[tuple[str, float], ...]:
+    """The operations for which names of ``kinds`` are enough, and how eagerly they use them."""
+    found = []
+    for call, cls in OPERATIONS.items():
+        needed = _needs(cls)
+        if all(kinds & set(some) for some in needed):
+            eager = max((_EAGER.get(kind, 1.0) for some in needed for kind in some if kind in kinds), default=1.0)
+            found.append((call, 1.0 if call == "close" else eager))
+    return tuple(found)
 
 
 def _whole_pages(length: int) -> int:
