@@ -249,7 +249,7 @@ class _Drawer:
 
     def _operation(self, cls: type[Operation]) -> Operation:
         values: dict[str, Any] = {}
-        hints = _hints(cls)
+        hints = _hints(cls.call)
         for spec in dataclasses.fields(cls):
             values[spec.name] = self._value(cls.call, spec, hints[spec.name], values)
         operation = cls(**values)
@@ -599,8 +599,8 @@ class _Drawer:
 def _usable(kinds: frozenset[str]) -> tuple[tuple[str, float], ...]:
     """The operations for which names of ``kinds`` are enough, and how eagerly they use them."""
     found = []
-    for call, cls in OPERATIONS.items():
-        needed = _needs(cls)
+    for call in OPERATIONS:
+        needed = _needs(call)
         if all(kinds & set(some) for some in needed):
             eager = max((_EAGER.get(kind, 1.0) for some in needed for kind in some if kind in kinds), default=1.0)
             found.append((call, 1.0 if call == "close" else eager))
@@ -612,17 +612,17 @@ def _whole_pages(length: int) -> int:
 
 
 @functools.cache
-def _needs(cls: type[Operation]) -> tuple[tuple[str, ...], ...]:
+def _needs(call: str) -> tuple[tuple[str, ...], ...]:
     """The kinds of names that an operation cannot do without."""
-    fields = dataclasses.fields(cls)
+    fields = dataclasses.fields(OPERATIONS[call])
     return tuple(spec.metadata["refers"] for spec in fields if "refers" in spec.metadata and spec.default is dataclasses.MISSING)
 
 
 @functools.cache
-def _hints(cls: type[Operation]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _hints(call: str) -> dict[str, Any]:
+    return typing.get_type_hints(OPERATIONS[call])
 
 
 def _words(call: str, name: str) -> Any:
     """The enumeration whose words an argument takes."""
-    return typing.get_args(_hints(OPERATIONS[call])[name])[0]
+    return typing.get_args(_hints(call)[name])[0]
