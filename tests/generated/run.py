@@ -1,0 +1,558 @@
+"""Run generated programs and keep what was seen; judge it later, as often as the model changes.
+
+    python -m tests.generated.run run --stack e820-fsdax-ext4-dax_always --kernel debian_6.12 --seed 1 --programs 200 -o FILE.jsonl
+    python -m tests.generated.run run --host --seed 1 --programs 200 -o FILE.jsonl
+    python -m tests.generated.run judge FILE.jsonl ...
+    python -m tests.generated.run show FILE.jsonl INDEX
+
+One guest serves programs in a row, each in a fresh folder of its volume (a bare node is cleared); a guest that shows damage is given up.
+A file has one JSON object a line: ``reading`` of the stack, which holds for the programs behind it, and ``program`` with its observations.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import re
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from harness.case.plan import named_stacks
+from harness.errors import GuestError, HarnessError
+from harness.guest.filesystem import clear_commands
+from harness.guest.layout import Layout
+from harness.guest.link import AgentLink, Endpoint, GuestCommand
+from harness.host.admission import admitted
+from harness.host.deadline import Deadline, wait_until
+from harness.host.process import start
+from harness.model.facts import Env
+from harness.model.judge import Judgement, StepVerdict, judge
+from harness.model.operation import OPERATIONS, Program, arguments, program_document
+from harness.model.outcome import How, Observation, observations_from
+from harness.model.stack import StackReading, StorageStack, VolumeReading
+from harness.model.verdict import Verdict
+from harness.run.artifacts import Ending
+from harness.run.boot import BootedGuest, GuestOptions
+from harness.run.documents import from_document, observations_document, to_document
+from harness.run.execute import classify
+from harness.run.kernels import read_kernels
+from harness.run.template import make_cloner
+from harness.sizes import MIB
+from tests.generated.generator import World, draw, uses_volumes
+
+#: Asleep so long in one call is blocked: less than in a case, since a program that blocks costs as much.
+BLOCKED_S = 1.5
+STEP_LIMIT_S = 30.0
+GUEST_BYTES = 384 * MIB
+#: What a program may leave at the end of a bare node: this much is cleared there too.
+_TAIL_BYTES = MIB
+#: How many programs share a volume before their folders are removed.
+_FOLDERS = 25
+#: What is left out on this computer: volumes and caches that are not ours, pins that another kernel's configuration may forbid, and what
+#: a tmpfs does otherwise than a file system on a device (mm/shmem.c): no direct I/O of its own, no FALLOC_FL_ZERO_RANGE, no DAX flag.
+HOST_WITHOUT = frozenset({"volumes", "pins", "drop_caches", "meminfo", "direct", "zero_range", "statx", "set_xflags"})
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A program with what became of it. ``seed`` and ``index`` draw it again."""
+
+    seed: int
+    index: int
+    where: str
+    program: Program
+    reading: StackReading
+    observations: tuple[Observation, ...] | None
+    ending: Ending
+    note: str
+
+
+class Stage(Protocol):
+    """Where programs run: a guest with its stack, or this computer."""
+
+    reading: StackReading
+    world: World
+
+    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
+        """Run a program on a fresh folder; observations, how it ended, and why. Raises nothing that a guest does."""
+
+    def find_damage(self) -> str | None:
+        """Why no other program is to run here, or None."""
+
+
+# ---- guests ----------------------------------------------------------------------------------------------------------
+
+
+class GuestStage:
+    """A guest whose programs each get a folder of their own."""
+
+    def __init__(self, guest: BootedGuest) -> None:
+        self._guest = guest
+        self._count = 0
+        self._damage: str | None = None
+        self.reading = guest.refresh()
+        self._layout = guest.session.layout
+        self._taint = guest.session.taint()
+        self._has_node = any(volume.volume.mount is None for volume in self._layout.volumes)
+        self.world = World(tuple(volume.volume.role for volume in self._layout.volumes))
+
+    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
+        guest, session, mark = self._guest, self._guest.session, self._guest.mark()
+        observations: tuple[Observation, ...] | None = None
+        error: HarnessError | None = None
+        try:
+            with self._fresh(program):
+                observations = session.run(program, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S)
+            taint = self._taint if self._count else session.taint()
+            if taint != self._taint:
+                self._damage = f"the kernel's taint flags went from {self._taint} to {taint}"
+        except HarnessError as caught:
+            error = caught
+            # An agent that says that a program cannot be meant is as good as before.
+            self._damage = str(caught) if observations is not None or not _is_refusal(caught) else None
+        ended = guest.ending(mark)
+        ending, note = classify(ended, error)
+        if ended.reports:
+            self._damage = f"its kernel complained: {ended.reports[0].line}"
+            note = f"{note}; {self._damage}" if note else self._damage
+        return observations, ending, note or self._damage or ""
+
+    def find_damage(self) -> str | None:
+        return self._damage
+
+    @contextlib.contextmanager
+    def _fresh(self, program: Program) -> Iterator[None]:
+        """Have the roots of the volumes be fresh folders; a program that mounts gets the volumes themselves, which are then made anew."""
+        session, layout = self._guest.session, self._layout
+        if uses_volumes(program):
+            yield
+            left = [GuestCommand(("sh", "-c", f"umount {v.folder}; rm -f {v.folder}/[abc]"), may_fail=True) for v in layout.mounted]
+            session.commands(left)
+            session.refresh()
+            self._count = 0
+            return
+        self._sweep()
+        session.state = replace(session.state, layout=_below(layout, f"p{self._count}"))
+        try:
+            yield
+        finally:
+            session.state = replace(session.state, layout=layout)
+            self._count = (self._count + 1) % (1 if self._has_node or _is_greedy(program) else _FOLDERS)
+
+    def _sweep(self) -> None:
+        """Clear bare nodes and, once the folders are used up, make new ones: a command costs as much as a program."""
+        if self._count:
+            return
+        folders = " ".join(f"p{number}" for number in range(_FOLDERS))
+        words = [f"cd {v.folder} && rm -rf p* && mkdir {folders}" for v in self._layout.mounted]
+        for placed in self._layout.volumes:
+            if placed.volume.mount is None:
+                tail = self.reading.volume(placed.volume.role).size_bytes - _TAIL_BYTES
+                cut = f"blkdiscard --force --zeroout --offset {tail} --length {_TAIL_BYTES} {placed.node}"
+                words += [cut, *(shlex.join(command.argv) for command in clear_commands(placed.node))]
+        self._guest.session.commands([GuestCommand(("sh", "-ec", "; ".join(words)))])
+
+
+def _is_greedy(program: Program) -> bool:
+    """Whether the program may leave a volume full."""
+    sizes = [getattr(step.operation, name, None) for step in program.steps for name in ("length", "offset", "target_offset")]
+    return any(isinstance(size, int) and size >= 16 * MIB for size in sizes)
+
+
+def _is_refusal(error: HarnessError) -> bool:
+    return "the agent answered run with an error" in str(error) and not isinstance(error, GuestError)
+
+
+def _below(layout: Layout, folder: str) -> Layout:
+    return replace(layout, volumes=tuple(replace(placed, folder=f"{placed.folder}/{folder}") for placed in layout.volumes))
+
+
+@contextlib.contextmanager
+def guest_stages(stack: StorageStack, kernel: str, progress: Progress) -> Iterator[Callable[[], contextlib.AbstractContextManager[Stage]]]:
+    """Yield what starts a guest with ``stack``: each call starts another one, which ends with its ``with``."""
+    clone = make_cloner(read_kernels([kernel]).choice, progress, GuestOptions(detail=progress))
+
+    @contextlib.contextmanager
+    def start_one() -> Iterator[Stage]:
+        with admitted(GUEST_BYTES, Deadline.after(3600), progress), clone(stack, kernel) as guest:
+            assert isinstance(guest, BootedGuest)
+            yield GuestStage(guest)
+
+    yield start_one
+
+
+# ---- this computer ---------------------------------------------------------------------------------------------------
+
+
+class _SocketStream:
+    """See :class:`harness.guest.ssh.Stream`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        self._connection.settimeout(max(deadline.remaining_s, 0.001))
+        self._connection.sendall(data)
+
+    def receive(self, deadline: Deadline) -> bytes:
+        self._connection.settimeout(max(deadline.remaining_s, 0.001))
+        try:
+            said = self._connection.recv(1 << 20)
+        except TimeoutError as error:
+            raise GuestError(f"the agent said nothing for {deadline.limit_s:.0f} s") from error
+        if not said:
+            raise GuestError("the agent hung up")
+        return said
+
+
+class HostStage:
+    """The agent on this computer, with a folder on a tmpfs."""
+
+    def __init__(self, link: AgentLink, folder: Path) -> None:
+        self._link, self._folder = link, folder
+        self._damage: str | None = None
+        self.world = World(without=HOST_WITHOUT)
+        self.reading = host_reading()
+
+    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
+        with tempfile.TemporaryDirectory(dir=self._folder) as fresh:
+            try:
+                limit = Deadline.after(4 * STEP_LIMIT_S)
+                document = self._link.run(
+                    program_document(program), {"main": fresh}, {}, limit, blocked_s=BLOCKED_S, limit_s=2 * STEP_LIMIT_S
+                )
+                return observations_from(document), Ending.COMPLETED, ""
+            except HarnessError as error:
+                self._damage = None if _is_refusal(error) else str(error)
+                return None, Ending.HARNESS_ERROR, str(error)
+
+    def find_damage(self) -> str | None:
+        return self._damage
+
+
+def host_reading() -> StackReading:
+    """This computer's tmpfs, as the model is told of it: a page cache over a store without DAX."""
+    volume = VolumeReading(
+        role="main",
+        device="tmpfs",
+        root="/dev/shm",
+        filesystem="tmpfs",
+        mount_options=("rw",),
+        dax=False,
+        queue_dax=False,
+        logical_block_bytes=512,
+        filesystem_block_bytes=4096,
+        size_bytes=256 * MIB,
+    )
+    return StackReading(platform.release(), (volume,))
+
+
+@contextlib.contextmanager
+def host_stages() -> Iterator[Callable[[], contextlib.AbstractContextManager[Stage]]]:
+    """Yield what starts the agent on this computer."""
+    agent = Path(__file__).parents[2] / "harness" / "agent" / "agent.py"
+
+    @contextlib.contextmanager
+    def start_one() -> Iterator[Stage]:
+        with (
+            tempfile.TemporaryDirectory(prefix="pmemh-generated-") as state,
+            tempfile.TemporaryDirectory(prefix="pmemh-generated-", dir="/dev/shm") as folder,
+        ):
+            token_file = Path(state) / "agent.json"
+            process = start([sys.executable, str(agent), "--token-file", str(token_file), "--foreground"], stderr=2)
+            try:
+                if not wait_until(token_file.exists, Deadline.after(60)):
+                    raise GuestError("the agent did not start on this computer")
+                said = json.loads(token_file.read_text())
+                endpoint = Endpoint(said["port"], said["token"])
+                with socket.create_connection(("127.0.0.1", endpoint.port)) as connection:
+                    link = AgentLink(_SocketStream(connection))
+                    link.request("hello", Deadline.after(60), token=endpoint.token)
+                    yield HostStage(link, Path(folder))
+            finally:
+                process.kill()
+                process.wait()
+
+    yield start_one
+
+
+# ---- recording -------------------------------------------------------------------------------------------------------
+
+
+def record(
+    start_one: Callable[[], contextlib.AbstractContextManager[Stage]],
+    choose: Callable[[World], Iterable[tuple[int, int, Program]]],
+    where: str,
+    progress: Progress,
+) -> Iterator[Recording]:
+    """Run the programs (with seed and index) that ``choose`` gives for the world of the first stage; yield each as soon as it has run."""
+    waiting: Iterator[tuple[int, int, Program]] | None = None
+    while True:
+        with start_one() as stage:
+            waiting = waiting or iter(choose(stage.world))
+            for seed, index, program in waiting:
+                observations, ending, note = stage.run(program)
+                yield Recording(seed, index, where, program, stage.reading, observations, ending, note)
+                damage = stage.find_damage()
+                if damage is not None:
+                    progress(f"program {index}: {damage}; going on with a new guest")
+                    break
+            else:
+                return
+
+
+def write_recording(file: TextIO, recording: Recording, last: StackReading | None) -> StackReading:
+    """Write a recording, the reading before it where it is another one than ``last``. Returns the reading that now holds."""
+    if recording.reading != last:
+        file.write(json.dumps({"reading": to_document(recording.reading)}, separators=(",", ":")) + "\n")
+    seen = recording.observations
+    line = {
+        "seed": recording.seed,
+        "index": recording.index,
+        "where": recording.where,
+        "ending": str(recording.ending),
+        "note": recording.note,
+        "program": to_document(recording.program),
+        "observations": None if seen is None else observations_document(seen),
+    }
+    file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    file.flush()
+    return recording.reading
+
+
+def read_recordings(path: Path) -> Iterator[Recording]:
+    """Return what :func:`write_recording` wrote, also of a file that is still growing."""
+    reading: StackReading | None = None
+    for line in path.read_text().splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return
+        entry = json.loads(line)
+        if "reading" in entry:
+            reading = from_document(StackReading, entry["reading"])
+            continue
+        assert reading is not None, f"{path}: a program before the first reading"
+        seen = entry["observations"]
+        yield Recording(
+            entry["seed"],
+            entry["index"],
+            entry["where"],
+            from_document(Program, entry["program"]),
+            reading,
+            None if seen is None else observations_from(seen),
+            Ending(entry["ending"]),
+            entry["note"],
+        )
+
+
+# ---- judging ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A recording with its judgement, or with the way in which the judge itself failed."""
+
+    recording: Recording
+    judgement: Judgement | None
+    crash: str = ""
+
+    @property
+    def deviation(self) -> StepVerdict | None:
+        steps = self.judgement.steps if self.judgement else ()
+        return next((step for step in steps if step.verdict is Verdict.DEVIATES), None)
+
+    @property
+    def group(self) -> str:
+        """What deviates, with every number replaced: equal ones have one cause, mostly."""
+        if self.crash:
+            return f"the judge failed | {self.crash}"
+        step = self.deviation
+        if step is None:
+            return ""
+        call = self.recording.program.steps[step.step].operation.call
+        return " | ".join((step.clause, call, _without_numbers(step.observed), _without_numbers(step.allowed)))
+
+
+def judged(recording: Recording) -> Judged:
+    if recording.observations is None:
+        return Judged(recording, None)
+    try:
+        return Judged(recording, judge(Env(recording.reading), recording.program, recording.observations))
+    except Exception as error:
+        return Judged(recording, None, f"{type(error).__name__}: {_without_numbers(str(error))}")
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"(page \S+?: )[01]+", r"\1BITS", re.sub(r"-?\b\d+\b", "N", re.sub(r"bytes [0-9a-f]{2,}\b", "bytes HEX", text)))
+
+
+def step_kinds(one: Judged) -> Counter[str]:
+    """Count the steps by what could be said of them."""
+    counts: Counter[str] = Counter()
+    if one.judgement is None or one.recording.observations is None:
+        return counts
+    deviated = False
+    for step, seen in zip(one.judgement.steps, one.recording.observations, strict=True):
+        earlier = [int(number) for number in re.findall(r"\bstep (\d+)", step.reason) if int(number) <= step.step]
+        if step.verdict is not Verdict.UNDETERMINED:
+            counts[str(step.verdict)] += 1
+        elif seen.how is How.NOT_RUN:
+            counts["not run"] += 1
+        elif deviated:
+            counts["after a deviation"] += 1
+        elif earlier:
+            counts["after an undetermined step"] += 1
+        else:
+            counts["undetermined for want of a rule"] += 1
+        deviated = deviated or step.verdict is Verdict.DEVIATES
+    return counts
+
+
+def summary_lines(all_judged: Sequence[Judged]) -> Iterator[str]:
+    """Yield the figures and the groups of deviations, the largest first, each with an example."""
+    steps: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    groups: dict[str, list[Judged]] = defaultdict(list)
+    for one in all_judged:
+        steps += step_kinds(one)
+        if one.group:
+            groups[one.group].append(one)
+        for step in one.judgement.steps if one.judgement else ():
+            if step.verdict is Verdict.UNDETERMINED and not re.search(r"\bstep \d+|not run", step.reason):
+                call = one.recording.program.steps[step.step].operation.call
+                reasons[f"{call}: {_without_numbers(step.reason)}"] += 1
+    count, total = len(all_judged), sum(steps.values())
+    unended = [one.recording for one in all_judged if one.recording.ending is not Ending.COMPLETED]
+    deviating = sum(len(found) for found in groups.values())
+    rate = 1000 * deviating / max(count, 1)
+    yield f"{count} programs, {total} steps; {deviating} programs deviate: {rate:.0f} of 1,000, in {len(groups)} groups"
+    yield "steps: " + ", ".join(f"{kind} {number} ({100 * number / max(total, 1):.2f} %)" for kind, number in steps.most_common())
+    for recording in unended:
+        yield f"not completed: {recording.where} seed {recording.seed} index {recording.index}: {recording.ending}: {recording.note[:300]}"
+    yield ""
+    for group, found in sorted(groups.items(), key=lambda pair: -len(pair[1])):
+        first = min(found, key=lambda one: len(one.recording.program.steps)).recording
+        yield f"{len(found):4}  {group}    ({first.where} seed {first.seed} index {first.index})"
+    yield ""
+    for reason, number in reasons.most_common(30):
+        yield f"{number:4}  undetermined: {reason}"
+
+
+def program_lines(one: Judged) -> Iterator[str]:
+    """Yield a program as a case has its steps, with what was seen of each; where it deviates also what was allowed."""
+    recording = one.recording
+    yield f"# {recording.where}, seed {recording.seed}, index {recording.index}: {recording.ending} {recording.note}".rstrip()
+    if one.crash:
+        yield f"# the judge failed: {one.crash}"
+    verdicts = {step.step: step for step in one.judgement.steps} if one.judgement else {}
+    for index, step in enumerate(recording.program.steps):
+        plain = {name: value for name, value in arguments(step.operation).items() if not _is_default(step.operation.call, name, value)}
+        words = ", ".join(f"{name}: {_as_yaml(value)}" for name, value in plain.items())
+        more = "".join(
+            f", {key}: {value}" for key, value in (("process", step.process), ("start", step.start)) if value not in (None, "main")
+        )
+        yield f"  - {{{step.operation.call}: {{{words}}}{more}}}" if more else f"  - {step.operation.call}: {{{words}}}"
+        seen = recording.observations[index].describe() if recording.observations else "nothing"
+        verdict = verdicts.get(index)
+        told = "" if verdict is None or verdict.verdict is Verdict.CONFORMS else f"; {verdict.verdict}"
+        if verdict is not None and verdict.verdict is Verdict.DEVIATES:
+            told += f": observed {verdict.observed}; allowed {verdict.allowed} ({verdict.clause})"
+        elif verdict is not None and verdict.verdict is Verdict.UNDETERMINED:
+            told += f": {verdict.reason}"
+        yield f"    # step {index + 1}: {seen}{told}"
+
+
+def _is_default(call: str, name: str, value: Any) -> bool:
+    field = next(f for n, f in OPERATIONS[call].__dataclass_fields__.items() if n.rstrip("_") == name)
+    default = [str(word) for word in field.default] if isinstance(field.default, tuple) else field.default
+    return bool(value == default)
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_as_yaml(part) for part in value) + "]"
+    if isinstance(value, dict):
+        plain = {k: v for k, v in value.items() if v is not None and not (v == 0 and k in ("shift", "offset"))}
+        return "{" + ", ".join(f"{k}: {_as_yaml(v)}" for k, v in plain.items()) + "}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def main(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.generated.run", description="run generated programs; judge what they showed")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run programs and keep what was seen")
+    run.add_argument("--stack", default="e820-fsdax-ext4-dax_always", help="the id of a storage stack")
+    run.add_argument("--kernel", default="", help="a kernel of images/kernels.yaml, or a path")
+    run.add_argument("--host", action="store_true", help="on this computer's tmpfs instead of a guest")
+    run.add_argument("--seed", type=int, default=1)
+    run.add_argument("--first", type=int, default=0, help="the index of the first program")
+    run.add_argument("--programs", type=int, default=100, help="how many")
+    run.add_argument("-o", "--output", type=Path, required=True, help="the file to write; what is in it already is kept")
+    check = commands.add_parser("judge", help="judge files with the model as it is now")
+    check.add_argument("files", type=Path, nargs="+")
+    show = commands.add_parser("show", help="print a program with what was seen and allowed")
+    show.add_argument("file", type=Path)
+    show.add_argument("index", type=int)
+    chosen = parser.parse_args(words)
+    if chosen.command == "run":
+        return _run(chosen)
+    if chosen.command == "judge":
+        recordings = [recording for path in chosen.files for recording in read_recordings(path)]
+        print("\n".join(summary_lines([judged(recording) for recording in recordings])))
+        return 0
+    for recording in read_recordings(chosen.file):
+        if recording.index == chosen.index:
+            print("\n".join(program_lines(judged(recording))))
+            return 0
+    print(f"{chosen.file} has no program {chosen.index}", file=sys.stderr)
+    return 2
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    known = named_stacks()
+    if not chosen.host and chosen.stack not in known:
+        print(f"no storage stack {chosen.stack!r}; there are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    kernel = chosen.kernel or read_kernels([]).catalog.default_kernel
+    where = "host-tmpfs" if chosen.host else f"{kernel}-{chosen.stack}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def choose(world: World) -> Iterator[tuple[int, int, Program]]:
+        for index in range(chosen.first, chosen.first + chosen.programs):
+            yield chosen.seed, index, draw(chosen.seed, index, world)
+
+    def progress(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    stages = host_stages() if chosen.host else guest_stages(known[chosen.stack], kernel, progress)
+    last: StackReading | None = None
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with stages as start_one, chosen.output.open("a") as file:
+            for number, recording in enumerate(record(start_one, choose, where, progress), 1):
+                last = write_recording(file, recording, last)
+                if number % 25 == 0:
+                    progress(f"{where}: {number} of {chosen.programs} programs")
+    except HarnessError as error:
+        progress(f"{where}: {type(error).__name__}: {error}")
+        return 1
+    except KeyboardInterrupt:
+        progress("stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
