@@ -167,8 +167,9 @@ clause(
 )
 clause(
     "C-DIO-06",
-    "an O_DIRECT transfer of a file without DAX is EFAULT as a whole where the process may not use some page of its buffer",
-    "fs/iomap/direct-io.c __iomap_dio_rw: an error of one extent is that of the call",
+    "an O_DIRECT transfer of a file without DAX is EFAULT as a whole where the process may not use some page of its buffer, to a read also one "
+    "that no byte of the file would reach",
+    "fs/iomap/direct-io.c __iomap_dio_rw: an error of one extent is that of the call, and the hole behind the end is an extent too",
 )
 clause(
     "C-DIO-07",
@@ -271,11 +272,14 @@ def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence
     skip = start - at if of.direct and c.holds("C-DIO-05", start > at) else 0
     if (count or behind) and skip < total and c.refuses(*_direct_refusals(c, s, memory, of, at + skip, _after(asked, skip))):
         return [s] if c.settled else []
-    usable = _usable(c, s, _first(buffers, count), into=True)
+    # An O_DIRECT read goes on into the hole behind the end, and asks for all of its buffer.
+    needed = total if count and of.direct and memory.is_file and not memory.dax else count
+    usable = _usable(c, s, _first(buffers, needed), into=True)
     if count and not usable and _hole_hides_fault(c, memory, at):
         return [s] if c.returns("C-RW-12", 0) else []
-    if c.refuses(*_fault_refusals(memory, of, usable, count)):
+    if c.refuses(*_fault_refusals(memory, of, usable, needed)):
         return _scatter(c, s, _first(buffers, usable), unknown(usable)) if c.settled else []
+    usable = min(usable, count)
     count = usable if c.holds("C-RW-09", usable < count) else count
     moved = _moved(c, flags, count, "C-RW-02")
     if moved is None:

@@ -43,7 +43,7 @@ from harness.model.rule import (
 from harness.model.state import HUGE, PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor
 
 #: Minor faults that the measurement itself may take beside those of the pages in question.
-FAULT_NOISE = 2
+FAULT_NOISE = 0
 
 # ---- making and unmaking ---------------------------------------------------------------------------------------------
 
@@ -254,7 +254,11 @@ def madvise(c: Context, s: State, op: Madvise) -> list[State]:
     if op.advice is Advice.DONTNEED:
         refused = _is_locked(c, s, m, op.offset, end) or not mapping_is_normal(s, m)
         if c.refuses(("EINVAL", refused, "C-MAP-16")):
-            return [_dropped(s, number, op.offset, m.locked.within(op.offset, end).spans[0][0])] if c.settled and m.locked.spans else [s]
+            if not c.settled:
+                return []
+            # The areas before the first locked one were dropped.
+            locked = m.locked.within(op.offset, end).spans
+            return [_dropped(s, number, op.offset, locked[0][0])] if locked else [s]
         return [_dropped(s, number, op.offset, end)] if c.returns("C-MAP-09", 0) else []
     if not c.returns("C-MAP-09", 0):
         return []

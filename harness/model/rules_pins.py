@@ -56,6 +56,11 @@ clause("C-URING-03", "unregistering buffers succeeds, and is ENXIO where there a
 clause("C-XDP-01", "an AF_XDP socket is made", "Documentation/networking/af_xdp.rst")
 clause("C-XDP-02", "a socket has one umem: registering another is EBUSY", "net/xdp/xsk.c xsk_setsockopt")
 clause("C-XDP-03", "a umem starts at a page and is a whole number of chunks: EINVAL", "net/xdp/xdp_umem.c xdp_umem_reg")
+clause(
+    "C-XDP-04",
+    "another kind of socket knows no umem: EOPNOTSUPP (Unix), ENOPROTOOPT (TCP)",
+    "net/core/sock.c sock_no_setsockopt; net/ipv4/tcp.c",
+)
 clause("C-RDMA-01", "an RDMA device and a protection domain are opened", "ibv_open_device(3), ibv_alloc_pd(3)")
 clause("C-RDMA-02", "deregistering a region succeeds", "ibv_dereg_mr(3)")
 clause("C-RDMA-03", "remote writing needs local writing: EINVAL", "include/rdma/ib_verbs.h ib_check_mr_access; ibv_reg_mr(3)")
@@ -183,8 +188,8 @@ def xdp_umem(c: Context, s: State, op: XdpUmem) -> list[State]:
     socket_number, socket = look_up(c, s, op.socket, Socket)
     number, m = look_up(c, s, op.mapping, Mapping)
     length = m.length - op.offset if op.length is None else op.length
-    if socket.kind != "xdp":
-        raise Undetermined(f"{op.socket} is not an AF_XDP socket")
+    if c.refuses(("EOPNOTSUPP", socket.kind == "unix", "C-XDP-04"), ("ENOPROTOOPT", socket.kind == "tcp", "C-XDP-04")):
+        return [s] if c.settled else []
     if c.refuses(("EBUSY", socket.sends > 0, "C-XDP-02")):
         return [s] if c.settled else []
     if c.refuses(("EINVAL", op.offset % PAGE != 0 or length % CHUNK != 0, "C-XDP-03")):

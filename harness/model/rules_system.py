@@ -11,7 +11,7 @@ from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
 from harness.sizes import MIB
 
 #: What the guest's own doings may add to the page cache, or take from it, between two looks.
-CACHED_NOISE = 2 * MIB
+CACHED_NOISE = MIB // 2
 
 clause("C-MOUNT-01", "a file system is mounted", "mount(2)")
 clause(

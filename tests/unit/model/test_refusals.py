@@ -1,0 +1,321 @@
+"""What calls are refused with, and what they do at the borders: each answer is allowed, another one deviates."""
+
+import pytest
+
+from harness.model.facts import Env
+from harness.model.operation import (
+    Advice,
+    AllocateFlag,
+    Close,
+    CopyFileRange,
+    DropCaches,
+    Fallocate,
+    Fork,
+    Ftruncate,
+    GetXflags,
+    IoUringSetup,
+    Load,
+    Lseek,
+    Madvise,
+    MapFlag,
+    Meminfo,
+    Mincore,
+    Mlock,
+    Mmap,
+    MountVolume,
+    Mprotect,
+    Msync,
+    Open,
+    OpenFlag,
+    Operation,
+    Pipe,
+    Pread,
+    Protection,
+    Pwrite,
+    Read,
+    Recv,
+    RwFlag,
+    Send,
+    Sendfile,
+    SendFlag,
+    SetPipeSize,
+    Splice,
+    SpliceFlag,
+    Step,
+    Store,
+    SyncFlag,
+    TcpPair,
+    UmountVolume,
+    UnixPair,
+    Vmsplice,
+    Whence,
+    Write,
+    XdpUmem,
+)
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.sizes import KIB, MIB
+from tests.unit.model.stacks import (
+    DAX,
+    NODE,
+    PAGE_CACHE,
+    Row,
+    blocked,
+    env,
+    failed,
+    judged,
+    returned,
+    signalled,
+    tag,
+    volume,
+    with_faults,
+    zero,
+)
+
+RDWR = (OpenFlag.RDWR, OpenFlag.CREAT)
+READ_ONLY = (Protection.READ,)
+OPEN: Row = (Open("f", "a", RDWR), returned())
+FILE: list[Row] = [OPEN, (Pwrite("f", 0, 16 * KIB), returned(16 * KIB))]
+MAPPED: list[Row] = [*FILE, (Mmap("m", 16 * KIB, "f"), returned())]
+LOCKED: list[Row] = [*FILE, (Mmap("m", 16 * KIB, "f", flags=(MapFlag.SHARED, MapFlag.LOCKED)), returned())]
+CLOSED: list[Row] = [*MAPPED, (Close("f"), returned())]
+PIPE: Row = (Pipe("p", nonblock=True), returned())
+ENDLESS: list[Row] = [PIPE, (Close("p", "read"), returned())]
+READER: list[Row] = [*FILE, (Open("r", "a"), returned()), (Mmap("m", 16 * KIB, "r", protection=READ_ONLY), returned())]
+WRITE_ONLY: list[Row] = [*FILE, (Mmap("m", 4096, "f", protection=(Protection.WRITE,)), returned())]
+XFS = env(volume(dax=True, filesystem="xfs"))
+XFS_CACHE = env(volume(dax=False, filesystem="xfs"))
+MOST = (2**32 - 1) * 4096
+APPEND: list[Row] = [(Open("f", "a", (*RDWR, OpenFlag.APPEND)), returned())]
+PUNCH, ZERO, KEEP = AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE, AllocateFlag.KEEP_SIZE
+
+
+@pytest.mark.parametrize(
+    ("where", "rows", "op", "allowed"),
+    [
+        # closed descriptors
+        (DAX, CLOSED, Close("f"), failed("EBADF")),
+        (DAX, CLOSED, Pread("f", 0, 1), failed("EBADF")),
+        (DAX, CLOSED, Mmap("n", 4096, "f"), failed("EBADF")),
+        (DAX, [*CLOSED, PIPE], Splice("f", "p", 0), returned(0)),
+        (DAX, [PIPE, (Close("p", "read"), returned())], SetPipeSize("p", 4096), failed("EBADF")),
+        (DAX, [PIPE, (Close("p"), returned())], Close("p", "write"), failed("EBADF")),
+        (DAX, [PIPE, (Pipe("q", nonblock=True), returned()), (Close("q", "read"), returned())], Splice("q", "p", 1), failed("EBADF")),
+        # pipes
+        (DAX, ENDLESS, Write("p", 1), failed("EPIPE")),
+        (DAX, ENDLESS, Write("p", 0), returned(0)),
+        (DAX, [PIPE], Read("p", 0), returned(0)),
+        (DAX, [PIPE], SetPipeSize("p", 0), returned(4096)),
+        (DAX, [PIPE], SetPipeSize("p", -1), failed("EINVAL")),
+        (DAX, [PIPE], SetPipeSize("p", 2 * MIB), returned(2 * MIB)),
+        # sockets
+        (DAX, [(UnixPair("u"), returned()), (Close("u", "read"), returned())], Send("u", 1), failed("EPIPE")),
+        (DAX, [(UnixPair("u"), returned()), (Close("u", "write"), returned())], Recv("u", 1), returned(0)),
+        (DAX, [(UnixPair("u"), returned())], Send("u", 0), returned(0)),
+        (DAX, [*MAPPED, (UnixPair("u"), returned())], XdpUmem("u", "m"), failed("EOPNOTSUPP")),
+        (DAX, [*MAPPED, (TcpPair("t"), returned())], XdpUmem("t", "m"), failed("ENOPROTOOPT")),
+        # positions and sizes
+        (DAX, FILE, Lseek("f", -1), failed("EINVAL")),
+        (DAX, FILE, Lseek("f", -20000, Whence.END), failed("EINVAL")),
+        (DAX, FILE, Lseek("f", MOST + 1), failed("EINVAL")),
+        (NODE, [OPEN], Lseek("f", 1, Whence.END), failed("EINVAL")),
+        (NODE, [OPEN], Lseek("f", 0, Whence.DATA), failed("EINVAL")),
+        (DAX, FILE, Lseek("f", 16 * KIB, Whence.HOLE), failed("ENXIO")),
+        (DAX, FILE, Lseek("f", 0, Whence.DATA), returned(0)),
+        (DAX, [OPEN, (Ftruncate("f", 8192), returned())], Lseek("f", 0, Whence.DATA), failed("ENXIO")),
+        (DAX, FILE, Lseek("f", 0, Whence.HOLE), returned(16 * KIB)),
+        (DAX, FILE, Pwrite("f", MOST, 1), failed("EFBIG")),
+        (XFS, FILE, Pwrite("f", MOST, 1), returned(1)),
+        (DAX, FILE, Ftruncate("f", MOST + 1), failed("EFBIG")),
+        (DAX, APPEND, Write("f", 0), returned(0)),
+        (NODE, APPEND, Pwrite("f", 4096, 10), returned(10)),
+        # allocation
+        (DAX, FILE, Fallocate("f", 0, 1, (PUNCH, ZERO, KEEP)), failed("EOPNOTSUPP")),
+        (DAX, FILE, Fallocate("f", MOST, 1), failed("EFBIG")),
+        (NODE, [OPEN], Fallocate("f", 0, 4096), failed("EOPNOTSUPP")),
+        (NODE, [OPEN], Fallocate("f", 1, 4096, (ZERO, KEEP)), failed("EINVAL")),
+        (NODE, [OPEN], Fallocate("f", 0, 4096, (ZERO, KEEP)), returned(0)),
+        (NODE, [OPEN], GetXflags("f"), failed("ENOTTY")),
+        # flags of transfers
+        (DAX, FILE, Pread("f", 0, 10, flags=(RwFlag.NOWAIT,)), failed("EAGAIN")),
+        (DAX, FILE, Pread("f", 0, 10, flags=(RwFlag.NOWAIT,)), returned(5, tag(5, 2))),
+        (DAX, FILE, Pwrite("f", 0, 10, flags=(RwFlag.NOWAIT,)), failed("EINVAL")),
+        (XFS_CACHE, FILE, Pwrite("f", 0, 10, flags=(RwFlag.NOWAIT,)), returned(10)),
+        (DAX, FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), failed("EOPNOTSUPP")),
+        (env(volume(dax=False), release="6.16.0"), FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), returned(10)),
+        # copying
+        (DAX, FILE, CopyFileRange("f", "f", 10, 0, 5), failed("EINVAL")),
+        (DAX, FILE, CopyFileRange("f", "f", 65536, 16000, 16384), returned(384)),
+        (DAX, FILE, CopyFileRange("f", "f", 5, -10, 0), failed("EINVAL")),
+        (DAX, FILE, CopyFileRange("f", "f", 10, -10, 0), failed("EOVERFLOW")),
+        (DAX, FILE, CopyFileRange("f", "f", 0, 0, 5), returned(0)),
+        (XFS, FILE, CopyFileRange("f", "f", 5000, 0, 32 * KIB), returned(4096)),
+        (XFS, FILE, CopyFileRange("f", "f", 5000, 1, 32 * KIB), returned(5000)),
+        # mappings
+        (DAX, FILE, Mmap("m", 4096, "f", flags=()), failed("EINVAL")),
+        (DAX, FILE, Mmap("m", 4096), failed("EBADF")),
+        (DAX, FILE, Mmap("m", -1, "f"), failed("ENOMEM")),
+        (DAX, FILE, Mmap("m", 4096, "f", offset=-4096), failed("EOVERFLOW")),
+        (DAX, FILE, Mmap("m", 4096, flags=(MapFlag.SHARED_VALIDATE, MapFlag.ANONYMOUS)), failed("EINVAL")),
+        (DAX, READER, Mprotect("m", (Protection.READ, Protection.WRITE)), failed("EACCES")),
+        (DAX, MAPPED, Madvise("m", Advice.NORMAL, 1, 1), failed("EINVAL")),
+        (DAX, MAPPED, Madvise("m", Advice.DONTNEED, 0, 0), returned(0)),
+        (DAX, READER, Madvise("m", Advice.POPULATE_WRITE), failed("EINVAL")),
+        (DAX, READER, Madvise("m", Advice.REMOVE), failed("EACCES")),
+        (PAGE_CACHE, LOCKED, Madvise("m", Advice.REMOVE), failed("EINVAL")),
+        (PAGE_CACHE, LOCKED, Madvise("m", Advice.DONTNEED), failed("EINVAL")),
+        (DAX, LOCKED, Madvise("m", Advice.DONTNEED), returned(0)),
+        (PAGE_CACHE, LOCKED, Msync("m", flags=(SyncFlag.INVALIDATE,)), failed("EBUSY")),
+        (DAX, LOCKED, Msync("m", flags=(SyncFlag.INVALIDATE,)), returned(0)),
+        (DAX, [*FILE, (Mmap("m", 65536, "f"), returned())], Madvise("m", Advice.POPULATE_READ), failed("EFAULT")),
+        (DAX, [*FILE, (Mmap("m", 65536, "f"), returned())], Mlock("m"), failed("ENOMEM")),
+        (DAX, [*FILE, (Mmap("m", 4096, "f", protection=()), returned())], Mlock("m"), failed("ENOMEM")),
+        (DAX, MAPPED, Mincore("m", 1, 1), failed("EINVAL")),
+        # loads and stores
+        (DAX, [*FILE, (Mmap("m", 100, "f"), returned())], Load("m", 4000, 96), with_faults(returned(96, tag(96, 2, 4000)), 1)),
+        (DAX, [*FILE, (Mmap("m", 100, "f"), returned())], Load("m", 4096, 1), signalled("SIGSEGV")),
+        (DAX, MAPPED, Store("m", -1, 1), signalled("SIGSEGV")),
+        (
+            DAX,
+            [*FILE, (Mmap("m", 4096, "f", protection=(Protection.WRITE,)), returned())],
+            Load("m", 0, 1),
+            with_faults(returned(1, tag(1, 2)), 1),
+        ),
+        # the system
+        (DAX, [], MountVolume(), failed("EBUSY")),
+        (DAX, FILE, UmountVolume(), failed("EBUSY")),
+        (DAX, [], IoUringSetup("r", 0), failed("EINVAL")),
+        (DAX, [], IoUringSetup("r", 40000), failed("EINVAL")),
+    ],
+)
+def test_this_answer_is_allowed_and_another_one_deviates(where: Env, rows: list[Row], op: Operation, allowed: Observation) -> None:
+    assert judged(where, *rows, (op, allowed)).steps[-1].verdict is Verdict.CONFORMS
+    assert judged(where, *rows, (op, failed("EIO"))).steps[-1].verdict is Verdict.DEVIATES
+
+
+# ---- what follows ----------------------------------------------------------------------------------------------------
+
+
+def conforms(where: Env, *rows: Row) -> bool:
+    result = judged(where, *rows)
+    assert all(step.verdict is Verdict.CONFORMS for step in result.steps[:-1]), result.steps
+    return result.steps[-1].verdict is Verdict.CONFORMS
+
+
+@pytest.mark.parametrize("op", [Pwrite("f", 20000, 0), CopyFileRange("f", "f", 0, 0, 20000)])
+def test_a_transfer_of_nothing_does_not_make_a_file_longer(op: Operation) -> None:
+    rows: list[Row] = [*FILE, (op, returned(0))]
+    assert conforms(DAX, *rows, (Pread("f", 16 * KIB, 10), returned(0)))
+    assert not conforms(DAX, *rows, (Pread("f", 16 * KIB, 10), returned(10, zero(10))))
+
+
+PRIVATE: list[Row] = [
+    *FILE,
+    (Mmap("m", 16 * KIB, "f", flags=(MapFlag.PRIVATE,)), returned()),
+    (Store("m", 8192, 100), returned(100)),
+]
+
+
+def test_truncating_takes_private_copies_behind_the_new_end_and_punching_does_not() -> None:
+    cut: list[Row] = [*PRIVATE, (Ftruncate("f", 4096), returned()), (Ftruncate("f", 16 * KIB), returned())]
+    assert conforms(PAGE_CACHE, *cut, (Load("m", 8192, 100), returned(100, zero(100))))
+    punched: list[Row] = [*PRIVATE, (Fallocate("f", 8192, 4096, (PUNCH, KEEP)), returned())]
+    assert conforms(DAX, *punched, (Load("m", 8192, 100), returned(100, tag(100, 4), minor_faults=0)))
+
+
+def test_punching_a_page_of_a_dax_file_unmaps_all_of_it() -> None:
+    loaded: Row = (Load("m", 0, 16 * KIB), returned(16 * KIB, tag(16 * KIB, 2), minor_faults=4))
+    rows: list[Row] = [*MAPPED, loaded, (Fallocate("f", 8192, 4096, (PUNCH, KEEP)), returned())]
+    assert conforms(DAX, *rows, (Mincore("m"), returned(0, resident="0000")))
+    assert not conforms(DAX, *rows, (Mincore("m"), returned(0, resident="1101")))
+
+
+@pytest.mark.parametrize(("first", "faults"), [(Load("m", 0, 8), 1), (Store("m", 0, 8), 0)])
+def test_a_store_faults_again_where_the_page_was_only_read(first: Load | Store, faults: int) -> None:
+    seen = returned(8, tag(8, 2), minor_faults=1) if isinstance(first, Load) else returned(8, minor_faults=1)
+    rows: list[Row] = [*MAPPED, (first, seen)]
+    assert conforms(DAX, *rows, (Store("m", 0, 8), returned(8, minor_faults=faults)))
+    assert not conforms(DAX, *rows, (Store("m", 0, 8), returned(8, minor_faults=1 - faults)))
+
+
+@pytest.mark.parametrize("synced", [Msync("m"), Fork("child")])
+def test_a_store_faults_again_after_a_page_was_written_back_or_shared_with_a_child(synced: Operation) -> None:
+    flags = (MapFlag.SHARED,) if isinstance(synced, Msync) else (MapFlag.PRIVATE,)
+    mapping: Row = (Mmap("m", 4096, "f", flags=flags), returned())
+    rows: list[Row] = [*FILE, mapping, (Store("m", 0, 8), returned(8, minor_faults=1)), (synced, returned())]
+    assert conforms(DAX, *rows, (Store("m", 0, 8), returned(8, minor_faults=1)))
+    assert not conforms(DAX, *rows, (Store("m", 0, 8), returned(8, minor_faults=2)))
+
+
+@pytest.mark.parametrize("op", [Write("p", 10, from_="m"), Send("u", 10, from_="m")])
+def test_what_is_sent_from_a_mapping_is_faulted_in(op: Operation) -> None:
+    rows: list[Row] = [*MAPPED, PIPE, (UnixPair("u"), returned()), (op, returned(10))]
+    assert conforms(DAX, *rows, (Load("m", 0, 8), returned(8, tag(8, 2), minor_faults=0)))
+    assert not conforms(DAX, *rows, (Load("m", 0, 8), returned(8, tag(8, 2), minor_faults=1)))
+
+
+def test_a_read_of_a_hole_into_memory_that_may_not_be_written_is_0_on_dax() -> None:
+    rows: list[Row] = [OPEN, (Ftruncate("f", 8192), returned()), (Mmap("m", 4096, "f", protection=READ_ONLY), returned())]
+    for where, seen in ((DAX, returned(0)), (PAGE_CACHE, failed("EFAULT"))):
+        assert conforms(where, *rows, (Pread("f", 4096, 10, into="m"), seen))
+    assert not conforms(DAX, *rows, (Pread("f", 4096, 10, into="m"), failed("EFAULT")))
+    assert not conforms(PAGE_CACHE, *rows, (Pread("f", 4096, 10, into="m"), returned(0)))
+
+
+def test_a_file_that_is_sent_behind_its_own_end_feeds_itself() -> None:
+    rows: list[Row] = [*FILE, (Lseek("f", 0, Whence.END), returned(16 * KIB))]
+    assert conforms(DAX, *rows, (Sendfile("f", "f", 40000, 0), returned(40000)))
+    assert not conforms(DAX, *rows, (Sendfile("f", "f", 40000, 0), returned(16 * KIB)))
+
+
+def test_a_copy_waits_for_pins_of_either_file_where_blocks_can_be_shared() -> None:
+    rows: list[Row] = [*MAPPED, PIPE, (Vmsplice("p", "m", 0, 4096), returned(4096)), (Open("g", "b", RDWR), returned())]
+    assert conforms(XFS, *rows, (CopyFileRange("f", "g", 4096, 0, 0), blocked()))
+    assert conforms(DAX, *rows, (CopyFileRange("f", "g", 4096, 0, 0), returned(4096)))
+
+
+def test_a_slot_that_begins_inside_its_page_cannot_go_into_an_o_direct_file() -> None:
+    into: Row = (Open("g", "b", (*RDWR, OpenFlag.DIRECT)), returned())
+    for offset, seen in ((0, returned(512)), (512, returned(512)), (100, failed("EINVAL"))):
+        rows: list[Row] = [*FILE, PIPE, into, (Splice("f", "p", 512, source_offset=offset), returned(512))]
+        assert conforms(PAGE_CACHE, *rows, (Splice("p", "g", 512, target_offset=0), seen))
+
+
+def test_an_o_direct_source_may_be_unaligned_where_it_is_a_hole() -> None:
+    rows: list[Row] = [
+        (Open("f", "a", (*RDWR, OpenFlag.DIRECT)), returned()),
+        (Pwrite("f", 8192, 512), returned(512)),
+        (UnixPair("u"), returned()),
+    ]
+    assert conforms(PAGE_CACHE, *rows, (Sendfile("f", "u", 1, 0), returned(1)))
+    assert conforms(PAGE_CACHE, *rows, (Sendfile("f", "u", 1, 8192), failed("EINVAL")))
+
+
+def test_what_tcp_was_told_more_would_follow_may_be_held_back() -> None:
+    rows: list[Row] = [*FILE, PIPE, (TcpPair("t"), returned()), (Splice("f", "p", 10, source_offset=0), returned(10))]
+    rows.append((Splice("p", "t", 10, flags=(SpliceFlag.MORE,)), returned(10)))
+    from_there = Recv("t", 10, (SendFlag.DONTWAIT,))
+    for seen in (failed("EAGAIN"), returned(10, tag(10, 2))):
+        assert conforms(DAX, *rows, (from_there, seen))
+    assert not conforms(DAX, *rows, (from_there, returned(11, tag(11, 2))))
+
+
+def test_truncating_all_of_a_file_leaves_no_large_folio_in_part() -> None:
+    rows: list[Row] = [*FILE, PIPE, (Splice("f", "p", 8192, source_offset=0), returned(8192))]
+    shown: Row = (Read("p", 8192), returned(8192, tag(8192, 2)))
+    zeroed: Row = (Read("p", 8192), returned(8192, zero(8192)))
+    for cut in ((Ftruncate("f", 0), returned()), (Open("g", "a", (OpenFlag.RDWR, OpenFlag.TRUNC)), returned())):
+        assert conforms(XFS_CACHE, *rows, cut, shown)
+        assert not conforms(XFS_CACHE, *rows, cut, zeroed)
+
+
+def test_a_whole_huge_page_more_in_the_page_cache_is_seen() -> None:
+    rows: list[Row] = [OPEN, (DropCaches(), returned()), (Meminfo(), returned(100 * MIB)), (Pwrite("f", 0, 2 * MIB), returned(2 * MIB))]
+    assert conforms(DAX, *rows, (Meminfo(), returned(100 * MIB)))
+    assert not conforms(DAX, *rows, (Meminfo(), returned(102 * MIB)))
+
+
+def test_a_step_may_be_another_process() -> None:
+    rows: list[Row] = [*MAPPED, (Fork("child"), returned()), (Step(Close("f"), "child"), returned())]
+    assert conforms(DAX, *rows, (Pread("f", 0, 10), returned(10, tag(10, 2))))
+    assert conforms(DAX, *rows, (Step(Pread("f", 0, 10), "child"), failed("EBADF")))
