@@ -36,7 +36,8 @@ def make_initrd(init: bytes, busybox: bytes, load: Iterable[str], modules: Path)
         _Member("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
         _Member("init", stat.S_IFREG | 0o755, init),
         _Member("bin/busybox", stat.S_IFREG | 0o755, busybox),
-        _Member("etc/load", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in load).encode()),
+        # Spelled as /sys/module has them, where the script looks whether they are there.
+        _Member("etc/load", stat.S_IFREG | 0o644, "".join(f"{module_name(name)}\n" for name in load).encode()),
         *(_Member(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS),
         # Where the kernel itself asks for a module, such as the checksums of ext4.
         _Member("sbin/modprobe", stat.S_IFLNK | 0o777, b"../bin/busybox"),
@@ -63,7 +64,7 @@ def collect_modules(
     built_in: set[str] = set()
     dependencies: Mapping[str, tuple[str, ...]] = {}
     if kernel.modules is not None:
-        built_in = {module_name(line) for line in (kernel.modules / "modules.builtin").read_text().split()}
+        built_in = {module_name(line) for line in _index(kernel.modules, "modules.builtin").split()}
         dependencies = _dependencies(kernel, scratch, deadline)
     there = {module_name(file) for file in dependencies}
     required = (*wanted.load, *wanted.available, *more)
@@ -100,13 +101,24 @@ def _dependencies(kernel: KernelFiles, scratch: Path, deadline: Deadline) -> dic
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
     for index in ("modules.builtin", "modules.order"):
-        (folder / index).write_text((kernel.modules / index).read_text())
+        (folder / index).write_text(_index(kernel.modules, index))
     _depmod(scratch, kernel.release, deadline)
     found = {}
     for line in (folder / "modules.dep").read_text().splitlines():
         file, _, needs = line.partition(":")
         found[file] = tuple(needs.split())
     return found
+
+
+def _index(modules: Path, name: str) -> str:
+    """The text of one of the lists that the build leaves beside the modules. Raises UsageError where it is not there."""
+    try:
+        return (modules / name).read_text()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{modules} has modules and no {name}: without it nobody can tell what is built in; it is there after"
+            " `make modules` and `make modules_install`"
+        ) from error
 
 
 def _depmod(base: Path, release: str, deadline: Deadline) -> None:
