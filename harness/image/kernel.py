@@ -84,7 +84,8 @@ def check_options(kernel: KernelFiles, needed: Mapping[str, str]) -> None:
     if modules and kernel.modules is None:
         raise UsageError(
             f"the kernel {kernel.release} ({kernel.image}) has options built as modules, and no modules were found beside it:"
-            f" {', '.join('CONFIG_' + name for name in modules)}. Give the build tree instead, or build them in"
+            f" {', '.join('CONFIG_' + name for name in modules)}. Give the build tree instead, put them into lib/modules/{kernel.release}"
+            " beside it, or build them in"
         )
 
 
@@ -121,7 +122,7 @@ def stripped_kernel(image: Path, scratch: Path, deadline: Deadline) -> bytes:
     They are ten times as large as the kernel itself, and nothing in a guest reads them. A host without ``strip`` keeps them.
     """
     elf = uncompressed_kernel(image, deadline)
-    if b".symtab" not in elf or find_tool("strip") is None:
+    if not is_vmlinux(image) or b".symtab" not in elf or find_tool("strip") is None:  # the build has stripped what is in a bzImage
         return elf
     target = scratch / "vmlinux.stripped"
     run(["strip", "--strip-all", "-o", str(target), str(image)], deadline)
