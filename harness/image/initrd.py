@@ -97,6 +97,7 @@ def _dependencies(kernel: KernelFiles, scratch: Path, deadline: Deadline) -> dic
     """Return what each module needs, by running depmod over links to the kernel's modules (the tree itself may be read-only)."""
     assert kernel.modules is not None
     folder = scratch / "lib/modules" / kernel.release
+    folder.mkdir(parents=True)  # a tree in which everything is built in has lists and not one module
     for path in kernel.modules.rglob("*.ko*"):
         if path.suffix in (".ko", ".xz", ".zst", ".gz"):
             link = folder / path.relative_to(kernel.modules)
