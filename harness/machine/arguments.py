@@ -18,6 +18,8 @@ _MEMORY = "where RAM and regions lie is decided by the storage stack, and a gues
 _REFUSED = {
     "console": _CONSOLE,
     "quiet": _CONSOLE,
+    "sysctl.kernel.printk": _CONSOLE,
+    "printk.time": "a line of the kernel's own is known by its time stamp, and without it no complaint would be seen",
     "init": _OWN_INIT,
     "rdinit": _OWN_INIT,
     "noinitrd": _OWN_INIT,
@@ -51,8 +53,8 @@ def parse_kernel_arguments(text: str) -> tuple[str, ...]:
 
 def _why_refused(word: str) -> str | None:
     name, _, value = word.replace('"', "").partition("=")
-    # The kernel takes - and _ in a name for the same (parameq, kernel/params.c).
-    found = _REFUSED.get(name if name == "--" else name.replace("-", "_"))
+    # The kernel takes - and _ in a name for the same (parameq, kernel/params.c), and / and . in that of a sysctl (fs/proc/proc_sysctl.c).
+    found = _REFUSED.get(name if name == "--" else name.replace("-", "_").replace("/", "."))
     if found is not None:
         return found
     if name == "loglevel" and not (value.isdigit() and int(value) >= _LEAST_LOGLEVEL):

@@ -15,7 +15,10 @@ from harness.machine.arguments import MAX_CHARACTERS, parse_kernel_arguments
         ('dyndbg="file fs/dax.c +p"  b', ('dyndbg="file fs/dax.c +p"', "b")),
         ('"dyndbg=file fs/dax.c +p"', ('"dyndbg=file fs/dax.c +p"',)),
         ("mitigations=auto loglevel=7 panic_on_warn=1 oops=panic", ("mitigations=auto", "loglevel=7", "panic_on_warn=1", "oops=panic")),
-        ("memmap_x=1 consoleblank=0 acpi_force_table_verification", ("memmap_x=1", "consoleblank=0", "acpi_force_table_verification")),
+        (
+            "memmap_x=1 printk.devkmsg=on consoleblank=0 acpi_force_table_verification",
+            ("memmap_x=1", "printk.devkmsg=on", "consoleblank=0", "acpi_force_table_verification"),
+        ),
     ],
 )
 def test_words_are_split_as_the_kernel_splits_them(text: str, words: tuple[str, ...]) -> None:
@@ -27,6 +30,9 @@ def test_words_are_split_as_the_kernel_splits_them(text: str, words: tuple[str, 
     [
         ("console=tty0", "the console is how the harness sees a panic"),
         ("quiet", "the console is how the harness sees a panic"),
+        ("sysctl.kernel.printk=1", "the console is how the harness sees a panic"),
+        ("sysctl.kernel/printk=1", "the console is how the harness sees a panic"),
+        ("printk.time=0", "without it no complaint would be seen"),
         ("loglevel=4", "below 5 a WARNING is not printed"),
         ("loglevel=", "below 5 a WARNING is not printed"),
         ("init=/bin/sh", "through the harness's own initrd and init"),
