@@ -207,12 +207,7 @@ class GuestSession:
                 # Only cases that say so need soft-RoCE (CONFIG_RDMA_RXE). Built in, it leaves no trace before its first device: so the
                 # kernel is asked for one, whatever modprobe says.
                 GuestCommand(
-                    (
-                        "sh",
-                        "-c",
-                        f"test -e {_RXE} || {{ modprobe -q rdma_rxe; rdma link add rxe0 type rxe netdev eth0; }}",
-                    ),
-                    may_fail=True,
+                    ("sh", "-c", f"test -e {_RXE} || {{ modprobe -q rdma_rxe; rdma link add rxe0 type rxe netdev eth0; }}"), may_fail=True
                 ),
             ],
             deadline,

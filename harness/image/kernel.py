@@ -217,9 +217,13 @@ def _embedded_config(image: Path, size: int, mtime_ns: int) -> str | None:
 def _vmlinux_release(raw: bytes, image: Path) -> str:
     """The release of an uncompressed kernel. Raises UsageError for one that QEMU cannot start, with the way out."""
     banner = _BANNER.search(raw)
-    if raw[4:5] != b"\x02" or struct.unpack_from("<H", raw, 18)[0] != _EM_X86_64 or banner is None:
+    if banner is None or raw[4:5] != b"\x02" or struct.unpack_from("<H", raw, 18)[0] != _EM_X86_64:
         raise UsageError(f"{image} is an ELF file, but no vmlinux of an x86-64 kernel: give a vmlinux, a bzImage or a build tree")
-    if not has_pvh_note(raw):
+    try:
+        startable = has_pvh_note(raw)
+    except struct.error as error:
+        raise UsageError(f"{image} is damaged: its headers point behind its end; was it copied whole?") from error
+    if not startable:
         raise UsageError(
             f"{image} has no PVH note, without which QEMU cannot start an uncompressed kernel:"
             " build it with CONFIG_PVH, or give the bzImage"

@@ -152,6 +152,14 @@ def test_a_kernel_that_lacks_what_its_configuration_promises_says_what_it_is(bui
     assert "pmem-harness: failed: the kernel has no file system " in str(caught.value)
 
 
+def test_a_module_that_does_not_load_is_named(stock: GuestImage, tmp_path: Path) -> None:
+    more = make_archive([Member("etc/load", stat.S_IFREG | 0o644, b"virtio_pci\nnowhere\nnor_here\n")])
+    (tmp_path / "initrd").write_bytes(stock.initrd.read_bytes() + more)
+    with pytest.raises(BootError) as caught, booted(find_host(), replace(stock, initrd=tmp_path / "initrd")):
+        pass
+    assert "pmem-harness: failed: these modules of the initrd did not load: nowhere nor_here" in str(caught.value)
+
+
 def test_words_of_the_user_reach_the_kernel(stock: GuestImage) -> None:
     with booted(find_host(), stock, "mitigations=auto", "own.word=1") as (_, session):
         (output,) = session.commands([GuestCommand(("cat", "/proc/cmdline"))])

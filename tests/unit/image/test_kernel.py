@@ -195,6 +195,12 @@ def test_a_vmlinux_that_qemu_cannot_start_is_refused_with_the_way_out(tmp_path: 
         find_kernel_files(tmp_path / "vmlinux")
 
 
+def test_a_vmlinux_that_was_not_copied_whole_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux()[:64] + b"Linux version 6.99 (me@here)")
+    with pytest.raises(UsageError, match="vmlinux is damaged: its headers point behind its end"):
+        find_kernel_files(tmp_path / "vmlinux")
+
+
 def test_an_elf_file_that_is_no_kernel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "program").write_bytes(vmlinux(banner=b""))
     with pytest.raises(UsageError, match="is an ELF file, but no vmlinux of an x86-64 kernel"):

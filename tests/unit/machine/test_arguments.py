@@ -16,8 +16,8 @@ from harness.machine.arguments import MAX_CHARACTERS, parse_kernel_arguments
         ('"dyndbg=file fs/dax.c +p"', ('"dyndbg=file fs/dax.c +p"',)),
         ("mitigations=auto loglevel=7 panic_on_warn=1 oops=panic", ("mitigations=auto", "loglevel=7", "panic_on_warn=1", "oops=panic")),
         (
-            "memmap_x=1 printk.devkmsg=on consoleblank=0 acpi_force_table_verification",
-            ("memmap_x=1", "printk.devkmsg=on", "consoleblank=0", "acpi_force_table_verification"),
+            "memmap_x=1 printk.devkmsg=on consoleblank=0",
+            ("memmap_x=1", "printk.devkmsg=on", "consoleblank=0"),
         ),
     ],
 )
