@@ -57,7 +57,7 @@ class Boot:
 def lanes(image: GuestImage, emulator: Emulator) -> list[Lane]:
     """Return the ways that this host and this kernel have."""
     slow = replace(emulator, has_qboot=False)
-    found = [Lane("bzImage, full firmware", image.bzimage, slow)]
+    found = [] if image.bzimage is None else [Lane("bzImage, full firmware", image.bzimage, slow)]
     if image.pvh:
         found.insert(0, Lane("uncompressed kernel, full firmware", image.boot_kernel, slow))
         if emulator.has_qboot:

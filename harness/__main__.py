@@ -17,6 +17,7 @@ from harness.host import settings
 from harness.host.cache import remove_abandoned
 from harness.image.bundle import entry_names, guest_image, image_store, remove_stored_entry, stored_entries
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
+from harness.machine.arguments import parse_kernel_arguments
 from harness.machine.leftovers import find_leftovers, remove_leftover
 from harness.model.contract import contract_page
 from harness.run.artifacts import find_records, load_record
@@ -87,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     plan.add_argument("--matrix", action="store_true", help="print claim family by storage stack by region instead")
     plan.add_argument("--cases", type=Path, default=CASES, metavar="DIR", help="where the cases are, for --matrix (default: cases)")
     _add_kernel(plan)
+    _add_kernel_args(plan)
 
     shell = _command(commands, "shell", open_shell, "open an SSH shell in a guest with a storage stack mounted; its end ends the guest")
     shell.add_argument("--storage", default=DEFAULT_STACK, metavar="ID", help=f"a storage stack by variant id (default: {DEFAULT_STACK})")
@@ -98,6 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     shell.add_argument("--boot-timeout", type=float, default=BOOT_LIMIT_S, metavar="SECONDS", help="as pytest's option")
     _add_kernel(shell)
+    _add_kernel_args(shell)
 
     templates = commands.add_parser("templates", help="list, verify or remove the saved guests that clones start from")
     actions = templates.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -134,7 +137,11 @@ def _command(
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kernel", metavar="NAME|PATH", help="a kernel of images/kernels.yaml, or your own bzImage or build tree")
+    parser.add_argument("--kernel", metavar="NAME|PATH", help="a kernel of images/kernels.yaml, or your own bzImage, vmlinux or build tree")
+
+
+def _add_kernel_args(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kernel-args", default="", metavar="TEXT", help="words to add to the kernel's command line, as pytest's option")
 
 
 def show_doctor(chosen: argparse.Namespace) -> int:
@@ -205,7 +212,7 @@ def show_plan(chosen: argparse.Namespace) -> int:
     if not selected:
         ids = "\n".join(f"  {plan.id}" for plan in plans)
         raise UsageError(f"no variant of {chosen.file} has {chosen.variant!r} in its id; there are:\n{ids}")
-    for line in plan_lines(selected, choice, catalog):
+    for line in plan_lines(selected, choice, catalog, parse_kernel_arguments(chosen.kernel_args)):
         print(line)
     return ALL_CONFORM
 
@@ -236,7 +243,8 @@ def open_shell(chosen: argparse.Namespace) -> int:
         raise UsageError("--keep-memory keeps the memory of a restored guest: leave --booted out")
     if chosen.keep_memory:
         chosen.keep_memory.mkdir(parents=True, exist_ok=True)
-    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory)
+    arguments = parse_kernel_arguments(chosen.kernel_args)
+    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory, kernel_arguments=arguments)
     stack = stacks[chosen.storage]
     with (
         booted_guest(find_host(), choice, stack, _progress, options)

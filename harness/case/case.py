@@ -9,12 +9,30 @@ from harness.case.tree import Table
 KERNEL_FLAVOURS = ("full",)
 
 
+#: The kernel options that a case can need beyond those of every guest (``options:`` in images/kernels.yaml), with what they are for.
+KERNEL_OPTIONS = {
+    "CONFIG_XDP_SOCKETS": "AF_XDP sockets",
+    "CONFIG_RDMA_RXE": "soft-RoCE, the RDMA device of a guest",
+    "CONFIG_INFINIBAND_USER_ACCESS": "RDMA verbs for programs",
+}
+
+#: The options without which an operation, by the beginning of its name, is not there at all: what it then says is no word about pmem.
+OPTIONS_OF_OPERATIONS = {
+    "xdp_": ("CONFIG_XDP_SOCKETS",),
+    "rdma_": ("CONFIG_RDMA_RXE", "CONFIG_INFINIBAND_USER_ACCESS"),
+}
+
+
 @dataclass(frozen=True)
 class Needs:
-    """What a case cannot do without: a kernel flavour other than the default, a PCI device with memory without struct pages."""
+    """What a case cannot do without: a kernel flavour other than the default, a PCI device with memory without struct pages, options.
+
+    ``kernel_options``: names with ``CONFIG_``; on a kernel that lacks one the case is unavailable.
+    """
 
     kernel_flavour: str | None = None
     ivshmem: bool = False
+    kernel_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from harness.case.axes import CHOICES, Axes, Condition, read_axes, read_condition
-from harness.case.case import KERNEL_FLAVOURS, Case, DecidesText, Family, Needs
+from harness.case.case import KERNEL_FLAVOURS, KERNEL_OPTIONS, OPTIONS_OF_OPERATIONS, Case, DecidesText, Family, Needs
 from harness.case.plan import Plan, make_plans
 from harness.case.steps import NAME
 from harness.case.tree import (
@@ -89,7 +89,22 @@ def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
         notes="" if notes is None else as_text(notes, "notes"),
     )
     make_plans(case)
+    _check_options(case)
     return case
+
+
+def _check_options(case: Case) -> None:
+    """Complain about an operation that a kernel may lack where the case does not say that it needs the kernel's option."""
+    for step in case.steps:
+        for key in step.keys:
+            needed = next((options for start, options in OPTIONS_OF_OPERATIONS.items() if key.text.startswith(start)), ())
+            missing = [option for option in needed if option not in case.needs.kernel_options]
+            if missing:
+                raise CaseError(
+                    key.where,
+                    f"{key.text} is not there on a kernel without {', '.join(missing)}:"
+                    f" write needs: {{kernel_options: [{', '.join(needed)}]}}",
+                )
 
 
 def _read_program(tree: Tree) -> tuple[Table, ...]:
@@ -99,12 +114,22 @@ def _read_program(tree: Tree) -> tuple[Table, ...]:
 
 
 def _read_needs(table: Table) -> Needs:
-    check_keys(table, ("kernel_flavour", "ivshmem"), "needs")
-    flavour, ivshmem = table.find("kernel_flavour"), table.find("ivshmem")
+    check_keys(table, ("kernel_flavour", "ivshmem", "kernel_options"), "needs")
+    flavour, ivshmem, options = (table.find(key) for key in ("kernel_flavour", "ivshmem", "kernel_options"))
     word = None if flavour is None else as_word(flavour, "kernel_flavour")
     if word is not None and word.text not in KERNEL_FLAVOURS:
         raise CaseError(word.where, f"unknown kernel_flavour {word.text!r}; {accepted(word.text, KERNEL_FLAVOURS)}")
-    return Needs(word.text if word else None, ivshmem is not None and as_truth(ivshmem, "ivshmem"))
+    return Needs(
+        word.text if word else None,
+        ivshmem is not None and as_truth(ivshmem, "ivshmem"),
+        () if options is None else tuple(_kernel_option(word) for word in as_words(options, "kernel_options")),
+    )
+
+
+def _kernel_option(word: Word) -> str:
+    if word.text not in KERNEL_OPTIONS:
+        raise CaseError(word.where, f"unknown kernel option {word.text!r}; {accepted(word.text, KERNEL_OPTIONS)}")
+    return word.text
 
 
 def _read_decides(tree: Tree, axes: Axes, claims: Mapping[str, Claim]) -> DecidesText:

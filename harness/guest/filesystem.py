@@ -1,15 +1,17 @@
 """File systems in the guest: what is mounted where, and the commands that make a fresh one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.errors import GuestError
-from harness.guest.link import GuestCommand
+from harness.guest.link import CommandOutput, GuestCommand
 from harness.model.stack import Filesystem
 from harness.sizes import MIB
 
 MOUNT_TABLE = "/proc/self/mountinfo"
+#: What the kernel can mount by now, whether built in or loaded.
+FILESYSTEMS = "/proc/filesystems"
 #: Where set-up mounts volumes, each in a folder named after its role; nothing else is ever mounted below.
 MOUNT_FOLDER = "/mnt"
 #: Beyond the features, which the image chooses: an option that makes the file system allocate in whole, aligned 2 MiB units.
@@ -44,6 +46,22 @@ def parse_mounts(text: str) -> tuple[MountEntry, ...]:
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def missing_filesystems(text: str, wanted: Iterable[Filesystem]) -> tuple[Filesystem, ...]:
+    """Return those of ``wanted`` that are not in ``text``, which is :data:`FILESYSTEMS`, sorted."""
+    there = {line.split()[-1] for line in text.splitlines() if line.split()}
+    return tuple(sorted(filesystem for filesystem in set(wanted) if str(filesystem) not in there))
+
+
+def require_filesystem(filesystem: Filesystem, text: str, output: CommandOutput) -> None:
+    """Raise GuestError where a file system is still not in ``text``, with its option and what modprobe said."""
+    if missing_filesystems(text, [filesystem]):
+        said = (output.stderr or output.stdout).strip() or "nothing"
+        raise GuestError(
+            f"the guest's kernel has no file system {filesystem} (CONFIG_{str(filesystem).upper()}_FS): {FILESYSTEMS} does not list it, and"
+            f" modprobe {filesystem} ended with status {output.status} and said: {said}"
+        )
 
 
 def unmount_commands(mounts: tuple[MountEntry, ...], devices: frozenset[str]) -> tuple[GuestCommand, ...]:

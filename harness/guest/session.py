@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from harness.errors import AgentError, GuestError, StackMismatchError
 from harness.guest.facts import PROBE_FILE, TAINT, fact_patterns, probe_program, read_stack
-from harness.guest.filesystem import MOUNT_FOLDER, MOUNT_TABLE, clear_commands, make_commands, parse_mounts, unmount_commands
+from harness.guest.filesystem import (
+    FILESYSTEMS,
+    MOUNT_FOLDER,
+    MOUNT_TABLE,
+    clear_commands,
+    make_commands,
+    missing_filesystems,
+    parse_mounts,
+    require_filesystem,
+    unmount_commands,
+)
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
 from harness.guest.pmem import (
@@ -23,11 +33,12 @@ from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
 from harness.model.operation import Program, program_document
 from harness.model.outcome import Observation, observations_from
-from harness.model.stack import Disk, Filesystem, Namespace, StackReading, StorageStack, Volume
+from harness.model.stack import Disk, Namespace, StackReading, StorageStack, Volume
 
 _DISK_SERIALS = "/sys/block/*/serial"
 _PCI = "/sys/bus/pci/devices/*"
 _IVSHMEM = ("0x1af4", "0x1110")
+_RXE = "/sys/class/infiniband/rxe0"
 _BLOCKED_S = 3.0
 _STEP_LIMIT_S = 120.0
 
@@ -185,21 +196,26 @@ class GuestSession:
         self._link.commands(unmount_commands(mounts, nodes), deadline)
 
     def _prepare_kernel(self, stack: StorageStack, deadline: Deadline) -> None:
-        kinds = {str(v.mount.filesystem) for v in stack.volumes if v.mount is not None}
-        modules = sorted(kinds - {str(Filesystem.EXT4)})
-        self._link.commands(
+        wanted = {v.mount.filesystem for v in stack.volumes if v.mount is not None}
+        missing = missing_filesystems(self._link.read_files((FILESYSTEMS,), deadline).text(FILESYSTEMS) or "", wanted)
+        said = self._link.commands(
             [
-                *(GuestCommand(("modprobe", module)) for module in modules),
+                # What is built in is there already, and a kernel without modules has no folder of them for modprobe to look at.
+                *(GuestCommand(("modprobe", str(filesystem)), may_fail=True) for filesystem in missing),
                 # A program that dies of SIGSEGV is an observation, not news for the console.
                 GuestCommand(("sh", "-c", "echo 0 > /proc/sys/debug/exception-trace"), may_fail=True),
-                # Only the full kernel has soft-RoCE; without it the RDMA operations answer ENODEV.
+                # Only cases that say so need soft-RoCE (CONFIG_RDMA_RXE). Built in, it leaves no trace before its first device: so the
+                # kernel is asked for one, whatever modprobe says.
                 GuestCommand(
-                    ("sh", "-c", "test -e /sys/class/infiniband/rxe0 || { modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0; }"),
-                    may_fail=True,
+                    ("sh", "-c", f"test -e {_RXE} || {{ modprobe -q rdma_rxe; rdma link add rxe0 type rxe netdev eth0; }}"), may_fail=True
                 ),
             ],
             deadline,
         )
+        if missing:
+            there = self._link.read_files((FILESYSTEMS,), deadline).text(FILESYSTEMS) or ""
+            for filesystem, output in zip(missing, said, strict=False):
+                require_filesystem(filesystem, there, output)
 
     def _make_namespaces(self, stack: StorageStack, placements: Sequence[RegionPlacement], deadline: Deadline) -> None:
         regions = read_regions(self._link.read_files(REGION_PATTERNS, deadline))

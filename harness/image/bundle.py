@@ -4,6 +4,7 @@ Entries of the store are keyed by what they are made from (the description under
 user's kernel), not by the package versions found: those are recorded, and stay until the entry is removed.
 """
 
+import functools
 import json
 import shutil
 from collections.abc import Mapping
@@ -18,13 +19,21 @@ from harness.host.cache import Progress, content_key, file_sha256, remove_entry,
 from harness.host.deadline import Deadline
 from harness.image.catalog import Catalog, KernelChoice, ModuleSet, load_catalog
 from harness.image.initrd import collect_modules, make_initrd
-from harness.image.kernel import KernelFiles, check_options, find_kernel_files, has_pvh_note, uncompressed_kernel
+from harness.image.kernel import (
+    KernelFiles,
+    check_options,
+    find_kernel_files,
+    has_pvh_note,
+    is_vmlinux,
+    stripped_kernel,
+    usable_options,
+)
 from harness.image.packages import fetch_kernel_packages, unpack
 from harness.image.rootfs import CLIENT_KEY, HOST_PUBLIC_KEY, IMAGE, VERSIONS, build_rootfs, read_overlay
 
 # Raise one when the building code changes what such an entry holds; part of its key.
 _ROOTFS_BUILDER = "2"
-_KERNEL_BUILDER = "2"
+_KERNEL_BUILDER = "3"
 _BUILD_LIMIT_S = 3600.0
 _MANIFEST = "manifest.json"
 _CONFIG = "config"
@@ -34,7 +43,8 @@ _CONFIG = "config"
 class GuestImage:
     """What QEMU needs to boot a guest and SSH needs to reach it. All files are read-only and may serve many guests.
 
-    ``boot_kernel`` is the uncompressed kernel where it has the PVH note (``pvh``), else the bzImage.
+    ``boot_kernel`` is the uncompressed kernel where it has the PVH note (``pvh``), else the bzImage; ``bzimage`` is None where the user's
+    kernel is a vmlinux. ``config``: the options that a guest has; one that is a module of a kernel without modules is not among them.
     ``packages``: version by package name, of kernel and root file system. ``sha256``: by the names boot_kernel, bzimage, initrd, rootfs.
     """
 
@@ -42,7 +52,7 @@ class GuestImage:
     release: str
     boot_kernel: Path
     pvh: bool
-    bzimage: Path
+    bzimage: Path | None
     initrd: Path
     rootfs: Path
     rootfs_format: str
@@ -80,7 +90,7 @@ def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | Non
         release=facts["release"],
         boot_kernel=kernel / ("vmlinux" if facts["pvh"] else "bzImage"),
         pvh=facts["pvh"],
-        bzimage=kernel / "bzImage",
+        bzimage=kernel / "bzImage" if (kernel / "bzImage").is_file() else None,
         initrd=kernel / "initrd",
         rootfs=rootfs / IMAGE,
         rootfs_format="raw",
@@ -163,13 +173,20 @@ def _wanted_modules(choice: KernelChoice, catalog: Catalog) -> ModuleSet:
 
 
 def _fingerprint(kernel: KernelFiles) -> str:
-    """A key of the user's kernel: the content of its bzImage and options, and name, size and date of each module."""
-    digest = sha256(kernel.bzimage.read_bytes() + repr(sorted(kernel.config.items())).encode())
+    """A key of the user's kernel: the content of its file and options, and name, size and date of each module."""
+    look = kernel.image.stat()
+    digest = sha256(f"{_content(kernel.image, look.st_size, look.st_mtime_ns)} {sorted(kernel.config.items())!r}\n".encode())
     if kernel.modules is not None:
         for file in sorted(kernel.modules.rglob("*.ko*")):
             found = file.stat()
             digest.update(f"{file.relative_to(kernel.modules)} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=8)
+def _content(image: Path, size: int, mtime_ns: int) -> str:
+    """The hash of a file that looks like this: it is read once a process."""
+    return file_sha256(image)
 
 
 def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress: Progress) -> Path:
@@ -194,12 +211,14 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
         initrd = make_initrd((catalog.folder / "initrd/init").read_bytes(), busybox.read_bytes(), load, modules)
         (folder / "initrd").write_bytes(initrd)
         progress(f"uncompressing the kernel {kernel.release}")
-        vmlinux = uncompressed_kernel(kernel.bzimage, deadline)
+        vmlinux = stripped_kernel(kernel.image, scratch, deadline)
         (folder / "vmlinux").write_bytes(vmlinux)
-        shutil.copyfile(kernel.bzimage, folder / "bzImage")
-        (folder / _CONFIG).write_text(json.dumps(dict(kernel.config)))
+        (folder / _CONFIG).write_text(json.dumps(usable_options(kernel)))
         pvh = has_pvh_note(vmlinux)
-        names = {"boot_kernel": "vmlinux" if pvh else "bzImage", "bzimage": "bzImage", "initrd": "initrd"}
+        names = {"boot_kernel": "vmlinux" if pvh else "bzImage", "initrd": "initrd"}
+        if not is_vmlinux(kernel.image):
+            shutil.copyfile(kernel.image, folder / "bzImage")
+            names["bzimage"] = "bzImage"
         manifest = {
             "release": kernel.release,
             "pvh": pvh,

@@ -95,7 +95,8 @@ def choose_kernel(text: str | None, catalog: Catalog) -> KernelChoice:
         return KernelChoice(text)
     path = Path(text).expanduser()
     if not path.exists():
-        raise UsageError(f"no kernel {text!r}: give one of {', '.join(catalog.kernels)}, or the path of a bzImage or a build tree")
+        known = ", ".join(catalog.kernels)
+        raise UsageError(f"no kernel {text!r}: give one of {known}, or the path of a bzImage, a vmlinux or a build tree")
     return KernelChoice(f"own_{path.resolve().name}", path.resolve())
 
 

@@ -22,7 +22,9 @@ _FOLDERS = ("bin", "dev", "etc", "lib", "lower", "new", "over", "proc", "sbin", 
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
+    """A file, folder or device of an archive; ``data`` of a link is its target."""
+
     name: str
     mode: int
     data: bytes = b""
@@ -31,23 +33,24 @@ class _Member:
 
 def make_initrd(init: bytes, busybox: bytes, load: Iterable[str], modules: Path) -> bytes:
     """Return a cpio archive (newc) with everything below ``modules`` (…/lib/modules/RELEASE) in it."""
-    members = [_Member(folder, stat.S_IFDIR | 0o755) for folder in _FOLDERS]
+    members = [Member(folder, stat.S_IFDIR | 0o755) for folder in _FOLDERS]
     members += [
-        _Member("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
-        _Member("init", stat.S_IFREG | 0o755, init),
-        _Member("bin/busybox", stat.S_IFREG | 0o755, busybox),
-        _Member("etc/load", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in load).encode()),
-        *(_Member(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS),
+        Member("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
+        Member("init", stat.S_IFREG | 0o755, init),
+        Member("bin/busybox", stat.S_IFREG | 0o755, busybox),
+        # Spelled as /sys/module has them, where the script looks whether they are there.
+        Member("etc/load", stat.S_IFREG | 0o644, "".join(f"{module_name(name)}\n" for name in load).encode()),
+        *(Member(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS),
         # Where the kernel itself asks for a module, such as the checksums of ext4.
-        _Member("sbin/modprobe", stat.S_IFLNK | 0o777, b"../bin/busybox"),
-        _Member("lib/modules", stat.S_IFDIR | 0o755),
-        _Member(f"lib/modules/{modules.name}", stat.S_IFDIR | 0o755),
+        Member("sbin/modprobe", stat.S_IFLNK | 0o777, b"../bin/busybox"),
+        Member("lib/modules", stat.S_IFDIR | 0o755),
+        Member(f"lib/modules/{modules.name}", stat.S_IFDIR | 0o755),
     ]
     for path in sorted(modules.rglob("*")):
         name = f"lib/modules/{modules.name}/{path.relative_to(modules).as_posix()}"
         is_folder = path.is_dir()
-        members.append(_Member(name, stat.S_IFDIR | 0o755 if is_folder else stat.S_IFREG | 0o644, b"" if is_folder else path.read_bytes()))
-    return _cpio(members)
+        members.append(Member(name, stat.S_IFDIR | 0o755 if is_folder else stat.S_IFREG | 0o644, b"" if is_folder else path.read_bytes()))
+    return make_archive(members)
 
 
 def collect_modules(
@@ -63,7 +66,7 @@ def collect_modules(
     built_in: set[str] = set()
     dependencies: Mapping[str, tuple[str, ...]] = {}
     if kernel.modules is not None:
-        built_in = {module_name(line) for line in (kernel.modules / "modules.builtin").read_text().split()}
+        built_in = {module_name(line) for line in _index(kernel.modules, "modules.builtin").split()}
         dependencies = _dependencies(kernel, scratch, deadline)
     there = {module_name(file) for file in dependencies}
     required = (*wanted.load, *wanted.available, *more)
@@ -94,19 +97,31 @@ def _dependencies(kernel: KernelFiles, scratch: Path, deadline: Deadline) -> dic
     """Return what each module needs, by running depmod over links to the kernel's modules (the tree itself may be read-only)."""
     assert kernel.modules is not None
     folder = scratch / "lib/modules" / kernel.release
+    folder.mkdir(parents=True)  # a tree in which everything is built in has lists and not one module
     for path in kernel.modules.rglob("*.ko*"):
         if path.suffix in (".ko", ".xz", ".zst", ".gz"):
             link = folder / path.relative_to(kernel.modules)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
     for index in ("modules.builtin", "modules.order"):
-        (folder / index).write_text((kernel.modules / index).read_text())
+        (folder / index).write_text(_index(kernel.modules, index))
     _depmod(scratch, kernel.release, deadline)
     found = {}
     for line in (folder / "modules.dep").read_text().splitlines():
         file, _, needs = line.partition(":")
         found[file] = tuple(needs.split())
     return found
+
+
+def _index(modules: Path, name: str) -> str:
+    """The text of one of the lists that the build leaves beside the modules. Raises UsageError where it is not there."""
+    try:
+        return (modules / name).read_text()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{modules} has modules and no {name}: without it nobody can tell what is built in; it is there after"
+            " `make modules` and `make modules_install`"
+        ) from error
 
 
 def _depmod(base: Path, release: str, deadline: Deadline) -> None:
@@ -137,9 +152,10 @@ def module_file_name(name: str) -> str:
     return name[: name.index(".ko") + 3]
 
 
-def _cpio(members: Iterable[_Member]) -> bytes:
+def make_archive(members: Iterable[Member]) -> bytes:
+    """Return a cpio archive (newc) of ``members``. The kernel unpacks several, one behind the other."""
     parts = []
-    for number, member in enumerate((*members, _Member("TRAILER!!!", 0)), start=1):
+    for number, member in enumerate((*members, Member("TRAILER!!!", 0)), start=1):
         name = member.name.encode() + b"\0"
         # inode, mode, uid, gid, links, mtime, size, device of the file (2), device that it names (2), length of the name, checksum
         fields = (number, member.mode, 0, 0, 1, 0, len(member.data), 0, 0, *member.device, len(name), 0)

@@ -90,9 +90,16 @@ class CaseItem(pytest.Item):
         return self.path, 0, self.name
 
     def setup(self) -> None:
-        """Lease a guest that has the stack; whatever fails here is an ERROR, and says nothing of the kernel."""
+        """Lease a guest that has the stack; whatever fails here is an ERROR, and says nothing of the kernel.
+
+        What a kernel was built without makes the item unavailable, before anything boots: that says nothing of it either.
+        """
         lifetime = contextlib.ExitStack()
         try:
+            lacking = self.config.stash[KERNELS].lacking(self.item.kernel, self.plan.case.needs, make_progress(self.config))
+            if lacking is not None:
+                keep_row(self, make_unset_row(self.item, UNAVAILABLE, lacking))
+                pytest.skip(lacking)
             lease = lifetime.enter_context(self.config.stash[POOL].lease(self.plan.stack, self.item.kernel, self.item.lifecycle))
         except (HarnessError, OSError) as error:
             fail_with_our_fault(self, self.item, NOT_SET_UP, error)

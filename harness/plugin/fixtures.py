@@ -144,4 +144,5 @@ def _item_of(node: pytest.Item, place: Place) -> Item:
         program=Program(()),
         kernel_option=place.target.option,
         lifecycle=place.lifecycle,
+        kernel_args=place.target.arguments,
     )

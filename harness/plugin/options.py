@@ -54,7 +54,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="a kernel of images/kernels.yaml, or the path of your bzImage or build tree; repeatable (default: the one that file names)",
+        help="a kernel of images/kernels.yaml, or the path of your bzImage, vmlinux or build tree; repeatable (default: the one that "
+        "file names)",
+    )
+    group.addoption(
+        "--kernel-args",
+        default="",
+        metavar="TEXT",
+        help="words to add to the kernel's command line, such as --kernel-args='transparent_hugepage=never mitigations=auto'",
     )
     group.addoption(
         "--lifecycle",
@@ -106,7 +113,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     try:
-        kernels = read_kernels(config.getoption("kernel"))
+        kernels = read_kernels(config.getoption("kernel"), config.getoption("kernel_args"))
         templates_limit_bytes()  # a setting that is no size is said now, and not when a template has been made
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
@@ -168,6 +175,7 @@ def _booters(config: pytest.Config) -> Mapping[Lifecycle, Booter]:
         announce=sys.stdout.isatty(),
         gdb=config.getoption("gdb"),
         detail=progress if config.getoption("verbose") > 0 else lambda _: None,
+        kernel_arguments=config.stash[KERNELS].arguments,
     )
     return {
         Lifecycle.BOOTED: make_booter(choose, progress, options),

@@ -38,6 +38,7 @@ def keep_row(item: pytest.Item, row: Row) -> None:
         "stack": row.stack,
         "kernel": row.kernel,
         "release": row.release,
+        "kernel_args": row.kernel_args,
         "accelerator": row.accelerator,
         "qemu": row.qemu_version,
         "lifecycle": row.lifecycle,

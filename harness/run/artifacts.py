@@ -54,8 +54,8 @@ class Item:
     """What was asked: a program on a stack and a kernel, with who asks.
 
     ``kernel`` is the kernel it runs on, ``column`` the one that was selected (a case that needs another flavour of the
-    selected kernel runs on that). ``kernel_option`` is what was given to select it; empty: the default. ``stack`` is the
-    stack asked for, in words. ``lifecycle`` is how its guest is to come to be.
+    selected kernel runs on that). ``kernel_option`` is what was given to select it; empty: the default. ``kernel_args`` is what
+    the user adds to its command line. ``stack`` is the stack asked for, in words. ``lifecycle`` is how its guest is to come to be.
     """
 
     node_id: str
@@ -71,6 +71,7 @@ class Item:
     decisions: tuple[Decision, ...] = ()
     kernel_option: str = ""
     lifecycle: Lifecycle = Lifecycle.RESTORED
+    kernel_args: str = ""
 
     @property
     def id(self) -> str:
@@ -97,11 +98,15 @@ def place_suffix(lifecycle: Lifecycle) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """A kernel to run on: its name, the selected kernel that it stands for, and what selects that one again (empty: default)."""
+    """A kernel to run on: its name, the selected kernel that it stands for, and what selects that one again (empty: default).
+
+    ``arguments``: what the user adds to its command line.
+    """
 
     kernel: str
     column: str
     option: str = ""
+    arguments: str = ""
 
 
 def make_item(plan: Plan, target: Target, case: str, lifecycle: Lifecycle = Lifecycle.RESTORED) -> Item:
@@ -122,6 +127,7 @@ def make_item(plan: Plan, target: Target, case: str, lifecycle: Lifecycle = Life
         decisions=plan.decisions,
         kernel_option=target.option,
         lifecycle=lifecycle,
+        kernel_args=target.arguments,
     )
 
 
@@ -129,7 +135,8 @@ def make_item(plan: Plan, target: Target, case: str, lifecycle: Lifecycle = Life
 class GuestDescription:
     """What a guest is made of. ``versions`` and ``sha256`` are pairs of name and value; times are seconds.
 
-    ``lifecycle_note``: why a guest that should have been restored was booted. ``template``: what it was restored from.
+    ``lifecycle_note``: why a guest that should have been restored was booted. ``template``: what it was restored from. ``kernel_args``:
+    the user's own words on the kernel's command line.
     """
 
     kernel: str
@@ -145,6 +152,7 @@ class GuestDescription:
     lifecycle: Lifecycle = Lifecycle.BOOTED
     lifecycle_note: str = ""
     template: str = ""
+    kernel_args: str = ""
 
 
 @dataclass(frozen=True)

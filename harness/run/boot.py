@@ -56,7 +56,8 @@ class GuestOptions:
 
     ``step_limit_s``: how long one step of a program may take, blocked or not. ``announce``: say that a boot begins, and not only that one
     is done. ``keep``: a folder in which a clone's memory, regions included, outlives it. ``gdb``: a debugger can attach.
-    ``detail``: where that is said which only who looks closely wants to read.
+    ``detail``: where that is said which only who looks closely wants to read. ``kernel_arguments``: the user's own words on the kernel's
+    command line.
     """
 
     boot_limit_s: float = BOOT_LIMIT_S
@@ -65,6 +66,7 @@ class GuestOptions:
     gdb: bool = False
     keep: Path | None = None
     detail: Progress = lambda _: None
+    kernel_arguments: tuple[str, ...] = ()
 
 
 def find_host() -> Host:
@@ -73,12 +75,13 @@ def find_host() -> Host:
     return Host(emulator, choose_accelerator(emulator))
 
 
-def make_spec(image: GuestImage, stack: StorageStack) -> MachineSpec:
-    """Return the machine that ``stack`` needs."""
+def make_spec(image: GuestImage, stack: StorageStack, kernel_arguments: tuple[str, ...] = ()) -> MachineSpec:
+    """Return the machine that ``stack`` needs. ``kernel_arguments``: the user's own words on the kernel's command line."""
     return MachineSpec(
         boot_kernel=image.boot_kernel,
         initrd=image.initrd,
         rootfs=image.rootfs,
+        kernel_arguments=kernel_arguments,
         ram_bytes=needed_ram_bytes(stack.regions),
         regions=stack.regions,
         disks=stack.disks,
@@ -113,7 +116,9 @@ def booted_guest(
         progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
     deadline = Deadline.after(options.boot_limit_s, host.accelerator.time_scale)
     with contextlib.ExitStack() as lifetime:
-        machine, connection = booted_session(host, image, make_spec(image, stack), deadline, lifetime, gdb=options.gdb)
+        machine, connection = booted_session(
+            host, image, make_spec(image, stack, options.kernel_arguments), deadline, lifetime, gdb=options.gdb
+        )
         session = lifetime.enter_context(connection)
         connected_s = machine.age_s()
         since = machine.console.mark()
@@ -122,7 +127,7 @@ def booted_guest(
         set_up_s = machine.age_s()
         progress(f"booted {choice.name} in {connected_s:.1f} s (set up: {set_up_s - connected_s:.1f} s) for {stack.describe()}")
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
-        description = describe_guest(host, image, machine.qemu.command, times)
+        description = describe_guest(host, image, machine, times)
         if machine.failed_boot:
             description = replace(description, lifecycle_note=f"booted at the second try: {first_line(machine.failed_boot)}")
         yield BootedGuest(machine, session, description, options, ssh_address(machine, image), since=since)
@@ -157,7 +162,7 @@ def agent_source() -> bytes:
     return resources.files("harness.agent").joinpath("agent.py").read_bytes()
 
 
-def describe_guest(host: Host, image: GuestImage, command: tuple[str, ...], times: tuple[tuple[str, float], ...]) -> GuestDescription:
+def describe_guest(host: Host, image: GuestImage, machine: Machine, times: tuple[tuple[str, float], ...]) -> GuestDescription:
     """Return what goes into every record: versions, hashes, accelerator with its reason, the QEMU command."""
     return GuestDescription(
         kernel=image.kernel,
@@ -165,7 +170,8 @@ def describe_guest(host: Host, image: GuestImage, command: tuple[str, ...], time
         accelerator=host.accelerator.name,
         accelerator_reason=host.accelerator.reason,
         qemu_version=host.emulator.version_text,
-        qemu_command=tuple(command),
+        qemu_command=tuple(machine.qemu.command),
+        kernel_args=" ".join(machine.spec.kernel_arguments),
         versions=tuple(sorted(image.packages.items())),
         sha256=tuple(sorted(image.sha256.items())),
         mkfs=tuple((name, " ".join(words)) for name, words in sorted(image.mkfs.items())),

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.case.case import KERNEL_OPTIONS, Needs
 from harness.errors import HarnessError
 from harness.host import settings
 from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, find_tool
 from harness.image.bundle import image_store, is_built
 from harness.image.catalog import Catalog, KernelChoice
-from harness.image.kernel import check_options, find_kernel_files
+from harness.image.kernel import check_options, find_kernel_files, usable_options
 from harness.machine.accelerator import choose_accelerator
 from harness.machine.emulator import find_emulator
+from harness.run.kernels import lacking_options
 from harness.sizes import GIB, format_size
 
 _MEMORY_FOLDER = Path("/dev/shm")
@@ -76,7 +78,8 @@ def _image_findings(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iter
         except HarnessError:
             continue  # the kernel itself was found wanting above
         default = " (default)" if name == catalog.default_kernel else ""
-        text = "built" if built else "not built: python -m harness images build " + name + ", or the first case that needs it builds it"
+        how = f"python -m harness images build {choice.path or name}, or the first case that needs it builds it"
+        text = "built" if built else f"not built: {how}"
         yield Finding(f"image {name}{default}", built or None, text, needed=False)
 
 
@@ -87,7 +90,9 @@ def _own_kernel(choice: KernelChoice, catalog: Catalog) -> Finding:
         check_options(kernel, catalog.options)
     except HarnessError as error:
         return Finding(f"kernel {choice.name}", False, str(error))
-    return Finding(f"kernel {choice.name}", True, f"Linux {kernel.release} has every option that guests need")
+    lacking = lacking_options(usable_options(kernel), Needs(kernel_options=tuple(KERNEL_OPTIONS)))
+    some = f"; cases that need more are unavailable: {lacking}" if lacking else ""
+    return Finding(f"kernel {choice.name}", True, f"Linux {kernel.release} has every option that guests need{some}")
 
 
 def _existing(folder: Path) -> Path:

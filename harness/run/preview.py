@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.case.plan import COLUMNS, MatrixRow, Plan
@@ -19,17 +20,21 @@ from harness.run.boot import IVSHMEM_BYTES, make_spec
 _ASSUMED = Emulator("qemu-system-x86_64", (10, 0, 0), "10.0.0 (assumed: there is none on this computer)", True)
 
 
-def plan_lines(plans: Sequence[Plan], choice: KernelChoice, catalog: Catalog) -> Iterator[str]:
+def plan_lines(plans: Sequence[Plan], choice: KernelChoice, catalog: Catalog, kernel_arguments: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the description of every plan of one case; a machine or a program that was just shown is not repeated."""
     case = plans[0].case
     yield f"{case.path}: {case.title}"
     yield f"family {case.family}, {len(plans)} variants" + (f", about: {', '.join(case.claims)}" if case.claims else "")
+    if case.needs.kernel_options:
+        yield f"needs a kernel with {', '.join(case.needs.kernel_options)}"
     shown: dict[str, str] = {}
     for plan in plans:
         yield ""
         yield f"variant {plan.id}-{choice.name}"
         yield f"  stack    {plan.stack.describe()}"
-        yield from _once(shown, "machine", plan.id, [f"    {line}" for line in command_lines(plan.stack, choice, catalog)])
+        yield from _once(
+            shown, "machine", plan.id, [f"    {line}" for line in command_lines(plan.stack, choice, catalog, kernel_arguments)]
+        )
         yield from _once(shown, "program", plan.id, [f"    {line}" for line in _step_lines(plan)])
         for decision in plan.decisions:
             yield f"  decides  {decision.claim} at step {decision.step + 1}"
@@ -53,13 +58,13 @@ def _step_lines(plan: Plan) -> Iterator[str]:
         yield f"{number:2} {describe(step.operation)}{who}{start}{pin}"
 
 
-def command_lines(stack: StorageStack, choice: KernelChoice, catalog: Catalog) -> list[str]:
+def command_lines(stack: StorageStack, choice: KernelChoice, catalog: Catalog, kernel_arguments: tuple[str, ...] = ()) -> list[str]:
     """Return the QEMU command for ``stack``, an option a line. Where no image is built yet, its files have made-up names."""
     try:
         emulator = find_emulator()
     except HarnessError:
         emulator = _ASSUMED
-    spec = _spec(stack, choice, catalog)
+    spec = replace(_spec(stack, choice, catalog), kernel_arguments=kernel_arguments)
     words = qemu_command(spec, emulator, "tcg", Path("FOLDER"), Channels(3, 4), pvh=spec.boot_kernel.name != "bzImage")
     lines: list[str] = []
     for word in words:

@@ -87,6 +87,7 @@ class Row:
     fingerprint: str = ""
     expected: tuple[tuple[str, str], ...] = ()
     excerpt: str = ""
+    kernel_args: str = ""
 
     @property
     def passed(self) -> bool:
@@ -150,6 +151,7 @@ def _bare_row(item: Item, ending: str) -> Row:
         stack=item.stack,
         ending=ending,
         lifecycle=str(item.lifecycle),
+        kernel_args=item.kernel_args,
     )
 
 
@@ -259,14 +261,16 @@ def _ending_text(row: Row) -> str:
 def _again_text(row: Row) -> str:
     kernel = f" --kernel {shlex.quote(row.kernel_option)}" if row.kernel_option else ""
     lifecycle = f" --lifecycle {row.lifecycle}" if f"-{row.lifecycle}]" in row.node_id else ""
-    lines = [("rerun", f'pytest "{row.node_id}"{kernel}{lifecycle}')]
+    arguments = f" --kernel-args={shlex.quote(row.kernel_args)}" if row.kernel_args else ""
+    lines = [("rerun", f'pytest "{row.node_id}"{kernel}{arguments}{lifecycle}')]
     if row.folder:
         lines.append(("re-judge", f"python -m harness judge {shlex.quote(row.folder)}"))
     return "\n".join(_aligned(lines))
 
 
 def _stack_text(row: Row) -> str:
-    on = [f"Linux {row.release}" if row.release else f"kernel {row.kernel}", row.accelerator]
+    arguments = f" with {row.kernel_args}" if row.kernel_args else ""
+    on = [(f"Linux {row.release}" if row.release else f"kernel {row.kernel}") + arguments, row.accelerator]
     return ", ".join([row.stack, *filter(None, on)])
 
 
@@ -424,9 +428,9 @@ def all_clauses_text(rows: Sequence[Row]) -> str:
 def _host_lines(rows: Sequence[Row]) -> list[str]:
     ran = [row for row in rows if row.accelerator]
     lines = [
-        f"{kernel}: Linux {release}, accelerator {accelerator} ({reason}), QEMU {qemu}"
-        for kernel, release, accelerator, reason, qemu in dict.fromkeys(
-            (row.kernel, row.release, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
+        f"{kernel}: Linux {release}{f' with {arguments}' if arguments else ''}, accelerator {accelerator} ({reason}), QEMU {qemu}"
+        for kernel, release, arguments, accelerator, reason, qemu in dict.fromkeys(
+            (row.kernel, row.release, row.kernel_args, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
         )
     ]
     lives = Counter(row.lifecycle for row in ran)

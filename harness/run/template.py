@@ -162,7 +162,7 @@ class Cloner:
         deadline = self._boot_deadline(host)
         with contextlib.ExitStack() as lifetime:
             logs = lifetime.enter_context(private_folder())
-            saved = SavedMachine(template.folder, make_spec(image, stack), template.placements)
+            saved = SavedMachine(template.folder, make_spec(image, stack, self._options.kernel_arguments), template.placements)
             restored = restored_machine(
                 saved, host.emulator, host.accelerator, logs, deadline, keep=self._options.keep, gdb=self._options.gdb
             )
@@ -171,7 +171,7 @@ class Cloner:
             _note_use(template.folder)
             self._detail(f"restored {image.kernel} in {machine.age_s():.2f} s for {stack.describe()}")
             times = (("restored", machine.boot_times.ready_s), ("agent", machine.age_s()))
-            description = describe_guest(host, image, machine.qemu.command, times)
+            description = describe_guest(host, image, machine, times)
             description = replace(description, lifecycle=Lifecycle.RESTORED, template=template.folder.name)
             if template.reading is None:
                 raise HostError(f"the template {template.folder} has no storage stack: remove it (python -m harness templates remove)")
@@ -184,7 +184,7 @@ class Cloner:
 
         Raises what booting and setting up raise, and StackMismatchError where the guest does not have the stack.
         """
-        spec = make_spec(image, stack)
+        spec = make_spec(image, stack, self._options.kernel_arguments)
         name = f"stack-{image.kernel}-{stack_key(host, image, spec, stack)}"
 
         def build(folder: Path) -> None:
@@ -205,7 +205,7 @@ class Cloner:
                 _require_stack(stack, reading)
                 _require_silence(machine, f"setting up {stack.describe()}")
                 _warm(machine, image, state, reading, host, deadline)
-                _save(machine, folder, Manifest(machine.placements, state, reading, _made_of(host, image, stack)), deadline)
+                _save(machine, folder, Manifest(machine.placements, state, reading, _made_of(host, image, spec, stack)), deadline)
 
         return self._template(name, build)
 
@@ -222,7 +222,7 @@ class Cloner:
                     raise MachineError(f"it booted at the second try only: {first_line(machine.failed_boot)}")
                 with connection as session:
                     state = session.state
-                _save(machine, folder, Manifest(machine.placements, state, None, _made_of(host, image, None)), deadline)
+                _save(machine, folder, Manifest(machine.placements, state, None, _made_of(host, image, spec, None)), deadline)
 
         return self._template(name, build)
 
@@ -348,9 +348,9 @@ def _host_cpu() -> str:
     return "\n".join([*processor, os.uname().release, *options])
 
 
-def _made_of(host: Host, image: GuestImage, stack: StorageStack | None) -> tuple[tuple[str, str], ...]:
+def _made_of(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack | None) -> tuple[tuple[str, str], ...]:
     return (
-        ("kernel", f"{image.kernel} ({image.release})"),
+        ("kernel", " ".join([f"{image.kernel} ({image.release})", *spec.kernel_arguments])),
         ("qemu", f"{host.emulator.version_text}, {host.accelerator.name}"),
         ("stack", stack.describe() if stack else "(just booted)"),
     )

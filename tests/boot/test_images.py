@@ -70,6 +70,7 @@ def test_kernel_boots_and_mounts_the_pinned_file_systems_with_dax(kernel: str, t
 
 def test_compressed_kernel_boots_too(tmp_path: Path) -> None:
     image = image_of(CATALOG.default_kernel)
+    assert image.bzimage is not None
     with guest_of(replace(image, boot_kernel=image.bzimage), tmp_path) as (ssh, deadline):
         assert ssh.run(["uname", "-r"], deadline).stdout.strip() == image.release
 

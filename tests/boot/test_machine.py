@@ -137,6 +137,7 @@ def test_a_kernel_that_cannot_find_its_init_shows_why(
 
 
 def test_a_bzimage_boots_too(image: GuestImage, emulator: Emulator, accelerator: Accelerator, tmp_path: Path) -> None:
+    assert image.bzimage is not None
     spec = replace(plain(image), boot_kernel=image.bzimage, ram_bytes=1024 * MIB, regions=REGIONS[:2])
     with booted(image, emulator, accelerator, tmp_path, spec) as machine:
         assert machine.failed_boot == ""

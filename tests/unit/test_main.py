@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
+from harness.image.catalog import load_catalog
 from harness.machine.custody import OWNER_FILE
 from harness.run.execute import judge_folder
 from harness.run.mutants import read_recorded
 from tests.fakes.leased import FakeGuest
+from tests.unit.image.kernels import vmlinux
 from tests.unit.run.samples import item, ran, stack
 from tests.unit.run.test_template import make
 
@@ -50,6 +52,16 @@ def test_the_doctor_knows_a_kernel_that_there_is_not(capsys: pytest.CaptureFixtu
     assert "no kernel 'linux-99'" in refused(capsys, "doctor", "--kernel", "linux-99")
 
 
+def test_the_doctor_says_what_an_own_kernel_lacks_and_how_its_image_is_built(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = {**load_catalog().options, "XDP_SOCKETS": "", "INFINIBAND_USER_ACCESS": ""}
+    (tmp_path / "vmlinux").write_bytes(vmlinux("".join(f"CONFIG_{name}=y\n" for name in options)))
+    main(["doctor", "--kernel", str(tmp_path / "vmlinux")])
+    said = capsys.readouterr().out
+    assert "Linux 6.99.0-test has every option that guests need; cases that need more are unavailable: the kernel was built without" in said
+    assert "without CONFIG_RDMA_RXE (soft-RoCE, the RDMA device of a guest)\n" in said
+    assert f"not built: python -m harness images build {tmp_path}/vmlinux, or" in said
+
+
 def test_images_that_are_not_built_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["images", "list"]) == 0
     said = capsys.readouterr().out
@@ -69,6 +81,18 @@ def test_a_plan_shows_stack_machine_and_steps_without_qemu(capsys: pytest.Captur
     assert "variant nvdimm-fsdax-ext4-dax_always-debian_6.12" in said
     assert "-device nvdimm,id=main" in said
     assert "6 tee(p, target=q, length=10000)  pinned: returns 10000" in said
+
+
+def test_a_plan_shows_the_options_that_a_case_needs_and_words_for_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "cases/networking_and_pins/xdp_umem.yaml", "--kernel-args", "own.word=1 other"]) == 0
+    said = capsys.readouterr().out
+    assert "needs a kernel with CONFIG_XDP_SOCKETS\n" in said
+    assert " own.word=1 other'" in said
+
+
+def test_words_that_would_break_a_guest_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'console=tty0' cannot be given" in refused(capsys, "plan", CASE, "--kernel-args", "console=tty0")
+    assert "'quiet' cannot be given" in refused(capsys, "shell", "--kernel-args", "quiet")
 
 
 def test_a_plan_needs_a_case_and_a_variant_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,3 +275,46 @@ def test_the_nearest_list_of_expected_lines_is_taken_and_none_is_none(tmp_path: 
 def test_a_fact_that_is_probed_must_be_one_of_the_models() -> None:
     with pytest.raises(CaseError, match="the model has no fact 'splice_to_pip'; did you mean splice_to_pipe"):
         sample("  - drop_caches:\n", "title: t\nprobes: splice_to_pip\naxes: {storage: [dax]}\n")
+
+
+# ---- kernel options --------------------------------------------------------------------------------------------------
+
+XDP = "  - xdp_socket: {name: x}\n"
+
+
+def needing(text: str) -> str:
+    return HEAD + f"needs: {{kernel_options: {text}}}\n"
+
+
+def test_a_case_names_the_kernel_options_that_it_needs() -> None:
+    assert sample(XDP, needing("[CONFIG_XDP_SOCKETS]")).needs.kernel_options == ("CONFIG_XDP_SOCKETS",)
+    assert sample(XDP, needing("CONFIG_XDP_SOCKETS")).needs.kernel_options == ("CONFIG_XDP_SOCKETS",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[CONFIG_XDP_SOCKET]", "unknown kernel option 'CONFIG_XDP_SOCKET'; did you mean CONFIG_XDP_SOCKETS? accepted: CONFIG_INFINIBAND"),
+        ("[XDP_SOCKETS]", "unknown kernel option 'XDP_SOCKETS'; did you mean CONFIG_XDP_SOCKETS?"),
+        ("[CONFIG_XDP_SOCKETS, {a: b}]", "kernel_options must be one word or number"),
+    ],
+)
+def test_a_kernel_option_that_nobody_knows_is_refused_with_the_nearest(text: str, words: str) -> None:
+    with pytest.raises(CaseError) as caught:
+        sample(XDP, needing(text))
+    assert str(caught.value).startswith("cases/family/sample.yaml:3: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "options"),
+    [
+        (XDP, "CONFIG_XDP_SOCKETS"),
+        ("  - rdma_open: {name: d}\n", "CONFIG_RDMA_RXE, CONFIG_INFINIBAND_USER_ACCESS"),
+    ],
+)
+def test_an_operation_that_a_kernel_may_lack_must_be_declared(step: str, options: str) -> None:
+    with pytest.raises(CaseError) as caught:
+        sample(step)
+    assert str(caught.value).startswith("cases/family/sample.yaml:5: ")
+    assert f"is not there on a kernel without {options}: write needs: {{kernel_options: [{options}]}}" in str(caught.value)

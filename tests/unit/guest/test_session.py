@@ -59,6 +59,7 @@ class FakeGuest:
             "/sys/block/pmem0/size": "524288",
             "/sys/block/vdb/queue/logical_block_size": "512",
             "/sys/block/vdb/size": "2048",
+            "/proc/filesystems": "nodev\tsysfs\n\text4\n",
             "/proc/sys/kernel/osrelease": "6.12.1",
             "/proc/sys/kernel/tainted": "0",
             "/proc/cpuinfo": "processor : 0\nflags\t\t: fpu clflushopt clwb sse\n",
@@ -72,6 +73,7 @@ class FakeGuest:
         )
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
+        self.loadable: tuple[str, ...] = ("xfs",)
 
     def _read_files(self, request: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -83,13 +85,15 @@ class FakeGuest:
     def _commands(self, request: dict[str, Any]) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
         for command in request["commands"]:
-            program = command["argv"][0]
+            program, *words = command["argv"]
             failed = program in self.failing
             rows.append(
                 {"argv": command["argv"], "status": int(failed), "stdout": "", "stderr": self.failing.get(program, "1.0"), "took_s": 0}
             )
             if failed and not command["may_fail"]:
                 break
+            if program == "modprobe" and not failed and words[0] in self.loadable:
+                self.files["/proc/filesystems"] = f"{self.files['/proc/filesystems']}\t{words[0]}\n"
             if program == "umount":
                 self.mounts = ROOT_MOUNT
         return {"results": rows}
@@ -139,6 +143,41 @@ def test_a_region_that_is_not_as_wanted_is_brought_there(guest: FakeGuest) -> No
     stack = StorageStack((Volume("main", Namespace(REGION, map=PageMap.DEV), ALWAYS),))
     guest.session.set_up(stack, PLACEMENTS)
     assert ["ndctl", "create-namespace"] in [command[:2] for command in guest.stream.commands()]
+
+
+XFS = StorageStack((Volume("main", Namespace(REGION), Mount(Filesystem.XFS, DaxOption.ALWAYS)),))
+
+
+def test_a_file_system_that_is_a_module_is_loaded(guest: FakeGuest) -> None:
+    guest.session.set_up(XFS, PLACEMENTS)
+    assert ["modprobe", "xfs"] in guest.stream.commands()
+
+
+def test_a_file_system_that_is_there_needs_no_modprobe(guest: FakeGuest) -> None:
+    guest.files["/proc/filesystems"] = "nodev\tsysfs\n\text4\n\txfs\n"
+    guest.session.set_up(XFS, PLACEMENTS)
+    assert "modprobe" not in [command[0] for command in guest.stream.commands()]
+
+
+def test_what_counts_is_what_the_kernel_has_and_not_how_modprobe_ends(guest: FakeGuest) -> None:
+    guest.failing["modprobe"] = "modprobe: FATAL: Module xfs not found in directory /lib/modules/6.12.1"
+    with pytest.raises(GuestError) as caught:
+        guest.session.set_up(XFS, PLACEMENTS)
+    assert "no file system xfs (CONFIG_XFS_FS): /proc/filesystems does not list it, and modprobe xfs ended with status 1" in str(
+        caught.value
+    )
+    assert "Module xfs not found in directory" in str(caught.value)
+    # Nor does a modprobe that is content bring one.
+    guest.failing.clear()
+    guest.loadable = ()
+    with pytest.raises(GuestError, match=r"no file system xfs .* ended with status 0 and said: 1\.0"):
+        guest.session.set_up(XFS, PLACEMENTS)
+
+
+def test_soft_rdma_is_asked_of_the_kernel_whatever_modprobe_says(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    (script,) = [command[2] for command in guest.stream.commands() if command[0] == "sh" and "rdma link add" in command[2]]
+    assert "modprobe -q rdma_rxe; rdma link add rxe0" in script
 
 
 def test_what_the_guest_has_instead_shows_in_the_reading(guest: FakeGuest) -> None:

@@ -7,6 +7,12 @@ from pathlib import Path
 RELEASE = "6.99.0-test"
 
 
+def vmlinux(config: str | None = None, note_type: int = 18, banner: bytes = b"Linux version 6.99.0-test (me@here) #1 SMP\0") -> bytes:
+    """An uncompressed kernel: its banner among other text, perhaps its options (CONFIG_IKCONFIG)."""
+    embedded = b"" if config is None else b"IKCFG_ST" + gzip.compress(config.encode()) + b"IKCFG_ED"
+    return elf(note_type, more=b"%s version %s (none)\0" + banner + embedded)
+
+
 def elf(note_type: int = 18, name: bytes = b"Xen\0", more: bytes = b"") -> bytes:
     """An ELF file with one note segment (type 18 of Xen: the PVH entry point)."""
     note = struct.pack("<III", 4, 2, 1) + b"GNU\0" + b"ab\0\0" + struct.pack("<III", len(name), 4, note_type) + name + b"\0\0\0\0"

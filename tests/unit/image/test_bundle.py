@@ -9,7 +9,7 @@ from harness.errors import UsageError
 from harness.image.bundle import entry_names, guest_image, is_built, remove_stored_entry, stored_entries
 from harness.image.catalog import KernelChoice, load_catalog
 
-from .kernels import write_kernel
+from .kernels import vmlinux, write_kernel
 
 CATALOG = load_catalog()
 CHOICE = KernelChoice("debian_6.12")
@@ -40,6 +40,9 @@ def test_stored_image_is_returned_without_building(tmp_path: Path) -> None:
     assert image.packages == {"ndctl": "81", "linux-image-x": "6.12.1-1"}
     assert image.sha256 == {"initrd": "i", "rootfs": "r"}
     assert image.config == {"FS_DAX": "y"}
+    assert image.bzimage is None
+    (image.initrd.parent / "bzImage").touch()
+    assert guest_image(CHOICE, silent, CATALOG, tmp_path).bzimage == image.initrd.parent / "bzImage"
     assert image.mkfs == CATALOG.mkfs
 
 
@@ -79,4 +82,14 @@ def test_own_kernel_gets_another_entry_when_it_is_built_anew(tmp_path: Path) -> 
     before = entry_names(choice, CATALOG)[1]
     assert entry_names(choice, CATALOG)[1] == before
     write_kernel(tmp_path, "CONFIG_A=m\n")
+    assert entry_names(choice, CATALOG)[1] != before
+
+
+def test_own_vmlinux_gets_another_entry_when_it_is_built_anew(tmp_path: Path) -> None:
+    image = tmp_path / "vmlinux"
+    image.write_bytes(vmlinux("CONFIG_A=y\n"))
+    choice = KernelChoice("own_vmlinux", image)
+    before = entry_names(choice, CATALOG)[1]
+    assert entry_names(choice, CATALOG)[1] == before
+    image.write_bytes(vmlinux("CONFIG_A=y\n") + b"more")
     assert entry_names(choice, CATALOG)[1] != before

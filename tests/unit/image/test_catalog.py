@@ -79,5 +79,5 @@ def test_kernel_is_chosen_by_name_by_path_or_by_default(tmp_path: Path) -> None:
 
 
 def test_unknown_kernel_is_answered_with_what_there_is() -> None:
-    with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_6\.12, .* or the path of a bzImage or a build tree"):
+    with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_6\.12, .* or the path of a bzImage, a vmlinux"):
         choose_kernel("debian_5", load_catalog())

@@ -8,36 +8,23 @@ import pytest
 
 from harness.errors import HostError, UsageError
 from harness.host.deadline import Deadline
-from harness.image.initrd import check_modules, copy_module, make_initrd, module_file_name
+from harness.host.tools import find_tool
+from harness.image.catalog import ModuleSet
+from harness.image.initrd import check_modules, collect_modules, copy_module, make_initrd, module_file_name
 from harness.image.kernel import KernelFiles
-
-
-def members(archive: bytes) -> dict[str, tuple[int, bytes]]:
-    """Name -> (mode, content) of a newc archive, by its definition."""
-    found: dict[str, tuple[int, bytes]] = {}
-    at = 0
-    while True:
-        assert archive[at : at + 6] == b"070701"
-        fields = [int(archive[at + 6 + 8 * index : at + 14 + 8 * index], 16) for index in range(13)]
-        mode, size, name_size = fields[1], fields[6], fields[11]
-        name = archive[at + 110 : at + 110 + name_size - 1].decode()
-        start = (at + 110 + name_size + 3) & ~3
-        if name == "TRAILER!!!":
-            return found
-        found[name] = (mode, archive[start : start + size])
-        at = (start + size + 3) & ~3
+from tests.fakes.archive import members
 
 
 def test_initrd_holds_init_busybox_console_and_modules(tmp_path: Path) -> None:
     modules = tmp_path / "6.99"
     (modules / "kernel").mkdir(parents=True)
     (modules / "kernel/a.ko").write_bytes(b"module")
-    found = members(make_initrd(b"#!/bin/sh\n", b"busybox!", ["a", "b"], modules))
+    found = members(make_initrd(b"#!/bin/sh\n", b"busybox!", ["a", "b-c"], modules))
     assert found["init"] == (stat.S_IFREG | 0o755, b"#!/bin/sh\n")
     assert found["bin/busybox"] == (stat.S_IFREG | 0o755, b"busybox!")
     assert found["bin/sh"] == (stat.S_IFLNK | 0o777, b"busybox")
     assert stat.S_ISCHR(found["dev/console"][0])
-    assert found["etc/load"][1] == b"a\nb\n"
+    assert found["etc/load"][1] == b"a\nb_c\n"
     assert found["lib/modules/6.99/kernel/a.ko"][1] == b"module"
 
 
@@ -73,3 +60,29 @@ def test_module_compressed_in_another_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ko.gz").write_bytes(b"")
     with pytest.raises(HostError, match="modules compressed like this cannot be read here; build them with"):
         copy_module(tmp_path / "a.ko.gz", tmp_path / "out/a.ko.gz", Deadline.after(30))
+
+
+WANTED = ModuleSet(load=("virtio_blk",), available=("xfs",), optional=("brd",))
+
+
+@pytest.mark.skipif(find_tool("depmod") is None, reason="depmod is not on this computer")
+def test_a_kernel_without_modules_has_none_to_load_and_a_folder_that_says_so(tmp_path: Path) -> None:
+    kernel = KernelFiles(tmp_path / "vmlinux", "6.99", {}, None)
+    assert collect_modules(kernel, WANTED, (), tmp_path / "wanted", tmp_path / "scratch", Deadline.after(30)) == ()
+    assert (tmp_path / "wanted/lib/modules/6.99/modules.dep").read_text() == ""
+
+
+@pytest.mark.skipif(find_tool("depmod") is None, reason="depmod is not on this computer")
+def test_what_is_built_in_is_not_missed_beside_modules(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "modules.order").touch()
+    (tree / "modules.builtin").write_text("kernel/drivers/block/virtio_blk.ko\nkernel/fs/xfs/xfs.ko\n")
+    kernel = KernelFiles(tree / "vmlinux", "6.99", {}, tree)
+    assert collect_modules(kernel, WANTED, (), tmp_path / "wanted", tmp_path / "scratch", Deadline.after(30)) == ()
+
+
+def test_modules_without_the_list_of_what_is_built_in_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    kernel = KernelFiles(tmp_path / "vmlinux", "6.99", {}, tmp_path)
+    with pytest.raises(UsageError, match=r"has modules and no modules\.builtin: .*`make modules_install`"):
+        collect_modules(kernel, WANTED, (), tmp_path / "wanted", tmp_path / "scratch", Deadline.after(30))

@@ -4,26 +4,31 @@ import bz2
 import gzip
 import lzma
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import HostError, UsageError
 from harness.host.deadline import Deadline
+from harness.host.tools import find_tool
 from harness.image.kernel import (
     KernelFiles,
     check_options,
     find_kernel_files,
     has_pvh_note,
+    is_vmlinux,
     missing_options,
     module_closure,
     module_name,
     parse_config,
     read_release,
+    stripped_kernel,
     uncompressed_kernel,
+    usable_options,
 )
 
-from .kernels import RELEASE, bzimage, elf, write_kernel
+from .kernels import RELEASE, bzimage, elf, vmlinux, write_kernel
 
 SIZE = struct.pack("<I", len(elf()))
 
@@ -77,7 +82,7 @@ def test_pvh_note_is_found_and_others_are_not_taken_for_it() -> None:
 @pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(2000)])
 def test_file_that_is_no_bzimage_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(UsageError, match=r"is not a bzImage of an x86 kernel .*give the bzImage"):
+    with pytest.raises(UsageError, match=r"(is neither a bzImage of an x86 kernel nor|no vmlinux of an x86-64 kernel)"):
         find_kernel_files(tmp_path / "file")
 
 
@@ -139,6 +144,99 @@ def test_folder_with_several_kernels_asks_which(tmp_path: Path) -> None:
     (tmp_path / "boot/vmlinuz-other").write_bytes(bzimage(release="other"))
     with pytest.raises(UsageError, match=r"holds several kernels \(boot/vmlinuz-6\.99\.0-test, boot/vmlinuz-other\)"):
         find_kernel_files(tmp_path)
+
+
+# ---- a vmlinux -------------------------------------------------------------------------------------------------------
+
+
+def test_a_vmlinux_says_its_release_and_is_its_own_uncompressed_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux())
+    assert read_release(path) == RELEASE
+    assert uncompressed_kernel(path, soon()) == vmlinux()
+    assert is_vmlinux(path)
+    assert not is_vmlinux(write_kernel(tmp_path))
+
+
+@pytest.mark.parametrize("name", [f"config-{RELEASE}", "config", ".config"])
+def test_a_vmlinux_has_its_options_beside_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux())
+    (tmp_path / name).write_text("CONFIG_A=y\n")
+    assert find_kernel_files(tmp_path / "vmlinux") == KernelFiles(tmp_path / "vmlinux", RELEASE, {"A": "y"}, None)
+    assert find_kernel_files(tmp_path) == find_kernel_files(tmp_path / "vmlinux")
+
+
+def test_a_vmlinux_may_carry_its_options(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(vmlinux("CONFIG_INSIDE=y\n"))
+    assert find_kernel_files(tmp_path / "kernel").config == {"INSIDE": "y"}
+
+
+def test_a_vmlinux_without_options_names_every_place_that_was_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux())
+    with pytest.raises(UsageError) as caught:
+        find_kernel_files(tmp_path / "vmlinux")
+    assert f"none of {tmp_path}/config-{RELEASE}, {tmp_path}/config, {tmp_path}/.config, and the kernel does not carry" in str(caught.value)
+
+
+def test_a_vmlinux_finds_modules_of_its_release_and_those_of_its_build_tree(tmp_path: Path) -> None:
+    modules = tmp_path / "lib/modules" / RELEASE
+    modules.mkdir(parents=True)
+    (modules / "modules.order").touch()
+    (tmp_path / "vmlinux").write_bytes(vmlinux("CONFIG_A=y\n"))
+    assert find_kernel_files(tmp_path).modules == modules
+    (tmp_path / "modules.order").touch()
+    (tmp_path / ".config").write_text("CONFIG_A=m\n")
+    assert find_kernel_files(tmp_path).modules == tmp_path
+
+
+def test_a_vmlinux_that_qemu_cannot_start_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux(note_type=17))
+    with pytest.raises(UsageError, match=r"has no PVH note, .*: build it with CONFIG_PVH, or give the bzImage"):
+        find_kernel_files(tmp_path / "vmlinux")
+
+
+def test_a_vmlinux_that_was_not_copied_whole_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux()[:64] + b"Linux version 6.99 (me@here)")
+    with pytest.raises(UsageError, match="vmlinux is damaged: its headers point behind its end"):
+        find_kernel_files(tmp_path / "vmlinux")
+
+
+def test_an_elf_file_that_is_no_kernel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(vmlinux(banner=b""))
+    with pytest.raises(UsageError, match="is an ELF file, but no vmlinux of an x86-64 kernel"):
+        find_kernel_files(tmp_path / "program")
+
+
+def test_a_vmlinux_that_is_built_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux("CONFIG_A=y\n"))
+    assert find_kernel_files(path).config == {"A": "y"}
+    path.write_bytes(vmlinux("CONFIG_AB=y\n", banner=b"Linux version 7.0.0 (me@here)\0"))
+    assert (find_kernel_files(path).release, find_kernel_files(path).config) == ("7.0.0", {"AB": "y"})
+
+
+def test_symbols_and_debug_information_are_left_out_of_a_vmlinux(tmp_path: Path) -> None:
+    image = find_tool("true")
+    assert image is not None
+    kept = stripped_kernel(image, tmp_path, soon())
+    assert kept[:4] == b"\x7fELF"
+    assert b".symtab" not in kept
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_inside_a_bzimage_is_left_as_it_is(tmp_path: Path) -> None:
+    inside = elf(more=b"a kernel knows the word .symtab")
+    image = write_kernel(tmp_path, payload=gzip.compress(inside) + SIZE)
+    assert stripped_kernel(image, tmp_path, soon()) == inside
+
+
+def test_a_module_of_a_kernel_without_modules_is_an_option_that_is_not_there(tmp_path: Path) -> None:
+    kernel = KernelFiles(tmp_path, RELEASE, {"A": "y", "B": "m", "C": "7"}, None)
+    assert usable_options(kernel) == {"A": "y", "C": "7"}
+    assert usable_options(replace(kernel, modules=tmp_path)) == kernel.config
+
+
+# ---- options and modules ---------------------------------------------------------------------------------------------
 
 
 def test_missing_options_are_listed_with_what_they_are_for(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.unit.image.kernels import RELEASE, write_kernel
+
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[3]
@@ -185,6 +187,56 @@ def test_items_that_no_kernel_can_run_are_skipped_with_the_reason_and_alone_are_
     assert "it needs the full flavour of a kernel, and images/kernels.yaml has none of debian_6.1" in text(result)
     assert "debian_6.1: NOT REPRODUCIBLE HERE" in text(result)
     assert "guests booted: 0" in text(result)
+    assert result.ret == 2
+
+
+XDP_CASE = CASE.replace("program:", "needs: {kernel_options: [CONFIG_XDP_SOCKETS]}\nprogram:") + "  - xdp_socket: {name: x}\n"
+
+
+def test_an_option_that_an_own_kernel_lacks_makes_items_unavailable_before_anything_boots(project: Project) -> None:
+    write_kernel(project.root / "mine/boot", "CONFIG_A=y\n")
+    project.write("cases/fam/xdp.yaml", XDP_CASE)
+    result = project.run("cases", "--kernel", "mine", "-rs")
+    result.assert_outcomes(skipped=2, passed=2)
+    assert "the kernel was built without CONFIG_XDP_SOCKETS (AF_XDP sockets)" in text(result)
+    endings = {str(row["case"]): row["ending"] for row in project.rows()}
+    assert endings == {"cases/fam/one.yaml": "completed", "cases/fam/xdp.yaml": "unavailable"}
+    assert "guests booted: 2 alive: 0" in text(result)
+    assert result.ret == 0
+
+
+def test_a_kernel_with_the_option_runs_the_case(project: Project) -> None:
+    write_kernel(project.root / "mine/boot", "CONFIG_XDP_SOCKETS=m\n")
+    (project.root / f"mine/lib/modules/{RELEASE}").mkdir(parents=True)
+    (project.root / f"mine/lib/modules/{RELEASE}/modules.order").touch()
+    project.write("cases/fam/one.yaml", XDP_CASE)
+    result = project.run("cases", "--kernel", "mine")
+    assert {row["ending"] for row in project.rows()} == {"completed"}
+    assert "skipped" not in text(result)
+
+
+def test_collecting_looks_at_no_kernel_and_an_unreadable_one_is_an_error_of_the_set_up(project: Project) -> None:
+    project.write("mine/nothing", "")
+    project.write("cases/fam/one.yaml", XDP_CASE)
+    assert project.run("--collect-only", "-q", "cases", "--kernel", "mine").ret == 0
+    result = project.run("cases", "--kernel", "mine")
+    result.assert_outcomes(errors=2)
+    assert "no kernel in" in text(result)
+    assert result.ret == 3
+
+
+def test_words_for_the_command_line_are_kept_with_the_item_and_in_the_rerun_line(project: Project) -> None:
+    result = project.run(ON_DISK, "--kernel-args", "one two=2", "--junitxml=junit.xml", make=FAILING)
+    assert [row["kernel_args"] for row in project.rows()] == ["one two=2"]
+    assert f"pytest \"{ON_DISK}\" --kernel-args='one two=2'" in text(result)
+    plan = next((project.root / "artifacts").rglob("plan.json"))
+    assert json.loads(plan.read_text())["kernel_args"] == "one two=2"
+    assert 'name="kernel_args" value="one two=2"' in (project.root / "junit.xml").read_text()
+
+
+def test_words_that_would_break_a_guest_are_wrong_usage(project: Project) -> None:
+    result = project.run_apart("cases", "--kernel-args", "memmap=64M!1G")
+    assert "ERROR: --kernel-args: 'memmap=64M!1G' cannot be given: where RAM and regions lie" in text(result)
     assert result.ret == 2
 
 

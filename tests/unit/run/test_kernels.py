@@ -1,20 +1,31 @@
 """Which kernels a run is about, and which flavour a case gets."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from harness.case.case import Needs
 from harness.errors import UsageError
-from harness.image.catalog import load_catalog
+from harness.image.catalog import KernelChoice, load_catalog
+from harness.run import kernels as subject
 from harness.run.artifacts import Target
-from harness.run.kernels import Kernels, Unsuitable, read_kernels, select_kernels
+from harness.run.kernels import Kernels, Unsuitable, lacking_options, read_kernels, select_kernels
+from tests.unit.image.kernels import write_kernel
 
 FULL = Needs(kernel_flavour="full")
 
 
+XDP = Needs(kernel_options=("CONFIG_XDP_SOCKETS",))
+RDMA = Needs(kernel_options=("CONFIG_RDMA_RXE", "CONFIG_INFINIBAND_USER_ACCESS"))
+
+
 def kernels(*options: str) -> Kernels:
     return select_kernels(options, load_catalog())
+
+
+def nobody(text: str) -> None:
+    raise AssertionError(text)
 
 
 def test_without_an_option_the_default_is_selected() -> None:
@@ -67,3 +78,59 @@ def test_the_users_own_kernel_runs_every_case(tmp_path: Path) -> None:
     assert own.choice("own_linux").path == (tmp_path / "linux").resolve()
     assert own.choice("debian_6.12_full").path is None
     assert "own_linux" in own.names
+
+
+def test_an_option_that_is_built_in_or_a_module_is_there() -> None:
+    assert lacking_options({"XDP_SOCKETS": "y"}, XDP) is None
+    assert lacking_options({"RDMA_RXE": "m", "INFINIBAND_USER_ACCESS": "m"}, RDMA) is None
+    assert lacking_options({}, Needs()) is None
+
+
+@pytest.mark.parametrize("config", [{}, {"XDP_SOCKETS": "n"}, {"CONFIG_XDP_SOCKETS": "y"}])
+def test_an_option_that_is_not_there_is_named_with_what_it_is_for(config: dict[str, str]) -> None:
+    assert lacking_options(config, XDP) == "the kernel was built without CONFIG_XDP_SOCKETS (AF_XDP sockets)"
+
+
+def test_only_the_options_that_are_missing_are_named() -> None:
+    reason = lacking_options({"RDMA_RXE": "y"}, RDMA) or ""
+    assert reason == "the kernel was built without CONFIG_INFINIBAND_USER_ACCESS (RDMA verbs for programs)"
+
+
+def test_an_own_kernel_is_asked_without_making_its_image(tmp_path: Path) -> None:
+    write_kernel(tmp_path / "boot", "CONFIG_RDMA_RXE=m\nCONFIG_INFINIBAND_USER_ACCESS=y\nCONFIG_XDP_SOCKETS=y\n")
+    own = kernels(str(tmp_path))
+    name = own.selected[0].kernel
+    assert own.lacking(name, XDP, nobody) is None
+    # The folder has no modules, so one that is a module cannot be loaded.
+    assert own.lacking(name, RDMA, nobody) == "the kernel was built without CONFIG_RDMA_RXE (soft-RoCE, the RDMA device of a guest)"
+
+
+def test_a_packaged_kernel_is_fetched_only_for_a_case_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Image:
+        config: ClassVar = {"XDP_SOCKETS": "y"}
+
+    def image(choice: KernelChoice, _: object) -> Image:
+        asked.append(choice.name)
+        return Image()
+
+    monkeypatch.setattr(subject, "guest_image", image)
+    assert kernels().lacking("debian_6.12", Needs(ivshmem=True), nobody) is None
+    assert asked == []
+    assert kernels().lacking("debian_6.12", XDP, nobody) is None
+    assert "CONFIG_RDMA_RXE" in (kernels().lacking("debian_6.12_full", RDMA, nobody) or "")
+    assert asked == ["debian_6.12", "debian_6.12_full"]
+
+
+def test_words_for_the_command_line_go_with_every_kernel_and_flavour() -> None:
+    found = select_kernels(["debian_6.12", "debian_6.1"], load_catalog(), "  one   two=2 ")
+    assert found.arguments == ("one", "two=2")
+    assert [target.arguments for target in found.selected] == ["one two=2", "one two=2"]
+    (full, _) = found.targets(FULL)
+    assert full == Target("debian_6.12_full", "debian_6.12", "", "one two=2")
+
+
+def test_words_that_would_break_a_guest_are_refused_before_anything_is_collected() -> None:
+    with pytest.raises(UsageError, match="'quiet' cannot be given"):
+        select_kernels([], load_catalog(), "quiet")

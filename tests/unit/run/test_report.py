@@ -81,6 +81,15 @@ def test_a_kernel_that_is_not_the_default_is_in_the_rerun_line(bad: Row) -> None
     assert "debian_6.12]\" --kernel '/my kernels/linux'\n" in text
 
 
+def test_words_on_the_command_line_are_in_the_paragraph_the_rerun_line_and_the_summary(tmp_path: Path) -> None:
+    kept = row(tmp_path / "one", FakeGuest(stack(), write_fails), chosen=item(kernel_args='dyndbg="file dax.c +p" one'))
+    text = describe_row(kept)
+    assert 'Linux 6.12.95-fake with dyndbg="file dax.c +p" one, tcg' in text
+    assert 'debian_6.12]" --kernel-args=\'dyndbg="file dax.c +p" one\'\n' in text
+    assert 'Linux 6.12.95-fake with dyndbg="file dax.c +p" one, accelerator tcg' in lines_of(make_summary([kept], CLAIMS), "ran on")
+    assert make_unset_row(item(kernel_args="one"), "not set up", "why").kernel_args == "one"
+
+
 def test_only_the_deviation_is_told_and_not_what_follows_from_it(bad: Row) -> None:
     assert [step.verdict for step in bad.steps] == ["deviates", "undetermined"]
     assert "undetermined" not in describe_row(bad)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ from harness.errors import BootError, GuestError, HostError, MachineError, Stack
 from harness.guest.link import Endpoint
 from harness.guest.session import SessionState
 from harness.host.sparse import checksum
+from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
+from harness.machine.accelerator import Accelerator
+from harness.machine.command import Emulator
 from harness.run import template as subject
-from harness.run.boot import GuestOptions
+from harness.run.boot import GuestOptions, Host, make_spec
 from harness.run.documents import to_document
 from harness.run.template import (
     MANIFEST,
     Cloner,
     Manifest,
     load_template,
+    machine_key,
     prune_templates,
     remove_template,
+    stack_key,
     stored_templates,
     template_damage,
     templates_limit_bytes,
@@ -157,3 +163,32 @@ def test_what_the_kernel_or_the_user_did_is_an_error_and_no_boot(monkeypatch: py
     with pytest.raises(type(error)), rig.cloner.clone(stack(), "debian_6.12"):
         pass
     assert rig.tries == 1
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_words_on_the_command_line_are_part_of_the_name_of_every_template(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(b"\x7fELF")
+    image = GuestImage(
+        kernel="own",
+        release="6.99",
+        boot_kernel=tmp_path / "vmlinux",
+        pvh=True,
+        bzimage=None,
+        initrd=tmp_path / "initrd",
+        rootfs=tmp_path / "root.img",
+        rootfs_format="raw",
+        client_key=tmp_path / "key",
+        host_public_key="",
+        packages={},
+        sha256={"initrd": "i"},
+        config={},
+        mkfs={"ext4": ("mkfs",)},
+    )
+    emulator = Emulator(sys.executable, (10, 0, 0), "10.0.0", has_qboot=True)
+    host = Host(emulator, Accelerator("tcg", "it is a test"))
+    plain, more = (make_spec(image, stack(), arguments) for arguments in ((), ("transparent_hugepage=never",)))
+    assert machine_key(host, image, plain) == machine_key(host, image, make_spec(image, stack()))
+    assert machine_key(host, image, plain) != machine_key(host, image, more)
+    assert stack_key(host, image, plain, stack()) != stack_key(host, image, more, stack())
