@@ -20,7 +20,7 @@ from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_cat
 from harness.machine.leftovers import find_leftovers, remove_leftover
 from harness.model.contract import contract_page
 from harness.run.artifacts import find_records, load_record
-from harness.run.boot import BOOT_LIMIT_S, GuestOptions, booted_guest, find_host, ways_in
+from harness.run.boot import BOOT_LIMIT_S, GuestOptions, make_booter, ways_in
 from harness.run.doctor import Finding, examine
 from harness.run.execute import judge_folder
 from harness.run.measure import fact_lines, measure
@@ -238,11 +238,8 @@ def open_shell(chosen: argparse.Namespace) -> int:
         chosen.keep_memory.mkdir(parents=True, exist_ok=True)
     options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory)
     stack = stacks[chosen.storage]
-    with (
-        booted_guest(find_host(), choice, stack, _progress, options)
-        if chosen.booted
-        else Cloner(lambda _: choice, _progress, options).clone(stack, choice.name) as guest
-    ):
+    start = make_booter(lambda _: choice, _progress, options) if chosen.booted else Cloner(lambda _: choice, _progress, options).clone
+    with start(stack, choice.name) as guest:
         guest.refresh()
         for placed in guest.session.layout.volumes:
             where = f"mounted on {placed.folder}" if placed.volume.mount else "no file system"

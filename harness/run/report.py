@@ -424,10 +424,11 @@ def all_clauses_text(rows: Sequence[Row]) -> str:
 def _host_lines(rows: Sequence[Row]) -> list[str]:
     ran = [row for row in rows if row.accelerator]
     lines = [
-        f"{kernel}: Linux {release}, accelerator {accelerator} ({reason}), QEMU {qemu}"
+        line
         for kernel, release, accelerator, reason, qemu in dict.fromkeys(
             (row.kernel, row.release, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
         )
+        for line in _wrapped(f"{kernel}: Linux {release}, accelerator {accelerator} ({reason}), QEMU {qemu}", "", "    ")
     ]
     lives = Counter(row.lifecycle for row in ran)
     if lives:
