@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -316,34 +316,29 @@ class _Memory:
 
     def find(self) -> Measurement | None:
         """Return what is remembered; a file that cannot be read counts as none."""
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             document = json.loads(self._file.read_text())
             if (document.pop("format"), document.pop("key")) == (_FORMAT, self._key):
                 found = Measurement(**document)
-                return found if isinstance(found.faster, bool) and isinstance(found.seen, str) and isinstance(found.refuted, str) else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
+                if isinstance(found.faster, bool) and isinstance(found.seen, str) and isinstance(found.refuted, str):
+                    return found
         return None
 
     def keep(self, measured: Measurement) -> None:
         document = {"format": _FORMAT, "key": self._key, **asdict(measured)}
         unfinished = self._file.with_suffix(f".{os.getpid()}")
-        try:
+        with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(json.dumps(document, indent=1) + "\n")
             unfinished.replace(self._file)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other process measures. Where there cannot be a lock, or it is held for too long, we measure all the same."""
         lock = FileLock(self._file.with_suffix(".lock"))
-        try:
+        with suppress(OSError, Timeout):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=_WAIT_LIMIT_S)
-        except (OSError, Timeout):
-            pass
         try:
             yield
         finally:

@@ -90,17 +90,17 @@ class HostInUse:
 
     def start(self, what: str, attempt: Callable[[Host], T]) -> T:
         """Return what ``attempt`` starts: under KVM, or else once under TCG. ``what``: it, in words. Raises what ``attempt`` raises."""
-        host = self._current()
+        host = self.current()
         try:
             return attempt(host)
         except NotReadyError as error:
             if not host.accelerator.tentative or what in self._tried:
                 raise
             # Another worker may have been quicker to find out.
-            known = self._current()
+            known = self.current()
             return self._started_emulated(host, what, attempt, error) if known.accelerator.tentative else attempt(known)
 
-    def _current(self) -> Host:
+    def current(self) -> Host:
         """Return the host; what another worker found out about KVM meanwhile holds for this one too."""
         if self._host is None:
             self._host = self._find()

@@ -118,6 +118,7 @@ class Cloner:
     @contextlib.contextmanager
     def clone(self, stack: StorageStack, kernel: str) -> Iterator[BootedGuest]:
         """Start a guest with ``stack`` mounted; a :data:`Booter`. Raises what booting raises."""
+        self._host.current()  # before an image is made for nothing
         choice = self._choose(kernel)
         image = guest_image(choice, self._progress)
 

@@ -2,7 +2,8 @@
 """A QEMU that only runs the self-test of accelerators: it sleeps for as long as the guest would take, and ends as the guest would end it.
 
 Its first argument is JSON: for each accelerator ``start_s`` and ``turn_s``, the seconds of a start and of each turn that the image asks
-for. ``dies``: what it says before it ends with status 1. ``hangs``: it never ends. ``from_turns``: both only where so many are asked for.
+for; their number is in the image at ``turns_offset``. ``dies``: what it says before it ends with status 1. ``hangs``: it never ends.
+``from_turns``: both only where so many are asked for.
 """
 
 import itertools
@@ -12,13 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from harness.machine.accelerator import TURNS_OFFSET
-
 
 def main(paces: str, *arguments: str) -> None:
     given = dict(itertools.pairwise(arguments))
-    pace = json.loads(paces)[given["-accel"]]
-    turns = int.from_bytes(Path(given["-bios"]).read_bytes()[TURNS_OFFSET : TURNS_OFFSET + 4], "little")
+    told = json.loads(paces)
+    pace, at = told[given["-accel"]], told["turns_offset"]
+    turns = int.from_bytes(Path(given["-bios"]).read_bytes()[at : at + 4], "little")
     if turns >= pace.get("from_turns", 1):
         if "dies" in pace:
             print(pace["dies"], file=sys.stderr)
