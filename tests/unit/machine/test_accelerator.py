@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,10 @@ def test_kvm_is_taken_where_its_loop_is_faster(tmp_path: Path, node: Path, kvm: 
     ],
     ids=["slow", "starts faster but loops slower", "dead", "dead in the loop", "hanging in the loop"],
 )
-def test_a_kvm_that_is_slow_dead_or_hanging_means_tcg(tmp_path: Path, node: Path, kvm: dict[str, object], words: str) -> None:
+def test_a_kvm_that_is_slow_dead_or_hanging_means_tcg(
+    tmp_path: Path, node: Path, monkeypatch: pytest.MonkeyPatch, kvm: dict[str, object], words: str
+) -> None:
+    monkeypatch.setattr(subject, "_ROUNDS", 1)
     qemu = paced(tmp_path, kvm)
     chosen = choose_accelerator(qemu, "auto", tmp_path, node)
     assert (chosen.name, chosen.time_scale, chosen.tentative) == ("tcg", 10.0, False)
@@ -123,7 +127,8 @@ def test_the_loop_keeps_tcg_busy_and_both_times_are_said_without_the_start(tmp_p
     assert f"{measured.turns:,} turns took {measured.tcg_s:.2f} s under tcg and {measured.kvm_s:.2f} s under kvm" in measured.seen
 
 
-def test_a_slow_kvm_is_stopped_after_the_time_of_tcg(tmp_path: Path) -> None:
+def test_a_slow_kvm_is_stopped_after_the_time_of_tcg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "_ROUNDS", 1)
     measured = measure(paced(tmp_path, SLOW))
     assert (measured.faster, measured.kvm_stopped) == (False, True)
     assert measured.kvm_s is not None
@@ -170,6 +175,14 @@ def test_load_during_the_run_of_tcg_does_not_make_kvm_faster(tmp_path: Path, mon
 
 
 # ---- what is remembered ----------------------------------------------------------------------------------------------
+
+
+def test_processes_that_ask_at_once_measure_once(tmp_path: Path, node: Path) -> None:
+    qemu = paced(tmp_path, {"dies": "dead"})
+    with ThreadPoolExecutor(3) as threads:
+        chosen = list(threads.map(lambda _: choose_accelerator(qemu, "auto", tmp_path, node), range(3)))
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert runs(tmp_path) == 2
 
 
 def test_what_was_measured_is_remembered_for_this_qemu_and_this_boot(tmp_path: Path, node: Path) -> None:
