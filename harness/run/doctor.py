@@ -12,7 +12,7 @@ from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, find_tool
 from harness.image.bundle import image_store, is_built
 from harness.image.catalog import Catalog, KernelChoice
 from harness.image.kernel import check_options, find_kernel_files
-from harness.machine.accelerator import choose_accelerator, describe
+from harness.machine.accelerator import choose_accelerator
 from harness.machine.emulator import find_emulator
 from harness.sizes import GIB, format_size
 
@@ -63,7 +63,7 @@ def _machine_findings() -> Iterator[Finding]:
         yield Finding("accelerator", False, str(error))
         return
     asked = f" ({settings.PREFIX}ACCEL is auto; kvm or tcg there decides otherwise)" if settings.accelerator_choice() == "auto" else ""
-    yield Finding("accelerator", True, describe(accelerator) + asked)
+    yield Finding("accelerator", True, f"{accelerator.name}: {accelerator.reason}{asked}")
 
 
 def _image_findings(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iterator[Finding]:

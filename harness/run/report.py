@@ -424,12 +424,12 @@ def all_clauses_text(rows: Sequence[Row]) -> str:
 def _host_lines(rows: Sequence[Row]) -> list[str]:
     ran = [row for row in rows if row.accelerator]
     lines = [
-        line
+        f"{kernel}: Linux {release}, accelerator {accelerator} ({reason}), QEMU {qemu}"
         for kernel, release, accelerator, reason, qemu in dict.fromkeys(
             (row.kernel, row.release, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
         )
-        for line in _wrapped(f"{kernel}: Linux {release}, accelerator {accelerator} ({reason}), QEMU {qemu}", "", "    ")
     ]
+    lines = [part for line in lines for part in _wrapped(line, "", "    ")]
     lives = Counter(row.lifecycle for row in ran)
     if lives:
         lines.append("guests: " + ", ".join(f"{count} items on {word} ones" for word, count in sorted(lives.items())))

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.errors import BootError, GuestError, HostError, MachineError, NotReadyError, StackMismatchError, UsageError
+from harness.errors import BootError, GuestError, HostError, MachineError, StackMismatchError, UsageError
 from harness.guest.link import Endpoint
 from harness.guest.session import SessionState
 from harness.host.sparse import checksum
 from harness.image.catalog import KernelChoice
-from harness.machine.accelerator import Accelerator
 from harness.run import template as subject
 from harness.run.boot import GuestOptions, Host
 from harness.run.documents import to_document
@@ -164,64 +163,3 @@ def test_what_the_kernel_or_the_user_did_is_an_error_and_no_boot(monkeypatch: py
     with pytest.raises(type(error)), rig.cloner.clone(stack(), "debian_6.12"):
         pass
     assert rig.tries == 1
-
-
-# ---- a KVM under which clones do not come up -------------------------------------------------------------------------
-
-CHOSEN = Host(FAKE_EMULATOR, Accelerator("kvm", "KVM is faster", tentative=True))
-SILENT = NotReadyError("the guest did not answer: nothing for 60 s")
-
-
-class Clones:
-    """A cloner whose clones come up under TCG only, or not at all, and whose boots come up under whatever they are tried."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Path, host: Host, works: str) -> None:
-        monkeypatch.setenv("PMEM_HARNESS_CACHE", str(store))
-        self.said: list[str] = []
-        self.tried: list[tuple[str, str]] = []
-        self._works = works
-        monkeypatch.setattr(subject, "find_host", lambda: host)
-        monkeypatch.setattr(subject, "guest_image", lambda *_: "an image")
-        monkeypatch.setattr(subject, "booted_guest", self._boot)
-        self.cloner = Cloner(KernelChoice, self.said.append, GuestOptions(), store)
-        monkeypatch.setattr(self.cloner, "stack_template", lambda *_: "a template")
-        monkeypatch.setattr(self.cloner, "_restored", self._restore)
-
-    @contextlib.contextmanager
-    def _restore(self, host: Host, *_: object) -> Iterator[FakeGuest]:
-        self.tried.append(("clone", host.accelerator.name))
-        if host.accelerator.name != self._works:
-            raise SILENT
-        yield FakeGuest(stack())
-
-    @contextlib.contextmanager
-    def _boot(self, host: Host, *_: object) -> Iterator[FakeGuest]:
-        self.tried.append(("boot", host.accelerator.name))
-        yield FakeGuest(stack())
-
-    def use(self, *storages: str) -> None:
-        for storage in storages:
-            with self.cloner.clone(stack(storage), "debian_6.12"):
-                pass
-
-
-def test_a_clone_that_does_not_come_up_under_kvm_is_one_under_tcg_from_then_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clones = Clones(monkeypatch, tmp_path, CHOSEN, works="tcg")
-    clones.use("dax", "dax", "no_dax")
-    assert clones.tried == [("clone", "kvm"), ("clone", "tcg"), ("clone", "tcg"), ("clone", "tcg")]
-    assert sum("tcg runs the guests from now on" in line for line in clones.said) == 1
-
-
-def test_clones_that_come_up_under_neither_are_boots_under_kvm_and_tcg_is_not_tried_for_each_stack(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    clones = Clones(monkeypatch, tmp_path, CHOSEN, works="nothing")
-    clones.use("dax", "dax", "no_dax")
-    dax = [("clone", "kvm"), ("clone", "tcg"), ("clone", "kvm"), ("boot", "kvm"), ("boot", "kvm")]
-    assert clones.tried == [*dax, ("clone", "kvm"), ("clone", "kvm"), ("boot", "kvm")]
-
-
-def test_clones_under_a_kvm_that_was_demanded_are_never_tried_under_tcg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clones = Clones(monkeypatch, tmp_path, FAKE_HOST, works="tcg")
-    clones.use("dax")
-    assert clones.tried == [("clone", "kvm"), ("clone", "kvm"), ("boot", "kvm")]

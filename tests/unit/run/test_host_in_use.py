@@ -9,11 +9,16 @@ import pytest
 from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, NotReadyError, StackMismatchError
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage
+from harness.image.catalog import KernelChoice
 from harness.machine.accelerator import Accelerator, find_refuted
 from harness.machine.command import Emulator
 from harness.run import boot as subject
-from harness.run.boot import Host, HostInUse, booted_session, first_connection
+from harness.run import template
+from harness.run.boot import GuestOptions, Host, HostInUse, booted_session, first_connection
+from harness.run.template import Cloner
+from tests.fakes.leased import FakeGuest
 from tests.fakes.machine import EXIT, FAKE_EMULATOR, fake_spec
+from tests.unit.run.samples import stack
 
 QEMU = Emulator("/usr/bin/qemu", (10, 0, 2), "10.0.2", has_qboot=True)
 MEASURED = "KVM is faster: a loop took 0.60 s under tcg and 0.20 s under kvm"
@@ -191,3 +196,62 @@ def test_a_booter_falls_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with boot(None, "k") as guest:  # type: ignore[arg-type]
         assert (str(guest), ended) == ("tcg", [])
     assert ended == ["tcg"]
+
+
+# ---- a KVM under which clones do not come up -------------------------------------------------------------------------
+
+SILENT = NotReadyError("the guest did not answer: nothing for 60 s")
+
+
+class Clones:
+    """A cloner whose clones come up under TCG only, or not at all, and whose boots come up under whatever they are tried."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Path, host: Host, works: str) -> None:
+        self.said: list[str] = []
+        self.tried: list[tuple[str, str]] = []
+        self._works = works
+        monkeypatch.setattr(template, "find_host", lambda: host)
+        monkeypatch.setattr(template, "guest_image", lambda *_: "an image")
+        monkeypatch.setattr(template, "booted_guest", self._boot)
+        self.cloner = Cloner(KernelChoice, self.said.append, GuestOptions(), store)
+        monkeypatch.setattr(self.cloner, "stack_template", lambda *_: "a template")
+        monkeypatch.setattr(self.cloner, "_restored", self._restore)
+
+    @contextlib.contextmanager
+    def _restore(self, host: Host, *_: object) -> Iterator[FakeGuest]:
+        self.tried.append(("clone", host.accelerator.name))
+        if host.accelerator.name != self._works:
+            raise SILENT
+        yield FakeGuest(stack())
+
+    @contextlib.contextmanager
+    def _boot(self, host: Host, *_: object) -> Iterator[FakeGuest]:
+        self.tried.append(("boot", host.accelerator.name))
+        yield FakeGuest(stack())
+
+    def use(self, *storages: str) -> None:
+        for storage in storages:
+            with self.cloner.clone(stack(storage), "debian_6.12"):
+                pass
+
+
+def test_a_clone_that_does_not_come_up_under_kvm_is_one_under_tcg_from_then_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clones = Clones(monkeypatch, tmp_path, CHOSEN, works="tcg")
+    clones.use("dax", "dax", "no_dax")
+    assert clones.tried == [("clone", "kvm"), ("clone", "tcg"), ("clone", "tcg"), ("clone", "tcg")]
+    assert sum("tcg runs the guests from now on" in line for line in clones.said) == 1
+
+
+def test_clones_that_come_up_under_neither_are_boots_under_kvm_and_tcg_is_not_tried_for_each_stack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clones = Clones(monkeypatch, tmp_path, CHOSEN, works="nothing")
+    clones.use("dax", "dax", "no_dax")
+    dax = [("clone", "kvm"), ("clone", "tcg"), ("clone", "kvm"), ("boot", "kvm"), ("boot", "kvm")]
+    assert clones.tried == [*dax, ("clone", "kvm"), ("clone", "kvm"), ("boot", "kvm")]
+
+
+def test_clones_under_a_kvm_that_was_demanded_are_never_tried_under_tcg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clones = Clones(monkeypatch, tmp_path, DEMANDED, works="tcg")
+    clones.use("dax")
+    assert clones.tried == [("clone", "kvm"), ("clone", "kvm"), ("boot", "kvm")]
