@@ -21,7 +21,7 @@ from harness.machine.arguments import parse_kernel_arguments
 from harness.machine.leftovers import find_leftovers, remove_leftover
 from harness.model.contract import contract_page
 from harness.run.artifacts import find_records, load_record
-from harness.run.boot import BOOT_LIMIT_S, GuestOptions, booted_guest, find_host, ways_in
+from harness.run.boot import BOOT_LIMIT_S, GuestOptions, make_booter, ways_in
 from harness.run.doctor import Finding, examine
 from harness.run.execute import judge_folder
 from harness.run.measure import fact_lines, measure
@@ -246,11 +246,8 @@ def open_shell(chosen: argparse.Namespace) -> int:
     arguments = parse_kernel_arguments(chosen.kernel_args)
     options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory, kernel_arguments=arguments)
     stack = stacks[chosen.storage]
-    with (
-        booted_guest(find_host(), choice, stack, _progress, options)
-        if chosen.booted
-        else Cloner(lambda _: choice, _progress, options).clone(stack, choice.name) as guest
-    ):
+    start = make_booter(lambda _: choice, _progress, options) if chosen.booted else Cloner(lambda _: choice, _progress, options).clone
+    with start(stack, choice.name) as guest:
         guest.refresh()
         for placed in guest.session.layout.volumes:
             where = f"mounted on {placed.folder}" if placed.volume.mount else "no file system"

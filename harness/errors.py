@@ -32,7 +32,11 @@ class MachineError(HarnessError):
     """QEMU's side failed: it did not start, died, or did not answer QMP."""
 
 
-class BootError(MachineError):
+class NotReadyError(MachineError):
+    """A guest did not come up within its limit: QEMU did not start it, or it did not answer. Whose fault that is, is not known yet."""
+
+
+class BootError(NotReadyError):
     """The tested kernel did not come up. Carries the last lines of its console."""
 
     def __init__(self, problem: str, console_tail: str) -> None:

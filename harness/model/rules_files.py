@@ -167,8 +167,8 @@ clause(
 )
 clause(
     "C-DIO-06",
-    "an O_DIRECT transfer of a file without DAX is EFAULT as a whole where the process may not use some page of its buffer, to a read also one "
-    "that no byte of the file would reach",
+    "an O_DIRECT transfer of a file without DAX is EFAULT as a whole where the process may not use some page of its buffer, to a read also "
+    "one that no byte of the file would reach",
     "fs/iomap/direct-io.c __iomap_dio_rw: an error of one extent is that of the call, and the hole behind the end is an extent too",
 )
 clause(

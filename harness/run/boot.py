@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
-from harness.errors import GuestError, GuestHungError, HarnessError
+from harness.errors import BootError, GuestError, GuestHungError, HarnessError, MachineError, NotReadyError
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, connect
 from harness.guest.ssh import SshAddress
+from harness.host import settings
 from harness.host.cache import Progress
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice
-from harness.machine.accelerator import Accelerator, choose_accelerator
+from harness.machine.accelerator import Accelerator, choose_accelerator, emulated_instead, find_refuted, refute_kvm
 from harness.machine.command import GDB_SOCKET, Emulator
 from harness.machine.console import Report, ReportKind
 from harness.machine.custody import private_folder
@@ -27,8 +29,9 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.run.artifacts import GuestDescription
-from harness.run.pool import Booter
 from harness.sizes import MIB
+
+T = TypeVar("T")
 
 #: From QEMU's start to the agent's first answer, before the accelerator's time scale.
 BOOT_LIMIT_S = 60.0
@@ -89,16 +92,19 @@ def make_spec(image: GuestImage, stack: StorageStack, kernel_arguments: tuple[st
     )
 
 
-def make_booter(choose: Callable[[str], KernelChoice], progress: Progress, options: GuestOptions = GuestOptions()) -> Booter:
-    """Return what boots guests here. Nothing is looked up before the first boot, and the host only then."""
-    hosts: list[Host] = []
+def make_booter(
+    choose: Callable[[str], KernelChoice], progress: Progress, options: GuestOptions = GuestOptions()
+) -> "Callable[[StorageStack, str], contextlib.AbstractContextManager[BootedGuest]]":
+    """Return what boots guests here, a Booter. Nothing is looked up before the first boot, and the host only then."""
+    host = HostInUse(progress)
 
     @contextlib.contextmanager
     def boot(stack: StorageStack, kernel: str) -> Iterator[BootedGuest]:
-        if not hosts:
-            hosts.append(find_host())
-        with booted_guest(hosts[0], choose(kernel), stack, progress, options) as guest:
-            yield guest
+        choice = choose(kernel)
+        with contextlib.ExitStack() as lifetime:
+            yield host.start(
+                f"a guest of {kernel}", lambda host: lifetime.enter_context(booted_guest(host, choice, stack, progress, options))
+            )
 
     return boot
 
@@ -109,7 +115,7 @@ def booted_guest(
 ) -> "Iterator[BootedGuest]":
     """Boot a guest with the devices of ``stack``, and bring its namespaces into their modes; the first refresh does the rest.
 
-    Raises HostError, UsageError, MachineError, BootError, GuestError or AgentError.
+    Raises HostError, UsageError, NotReadyError, BootError, GuestError or AgentError.
     """
     image = guest_image(choice, progress)
     if options.announce:
@@ -138,13 +144,90 @@ def booted_session(
 ) -> tuple[Machine, contextlib.AbstractContextManager[GuestSession]]:
     """Boot a machine that ends with ``lifetime``; return it with a connection to its guest, which the caller opens and closes.
 
-    Raises HostError, UsageError, MachineError or BootError.
+    Raises HostError, UsageError, NotReadyError or BootError, the connection NotReadyError or AgentError.
     """
     logs = lifetime.enter_context(private_folder())
-    machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline, gdb=gdb))
-    return machine, connect(
+    try:
+        machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline, gdb=gdb))
+    except BootError:
+        raise
+    except MachineError as error:
+        raise NotReadyError(str(error)) from error
+    connection = connect(
         ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
     )
+    return machine, first_connection(connection)
+
+
+@contextlib.contextmanager
+def first_connection(connection: contextlib.AbstractContextManager[GuestSession]) -> Iterator[GuestSession]:
+    """Open the connection to a guest that is coming up. Raises NotReadyError where the guest does not answer, and AgentError."""
+    with contextlib.ExitStack() as lifetime:
+        try:
+            session = lifetime.enter_context(connection)
+        except GuestError as error:
+            raise NotReadyError(f"the guest did not answer: {error}") from error
+        yield session
+
+
+class HostInUse:
+    """This computer's host, looked up at the first start. Where guests come up under TCG and not under KVM, it is TCG from then on.
+
+    A self-test cannot know all that a kernel needs of KVM. One that was chosen here, and not demanded, has to bring guests up.
+    """
+
+    def __init__(self, progress: Progress, find: Callable[[], Host] = find_host) -> None:
+        self._progress, self._find = progress, find
+        self._host: Host | None = None
+        #: What did not come up under TCG either: it is not tried there again.
+        self._tried: set[str] = set()
+
+    def start(self, what: str, attempt: Callable[[Host], T]) -> T:
+        """Return what ``attempt`` starts: under KVM, or else once under TCG. ``what``: it, in words. Raises what ``attempt`` raises."""
+        host = self.current()
+        try:
+            return attempt(host)
+        except NotReadyError as error:
+            if not host.accelerator.tentative or what in self._tried:
+                raise
+            # Another worker may have been quicker to find out.
+            known = self.current()
+            return self._started_emulated(host, what, attempt, error) if known.accelerator.tentative else attempt(known)
+
+    def current(self) -> Host:
+        """Return the host; what another worker found out about KVM meanwhile holds for this one too."""
+        if self._host is None:
+            self._host = self._find()
+        if self._host.accelerator.tentative:
+            emulated = find_refuted(self._host.emulator)
+            self._host = self._host if emulated is None else replace(self._host, accelerator=emulated)
+        return self._host
+
+    def _started_emulated(self, host: Host, what: str, attempt: Callable[[Host], T], under_kvm: NotReadyError) -> T:
+        self._progress(f"{what} did not come up under kvm ({first_line(str(under_kvm))}): trying once under tcg")
+        evidence = f"{what} came up under tcg and not under kvm ({first_line(str(under_kvm))})"
+        emulated = Host(host.emulator, emulated_instead(host.accelerator, evidence))
+        try:
+            started = attempt(emulated)
+        except NotReadyError as error:
+            self._tried.add(what)
+            raise _failed_under_both(error, under_kvm) from under_kvm
+        self._host = emulated
+        if find_refuted(host.emulator) is not None:
+            return started
+        refute_kvm(host.emulator, host.accelerator, evidence)
+        self._progress(
+            f"tcg runs the guests from now on, until this computer boots again: {evidence}; {settings.PREFIX}ACCEL=kvm uses KVM all the "
+            f"same. It was found faster before: {host.accelerator.reason}. What came back under kvm:\n{under_kvm}"
+        )
+        return started
+
+
+def _failed_under_both(error: NotReadyError, under_kvm: NotReadyError) -> NotReadyError:
+    before = f"(under tcg; under kvm before: {first_line(str(under_kvm))})"
+    if isinstance(error, BootError):
+        return BootError(f"{error.problem} {before}", error.console_tail)
+    return NotReadyError(f"{error} {before}")
 
 
 def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:

@@ -64,7 +64,8 @@ def _machine_findings() -> Iterator[Finding]:
     except HarnessError as error:
         yield Finding("accelerator", False, str(error))
         return
-    yield Finding("accelerator", True, f"{accelerator.name}: {accelerator.reason}")
+    asked = f" ({settings.PREFIX}ACCEL is auto; kvm or tcg there decides otherwise)" if settings.accelerator_choice() == "auto" else ""
+    yield Finding("accelerator", True, f"{accelerator.name}: {accelerator.reason}{asked}")
 
 
 def _image_findings(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iterator[Finding]:

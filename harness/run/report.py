@@ -433,6 +433,7 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
             (row.kernel, row.release, row.kernel_args, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
         )
     ]
+    lines = [part for line in lines for part in _wrapped(line, "", "    ")]
     lives = Counter(row.lifecycle for row in ran)
     if lives:
         lines.append("guests: " + ", ".join(f"{count} items on {word} ones" for word, count in sorted(lives.items())))

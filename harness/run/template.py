@@ -38,11 +38,13 @@ from harness.run.boot import (
     BootedGuest,
     GuestOptions,
     Host,
+    HostInUse,
     agent_source,
     booted_guest,
     booted_session,
     describe_guest,
     find_host,
+    first_connection,
     first_line,
     make_spec,
     ssh_address,
@@ -107,7 +109,7 @@ class Cloner:
         self._detail = options.detail
         _set_up_code()
         self._store = store or settings.templates_root()
-        self._host: Host | None = None
+        self._host = HostInUse(progress, find_host)
         #: How the files of each template looked when they were verified.
         self._verified: dict[Path, tuple[tuple[int, int, int], ...]] = {}
         #: Why there is no template for a stack on a kernel.
@@ -116,28 +118,31 @@ class Cloner:
     @contextlib.contextmanager
     def clone(self, stack: StorageStack, kernel: str) -> Iterator[BootedGuest]:
         """Start a guest with ``stack`` mounted; a :data:`Booter`. Raises what booting raises."""
-        if self._host is None:
-            self._host = find_host()
-        host, choice = self._host, self._choose(kernel)
+        self._host.current()  # before an image is made for nothing
+        choice = self._choose(kernel)
         image = guest_image(choice, self._progress)
+
+        def booted(host: Host) -> BootedGuest:
+            return lifetime.enter_context(booted_guest(host, choice, stack, self._progress, self._options))
+
         with contextlib.ExitStack() as lifetime:
-            guest = self._find_clone(host, image, stack, kernel, lifetime)
+            guest = self._find_clone(image, stack, kernel, lifetime)
             if guest is None:
-                booted = booted_guest(host, choice, stack, self._progress, self._options)
-                guest = lifetime.enter_context(booted)
+                guest = self._host.start(f"a guest of {kernel}", booted)
                 guest.description = replace(guest.description, lifecycle_note=self._given_up[stack, kernel])
             yield guest
 
-    def _find_clone(
-        self, host: Host, image: GuestImage, stack: StorageStack, kernel: str, lifetime: contextlib.ExitStack
-    ) -> BootedGuest | None:
+    def _find_clone(self, image: GuestImage, stack: StorageStack, kernel: str, lifetime: contextlib.ExitStack) -> BootedGuest | None:
         """Return a clone, or None where there cannot be one: then ``_given_up`` knows why."""
+
+        def restored(host: Host) -> BootedGuest:
+            return lifetime.enter_context(self._restored(host, image, stack, self.stack_template(host, image, stack)))
+
         for last in (False, True):
             if (stack, kernel) in self._given_up:
                 return None
             try:
-                template = self.stack_template(host, image, stack)
-                return lifetime.enter_context(self._restored(host, image, stack, template))
+                return self._host.start(f"a clone of {kernel}", restored)
             except (BootError, StackMismatchError, UsageError):
                 raise
             except (MachineError, HostError, GuestError) as error:
@@ -279,9 +284,10 @@ def make_cloner(choose: Callable[[str], KernelChoice], progress: Progress, optio
 @contextlib.contextmanager
 def _connected(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> Iterator[GuestSession]:
     scale = host.accelerator.time_scale
-    with connect(
+    connection = connect(
         ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
-    ) as session:
+    )
+    with first_connection(connection) as session:
         yield session
 
 

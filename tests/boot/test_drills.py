@@ -2,20 +2,26 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness.errors import HostError
 from harness.host import settings
 from harness.host.deadline import Deadline, wait_until
+from harness.host.tools import QEMU, require_tool
+from harness.machine.accelerator import choose_accelerator, may_open, measure, run_self_test
+from harness.machine.command import Emulator
+from harness.machine.emulator import find_emulator
 
 pytestmark = pytest.mark.boot
 
@@ -247,6 +253,122 @@ def test_two_suites_at_once_share_one_cache_and_build_each_template_once(project
 
 
 # ---- faults of the accelerator ---------------------------------------------------------------------------------------
+
+
+KVM_NODE = Path("/dev/kvm")
+#: Stands in front of QEMU. The self-test is done under KVM in no time; what follows is said by what is put in.
+PRETENDER = """#!/bin/bash
+words=() kvm= test=
+for word in "$@"; do
+  case "$word" in kvm) kvm=yes;; *self-test.rom) test=yes;; max) word=max{cpu};; esac
+  words+=("$word")
+done
+if [ "$kvm$test" = yesyes ]; then exit 85; fi
+if [ "$kvm" = yes ]; then {guest}; fi
+exec {qemu} "${{words[@]}}"
+"""
+
+
+@pytest.fixture
+def pretend(project: Project) -> Iterator[Callable[[str, str], dict[str, str]]]:
+    """Returns the environment of a run whose KVM passes every self-test, and under which a guest fares as told."""
+    if not (KVM_NODE.exists() and may_open(KVM_NODE)):
+        pytest.skip(f"there is no {KVM_NODE} that this user may open, so no QEMU is ever tried under KVM")
+    cache, front = project.root / "cache", project.root / "front"
+    for folder in (cache, front):
+        folder.mkdir()
+    (cache / "images").symlink_to(settings.cache_root() / "images")
+
+    def make(guest: str, cpu: str = "") -> dict[str, str]:
+        program = front / QEMU
+        program.write_text(PRETENDER.format(cpu=cpu, guest=guest, qemu=require_tool(QEMU)))
+        program.chmod(0o755)
+        return {
+            "PATH": f"{front}:{os.environ['PATH']}",
+            "PMEM_HARNESS_CACHE": str(cache),
+            "PMEM_HARNESS_TEMPLATES": str(project.root / "templates"),
+            "PMEM_HARNESS_ACCEL": "auto",
+        }
+
+    yield make
+    # Templates are large, and pytest keeps the folders of some sessions.
+    shutil.rmtree(project.root / "templates", ignore_errors=True)
+
+
+def require_tcg(session: Session) -> None:
+    """Both items ran under TCG, and the report says why, with both times."""
+    assert session.status == 0, session.said
+    for row in session.rows.values():
+        assert (row["ending"], row["verdict"], row["accelerator"]) == ("completed", "conforms", "tcg")
+        reason = str(row["accelerator_reason"])
+        assert "came up under tcg and not under kvm (" in reason
+        assert re.search(r"KVM is faster: a loop of [\d,]+ turns took [\d.]+ s under tcg and [\d.]+ s under kvm", reason)
+
+
+def test_a_kvm_under_which_guests_hang_is_left_for_tcg_once_and_for_all_workers(
+    project: Project, pretend: Callable[..., dict[str, str]]
+) -> None:
+    environment = pretend("exec sleep 3600")
+    session = project.run(**environment)
+    require_tcg(session)
+    assert session.said.count("trying once under tcg") == session.said.count("tcg runs the guests from now on") == 1, session.said
+    later = project.run("-n", "2", **environment)
+    require_tcg(later)
+    assert "trying once under tcg" not in later.said
+    demanded = project.run("-k", "a_victim", "--boot-timeout", "5", **{**environment, "PMEM_HARNESS_ACCEL": "kvm"})
+    assert demanded.status == 3
+    assert demanded.ending("a_victim") == "not set up"
+    assert "QEMU did not start" in demanded.said
+    assert "under tcg" not in demanded.said
+
+
+def test_a_kvm_that_really_runs_guests_too_slowly_is_left_for_tcg(project: Project, pretend: Callable[..., dict[str, str]]) -> None:
+    emulator = find_emulator()
+    cpu = next((cpu for cpu in ("", ",-arch-capabilities") if runs_guests(project, emulator, cpu)), None)
+    if cpu is None:
+        pytest.skip(f"no guest executes anything under {KVM_NODE}")
+    measured = measure(behind(project, emulator, cpu))
+    if measured.faster:
+        pytest.skip(f"there is nothing slow about {KVM_NODE}: {measured.seen}")
+    require_tcg(project.run(**pretend(":", cpu)))
+
+
+def runs_guests(project: Project, emulator: Emulator, cpu: str) -> bool:
+    return run_self_test(behind(project, emulator, cpu), "kvm").passed
+
+
+def behind(project: Project, emulator: Emulator, cpu: str) -> Emulator:
+    """This computer's QEMU with another CPU model: some hosts' KVM refuses a register of the largest one, and runs guests without it."""
+    program = project.root / "other-cpu"
+    program.write_text(f"""#!/bin/bash\nexec {emulator.program} "${{@/#max/max{cpu}}}"\n""")
+    program.chmod(0o755)
+    return replace(emulator, program=str(program))
+
+
+def test_the_kvm_of_this_computer_is_taken_where_it_is_faster_and_refused_with_both_times_where_it_is_not(
+    project: Project, tmp_path: Path
+) -> None:
+    if not (KVM_NODE.exists() and may_open(KVM_NODE)):
+        pytest.skip(f"there is no {KVM_NODE} that this user may open")
+    emulator = find_emulator()
+    cpu = next((cpu for cpu in ("", ",-arch-capabilities") if runs_guests(project, emulator, cpu)), None)
+    if cpu is None:
+        pytest.skip(f"no guest executes anything under {KVM_NODE}")
+    emulator = behind(project, emulator, cpu)
+    # A crude measure of another kind: how far KVM gets while TCG does a hundred times as much.
+    crude = run_self_test(emulator, "tcg", 1 << 27, 120)
+    is_slow = not run_self_test(emulator, "kvm", (1 << 27) // 100, crude.seconds).passed
+    chosen = choose_accelerator(emulator, "auto", tmp_path)
+    if is_slow:
+        assert chosen.name == "tcg"
+        assert re.fullmatch(
+            r"KVM is slower: a loop of [\d,]+ turns took [\d.]+ s under tcg and was not done after [\d.]+ s under kvm", chosen.reason
+        )
+        with pytest.raises(HostError, match=r"ACCEL asks for kvm, but KVM is slower: .* s under tcg .* s under kvm; take auto or tcg"):
+            choose_accelerator(emulator, "kvm", tmp_path)
+    else:
+        measured = json.loads((tmp_path / "accelerator.json").read_text())
+        assert (chosen.name == "kvm") == (measured["kvm_s"] < measured["tcg_s"])
 
 
 def test_kvm_that_runs_nothing_is_refused_where_it_is_demanded_and_passed_over_where_it_is_not(project: Project) -> None:

@@ -209,6 +209,13 @@ def test_the_summary_says_on_what_it_ran_and_why(good: Row) -> None:
     assert "items: 1 conforms" in text
 
 
+def test_why_the_accelerator_was_chosen_is_said_whole_however_long_it_is() -> None:
+    reason = "KVM is slower: a loop of 67,108,864 turns took 0.60 s under tcg and was not done after 0.60 s under kvm"
+    text = lines_of(make_summary([plain(accelerator="tcg", accelerator_reason=reason, release="6.12")], CLAIMS), "ran on")
+    assert max(len(line) for line in text.splitlines()) <= 140
+    assert f"accelerator tcg ({reason})" in " ".join(line.strip() for line in text.splitlines())
+
+
 def test_the_summary_counts_the_clauses_that_were_asked(good: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = len(good.clauses)
     short = lines_of(make_summary([good], CLAIMS), "clauses of the model")

@@ -35,6 +35,7 @@ from harness.run.template import (
     templates_limit_bytes,
 )
 from tests.fakes.leased import FakeGuest
+from tests.fakes.machine import FAKE_ACCELERATOR, FAKE_EMULATOR
 from tests.unit.run.samples import stack
 
 
@@ -115,14 +116,19 @@ def test_removing_what_is_not_there_names_what_is(tmp_path: Path) -> None:
 # ---- when there is no clone ------------------------------------------------------------------------------------------
 
 
+FAKE_HOST = Host(FAKE_EMULATOR, FAKE_ACCELERATOR)
+
+
 class Rig:
     """A cloner whose templates fail as told, and whose boots are fakes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Path, *errors: Exception, options: GuestOptions | None = None) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, store: Path, *errors: Exception, options: GuestOptions | None = None, host: Host = FAKE_HOST
+    ) -> None:
         self.said: list[str] = []
         self.tries = 0
         self._errors = list(errors)
-        monkeypatch.setattr(subject, "find_host", lambda: "a host")
+        monkeypatch.setattr(subject, "find_host", lambda: host)
         monkeypatch.setattr(subject, "guest_image", lambda *_: "an image")
         monkeypatch.setattr(subject, "booted_guest", self._boot)
         self.cloner = Cloner(KernelChoice, self.said.append, options or GuestOptions(), store)
