@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
 from harness.errors import HostError
 from harness.host import settings
 from harness.host.cache import Progress
 from harness.host.deadline import Deadline, wait_until
+from harness.host.memory import Room, find_room
 from harness.sizes import MIB, format_size
 
 #: What has to be free beyond what a guest needs.
@@ -39,35 +39,47 @@ def admitted(
     deadline: Deadline,
     progress: Progress = lambda _: None,
     folder: Path | None = None,
-    available_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
+    room: Callable[[], Room] = find_room,
 ) -> Iterator[None]:
     """Wait for a place and for ``need_bytes`` of free memory, and hold the place.
 
-    Whoever is alone here is always let in: waiting would not help. Raises HostError when the deadline passes first.
+    Whoever is alone here is always let in, and told where memory is short: waiting would not help. Raises HostError when the deadline
+    passes first, or where places cannot be kept.
     """
     folder = folder or settings.cache_root() / "places"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot make {folder}: {error.strerror}; {settings.PREFIX}CACHE names another folder than the cache") from error
     locks = [FileLock(folder / f"{number}.lock") for number in range(places())]
     told: list[str] = []
 
+    def tell(text: str) -> None:
+        if not told:
+            told.append(text)
+            progress(text)
+
     def enter() -> FileLock | None:
         free = [lock for lock in locks if _taken(lock)]
-        enough = available_bytes() >= need_bytes + _SPARE_BYTES
+        now = room()
+        enough = now.free_bytes >= need_bytes + _SPARE_BYTES
         chosen = free[0] if free and (enough or len(free) == len(locks)) else None
         for lock in free:
             if lock is not chosen:
                 lock.release()
-        if chosen is None and not told:
-            why = "free memory" if free else "a place"
-            told.append(f"waiting for {why} to run a guest: {len(locks) - len(free)} of at most {len(locks)} run on this computer")
-            progress(told[0])
+        running = f"{len(locks) - len(free)} of at most {len(locks)} run on this computer"
+        if chosen is None:
+            why = f"free memory ({now.describe()})" if free else "a place"
+            tell(f"waiting for {why} to run a guest: {running}")
+        elif not enough:
+            tell(f"a guest may need {format_size(need_bytes)}, and {now.describe()}: one runs all the same, and no second one beside it")
         return chosen
 
     lock = wait_until(enter, deadline, _POLL_S)
     if lock is None:
         raise HostError(
             f"no place for a guest within {deadline.limit_s:.0f} s: {len(locks)} may run at once ({settings.PREFIX}GUESTS), and each "
-            f"needs {format_size(need_bytes)} of free memory"
+            f"needs {format_size(need_bytes)} of free memory; {room().describe()}"
         )
     try:
         yield

@@ -6,6 +6,7 @@ finds the entry's folder may use it without asking: what an interrupted build le
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -114,21 +115,28 @@ def _fresh_folder(store: Path, name: str) -> Path:
 
 
 def remove_abandoned(store: Path, mine: str = "") -> list[str]:
-    """Remove the unfinished folders that nobody builds any more, and return their names: their locks are free, or (``mine``) held by us."""
+    """Remove the unfinished folders that nobody builds any more, and return their names: their locks are free, or (``mine``) held by us.
+
+    Those of another user, who shares the store, stay.
+    """
     removed = []
     for folder in sorted((store / "building").iterdir()) if (store / "building").is_dir() else []:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            continue
         name = folder.name.rpartition("~")[0]
         lock = FileLock(store / "locks" / f"{name}.lock")
         try:
             if name != mine:
                 lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, OSError):  # OSError: the lock is another user's
             continue
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder.name)
         finally:
             lock.release()
+        if not folder.exists():
+            removed.append(folder.name)
     return removed
 
 

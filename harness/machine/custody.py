@@ -22,6 +22,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: How private folders are called, and the file in each that says whose it is.
 PREFIX = "pmemh-"
 OWNER_FILE = "owner"
+#: What helps where a private folder cannot take what it should.
+REMEDY = f"free some room, or name another folder with {settings.PREFIX}TMP"
 
 
 @contextlib.contextmanager
@@ -34,12 +36,19 @@ def private_folder(room_bytes: int = 0) -> Iterator[Path]:
     folder = Path(tempfile.mktemp(prefix=PREFIX, dir=_choose_root(room_bytes)))
     _custodian().keep(folder)
     try:
-        folder.mkdir(mode=0o700)
-        (folder / OWNER_FILE).write_text(f"{os.getpid()} {process_mark(os.getpid())}")
+        _make(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _custodian().release(folder)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+        (folder / OWNER_FILE).write_text(f"{os.getpid()} {process_mark(os.getpid())}")
+    except OSError as error:
+        raise HostError(f"cannot make the folder {folder} for a machine: {error.strerror}; {REMEDY}") from error
 
 
 def process_mark(pid: int) -> str:
@@ -80,10 +89,7 @@ def _choose_root(room_bytes: int) -> Path:
         else:
             return root
     needed = (room_bytes + _SPARE_BYTES) // MIB
-    raise HostError(
-        f"no folder for a machine's memory and disks, which may need {needed} MiB: {'; '.join(said)}; "
-        f"free some room, or name another folder with {settings.PREFIX}TMP"
-    )
+    raise HostError(f"no folder for a machine's memory and disks, which may need {needed} MiB: {'; '.join(said)}; {REMEDY}")
 
 
 class _Custodian:

@@ -1,8 +1,12 @@
-"""What a harness left on this computer that ended without its reaper: after a power failure, or when somebody killed both."""
+"""What a harness left on this computer that ended without its reaper: after a power failure, or when somebody killed both.
 
-import contextlib
+The places where folders are left are everybody's, so nothing there is believed before it is known to be ours: a folder, not a link, of
+this user, closed to all others as the harness makes them. Only then its owner's mark counts, for only this user can have written it.
+"""
+
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable
@@ -15,6 +19,8 @@ from harness.machine.reaper import kill_inside, pids_inside
 
 #: A folder without its owner's mark is left alone for so long.
 _UNMARKED_S = 60.0
+#: No mark is longer.
+_MARK_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -27,34 +33,54 @@ class Leftover:
 
 
 def find_leftovers(roots: Iterable[Path] | None = None) -> tuple[Leftover, ...]:
-    """Return the private folders whose owner does not run any more, in the places where such folders are made."""
+    """Return this user's private folders whose owner does not run any more, in the places where such folders are made."""
     chosen = settings.runtime_root()
     places = roots or {MEMORY_FOLDER, Path(tempfile.gettempdir()), *((chosen,) if chosen else ())}
-    folders = sorted(folder for place in places for folder in place.glob(f"{PREFIX}*") if folder.is_dir())
-    return tuple(Leftover(f, tuple(pids_inside(str(f))), _size(f)) for f in folders if not _is_owned(f))
+    folders = sorted(folder for place in places for folder in place.glob(f"{PREFIX}*") if _is_left(folder))
+    return tuple(Leftover(folder, tuple(pids_inside(str(folder))), _size(folder)) for folder in folders)
 
 
 def remove_leftover(leftover: Leftover) -> bool:
-    """End what works in the folder, and remove it; return whether it is gone."""
-    kill_inside(str(leftover.folder))
-    shutil.rmtree(leftover.folder, ignore_errors=True)
-    return not leftover.folder.exists()
+    """End what works in the folder, and remove it; return whether it is gone. One that is a leftover no more is not touched."""
+    if _is_left(leftover.folder):
+        kill_inside(str(leftover.folder))
+        shutil.rmtree(leftover.folder, ignore_errors=True)
+    return not os.path.lexists(leftover.folder)
+
+
+def _is_left(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077 == 0
+    return is_ours and not _is_owned(folder)
 
 
 def _is_owned(folder: Path) -> bool:
     """Whether the process that made the folder runs. One without an owner's mark is about to get it, or was left before it did."""
     try:
-        pid, _, mark = (folder / OWNER_FILE).read_text().partition(" ")
-    except PermissionError:  # another user's
-        return True
+        said = _read_mark(folder / OWNER_FILE)
     except OSError:
-        with contextlib.suppress(OSError):
-            return time.time() - folder.stat().st_mtime < _UNMARKED_S
-        return False
+        said = ""
+    if not said:
+        # The clock may have been set meanwhile, forth or back: what seems to be of the future is not new.
+        return abs(time.time() - folder.lstat().st_mtime) < _UNMARKED_S
+    pid, _, mark = said.partition(" ")
     try:
         return process_mark(int(pid)) == mark
     except (OSError, ValueError):
         return False
+
+
+def _read_mark(file: Path) -> str:
+    """Return what a plain file says; a link, a pipe or a device in its place says nothing. Raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        is_plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return os.read(descriptor, _MARK_BYTES).decode(errors="replace") if is_plain else ""
+    finally:
+        os.close(descriptor)
 
 
 def _size(folder: Path) -> int:

@@ -3,24 +3,27 @@
 import contextlib
 import re
 import shlex
+import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import BootError, MachineError
+from harness.errors import BootError, HostError, MachineError
 from harness.host import process
 from harness.host.deadline import Deadline, wait_until
+from harness.host.memory import count_kills, find_room
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import CONSOLE_ID, GUEST_SSH_PORT, READY_LINE, Channels, Emulator, backing_files, qemu_command
 from harness.machine.console import Console, Report, ReportKind
-from harness.machine.custody import private_folder
+from harness.machine.custody import REMEDY, private_folder
 from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement, check, place_e820
 from harness.model.stack import RegionKind
+from harness.sizes import format_size
 
 #: From QEMU's start to the ready line, before the accelerator's time scale: a good five times what it takes.
 BOOT_LIMIT_S = 15.0
@@ -120,6 +123,7 @@ class Qemu:
         self.logs = logs
         self._process = running
         self._stopped = False
+        self._kills_before = count_kills()
 
     @property
     def pid(self) -> int:
@@ -128,7 +132,17 @@ class Qemu:
     def ending(self) -> Ending:
         """Return how the guest ended, as far as can be seen now."""
         events = [dict(event) for event in self.qmp.events()]
-        return classify_ending(events, self._process.poll(), self.console.reports(), self._stopped)
+        ending = classify_ending(events, self._process.poll(), self.console.reports(), self._stopped)
+        cause = self._cause_of_death() if ending.kind is EndKind.QEMU_DIED else ""
+        return replace(ending, reason=f"{ending.reason}: {cause}") if cause else ending
+
+    def _cause_of_death(self) -> str:
+        """Return what is known to make the host's kernel end QEMU by a signal, where it shows; else an empty text."""
+        if self._process.returncode == -signal.SIGBUS:
+            return "SIGBUS, as where the file system that its memory lies on is full, or a file there was cut"
+        if self._process.returncode == -signal.SIGKILL and count_kills() > self._kills_before:
+            return f"this computer's kernel killed it for want of memory, as its control group counts; {find_room().describe()}"
+        return ""
 
     def wait_ended(self, deadline: Deadline) -> Ending:
         """Wait for QEMU to end, then return how; EndKind.RUNNING when the deadline passed first."""
@@ -319,9 +333,7 @@ def _booted(
 
     logs.mkdir(parents=True, exist_ok=True)
     with private_folder(sum(backing_files(spec, Path()).values())) as folder:
-        for path, size_bytes in backing_files(spec, folder).items():
-            with path.open("wb") as file:
-                file.truncate(size_bytes)
+        _make_files(backing_files(spec, folder))
         started_s = time.monotonic()
         with running_qemu(lambda channels: make_command(folder, channels), logs) as qemu:
             connect_qmp(qemu, deadline)
@@ -333,6 +345,15 @@ def _booted(
             milestones = {line: at_s - started_s for line, at_s in qemu.console.milestones().items()}
             times = BootTimes(qmp_s, milestones[READY_LINE], tuple(milestones.items()))
             yield Machine(qemu, spec, accelerator, folder, ssh_port, placements, times, failed_boot, started_s)
+
+
+def _make_files(sizes: Mapping[Path, int]) -> None:
+    try:
+        for path, size_bytes in sizes.items():
+            with path.open("wb") as file:
+                file.truncate(size_bytes)
+    except OSError as error:
+        raise HostError(f"cannot make {path} of {format_size(size_bytes)} for a machine: {error.strerror}; {REMEDY}") from error
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 Started once per harness process by ``harness.machine.custody``, by file path, so it imports nothing of ours and starts in some
 20 ms. It reads lines from a pipe: ``+PATH`` (a folder of the owner's, which may be about to be made), ``-PATH`` (it was given up) and
 ``=PATH`` (it is no business of the reaper's any more). The owner's end,
-however it comes (SIGKILL included), is seen twice: by the owner's pid descriptor and by the end of the pipe. Then every process
-whose command line names something inside a registered folder is killed, and the folders are removed.
+however it comes (SIGKILL included), is seen twice: by the owner's pid descriptor and by the end of the pipe. Then every process of the
+same user whose command line names something inside a registered folder is killed, and the folders are removed.
 
 Folders, not process ids: a folder is registered before anything starts in it, so there is no moment at which a QEMU exists that the
 reaper cannot find, and a folder's random name cannot be reused as a pid can.
@@ -99,21 +99,31 @@ def _clean_up(folders: set[str]) -> None:
 
 
 def pids_inside(folder: str) -> Iterator[int]:
-    """Yield every process but this one whose command line names something inside ``folder``."""
-    inside = os.fsencode(folder) + b"/"
+    """Yield every process of this user, but this one, whose command line names something inside ``folder``."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    if inside in file.read():
-                        yield int(entry)
+                if _works_inside(int(entry), folder):
+                    yield int(entry)
             except OSError:
                 pass
 
 
+def _works_inside(pid: int, folder: str) -> bool:
+    """Anybody can name our folder in a command line, so the process must be ours too, in each of its user ids (proc(5), Uid).
+
+    Raises OSError where there is no such process.
+    """
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        if os.fsencode(folder) + b"/" not in file.read():
+            return False
+    with open(f"/proc/{pid}/status", "rb") as file:
+        ids = next((line.split()[1:] for line in file if line.startswith(b"Uid:")), [])
+    return set(ids) == {str(os.getuid()).encode()}
+
+
 def kill_inside(folder: str) -> int:
-    """Kill every process whose command line names something inside ``folder``; return how many."""
-    inside = os.fsencode(folder) + b"/"
+    """Kill every process of this user whose command line names something inside ``folder``; return how many."""
     killed = 0
     for pid in pids_inside(folder):
         try:
@@ -122,10 +132,9 @@ def kill_inside(folder: str) -> int:
             continue
         try:
             # Read again after the descriptor is open: what is killed is what was read, even if the pid was reused in between.
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if inside in file.read():
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    killed += 1
+            if _works_inside(pid, folder):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                killed += 1
         except OSError:
             pass
         finally:

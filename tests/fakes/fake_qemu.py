@@ -3,7 +3,8 @@
 
 The script is JSON: steps under ``quiet`` (and ``verbose``, played where the kernel command line asks for a verbose boot; else the
 same) once QMP says ``cont``, and under ``sysrq`` by key. Steps: ["console", text], ["event", name, data], ["stderr", text],
-["exit", status], ["mute"] (QMP never answers again). ``refused`` lists QMP commands that fail, ``migration`` and ``status`` are what
+["exit", status], ["signal", number] (to itself), ["eat", MiB] (take that much memory), ["mute"] (QMP never answers again).
+``refused`` lists QMP commands that fail, ``migration`` and ``status`` are what
 query-migrate and query-status say, and ``on_incoming`` are the steps when a state is to be loaded. After its steps it serves QMP until
 it is told to quit.
 """
@@ -44,6 +45,7 @@ class Talker:
     def __init__(self, qmp: socket.socket, console: socket.socket, script: dict[str, object], devices: list[str]) -> None:
         self.qmp, self.console, self.script, self.devices = qmp, console, script, devices
         self.mute = False
+        self.eaten: list[bytearray] = []
 
     def say(self, message: dict[str, object]) -> None:
         if not self.mute:
@@ -62,6 +64,10 @@ class Talker:
                 self.mute = True
             elif step[0] == "exit":
                 os._exit(step[1])
+            elif step[0] == "signal":
+                os.kill(os.getpid(), step[1])
+            elif step[0] == "eat":
+                self.eaten = [bytearray(os.urandom(1 << 10) * (1 << 10)) for _ in range(step[1])]
 
     def listen_to_keys(self) -> None:
         while key := self.console.recv(1):

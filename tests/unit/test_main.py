@@ -202,7 +202,7 @@ def test_templates_are_removed_by_name_or_all(capsys: pytest.CaptureFixture[str]
 
 def test_leftovers_are_only_named_in_a_dry_run_and_then_removed(capsys: pytest.CaptureFixture[str], tmp_path: Path, store: Path) -> None:
     left = tmp_path / "runtime/pmemh-left"
-    left.mkdir()
+    left.mkdir(mode=0o700)
     (left / OWNER_FILE).write_text("999999999 1 gone")
     (store / "building").mkdir()
     (store / "locks").mkdir()

@@ -7,6 +7,7 @@ import pytest
 from harness.errors import HostError
 from harness.host.admission import admitted, places
 from harness.host.deadline import Deadline
+from harness.host.memory import Room
 from harness.sizes import GIB, MIB
 
 
@@ -17,6 +18,14 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def soon() -> Deadline:
     return Deadline.after(0.3)
+
+
+def full() -> Room:
+    return Room(MIB, "in this test")
+
+
+def empty() -> Room:
+    return Room(2 * GIB, "in this test")
 
 
 def test_there_is_a_place_for_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,13 +57,24 @@ def test_a_third_guest_waits_says_so_and_is_told_the_limit(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("two")
 def test_without_memory_only_one_guest_runs(tmp_path: Path) -> None:
+    alone: list[str] = []
     said: list[str] = []
-    with admitted(GIB, soon(), folder=tmp_path, available_bytes=lambda: MIB):
+    with admitted(GIB, soon(), alone.append, tmp_path, room=full):
         with (
-            pytest.raises(HostError, match="each needs 1GiB of free memory"),
-            admitted(GIB, soon(), said.append, tmp_path, available_bytes=lambda: MIB),
+            pytest.raises(HostError, match="each needs 1GiB of free memory; 1MiB are free in this test"),
+            admitted(GIB, soon(), said.append, tmp_path, room=full),
         ):
             pass
-        with admitted(GIB, soon(), folder=tmp_path, available_bytes=lambda: 2 * GIB):
+        with admitted(GIB, soon(), folder=tmp_path, room=empty):
             pass
-    assert said == ["waiting for free memory to run a guest: 1 of at most 2 run on this computer"]
+    assert said == ["waiting for free memory (1MiB are free in this test) to run a guest: 1 of at most 2 run on this computer"]
+    assert alone == ["a guest may need 1GiB, and 1MiB are free in this test: one runs all the same, and no second one beside it"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_host_error_that_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(HostError, match=r"cannot make .*places: Not a directory; PMEM_HARNESS_CACHE"),
+        admitted(MIB, soon(), folder=tmp_path / "file/places"),
+    ):
+        pass
