@@ -55,7 +55,7 @@ def waits_for_pins(c: Context, s: State, number: int) -> bool:
     if not memory.is_file or not s.is_pinned(number) or not volume_fact(c, "truncate_waits_for_pins", memory):
         return False
     if not any(isinstance(s.objects[n], Mapping) and s.objects[n].memory == number for n in s.names.values()):  # type: ignore[union-attr]
-        raise Undetermined("no clause covers pins of a file that nobody maps any more")
+        raise Undetermined("no clause covers this combination of pins and mappings")
     return True
 
 
