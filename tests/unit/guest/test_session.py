@@ -97,14 +97,15 @@ class FakeGuest:
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         steps = []
         for index, step in enumerate(request["program"]["steps"]):
-            seen: dict[str, Any] = {"step": index, "how": "returned", "value": 0}
+            scripted = self.outcomes.get(step["call"], {})
+            seen: dict[str, Any] = {"step": index, "how": "returned"} | ({} if "errno" in scripted else {"value": 0})
             if step["call"] == "mount":
                 self.mounts = ROOT_MOUNT + MAIN_MOUNT
             if step["call"] == "statx":
                 seen["attributes"] = {"dax": 1}
             if step["call"] == "pagemap":
                 seen["frames"] = [self.frame]
-            steps.append({**seen, **self.outcomes.get(step["call"], {})})
+            steps.append({**seen, **scripted})
         return {"observations": {"format": 1, "steps": steps}}
 
     def _log(self, request: dict[str, Any]) -> dict[str, Any]:

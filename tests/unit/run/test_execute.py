@@ -172,7 +172,11 @@ def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
         ("plan.json", "{", "plan.json is not JSON"),
         ("plan.json", '{"format": 99}', "plan.json has format 99, this harness reads 1: judge it with the version that wrote it"),
         ("plan.json", '{"format": 1}', "plan.json: Item: .*missing"),
-        ("observations.json", '{"format": 1, "steps": [{"step": 0, "how": "sang"}]}', "observations.json: an observation is malformed"),
+        (
+            "observations.json",
+            '{"format": 1, "steps": [{"step": 0, "how": "sang"}]}',
+            "observations.json: the observation of step 0: how is .sang., not one of returned",
+        ),
     ],
 )
 def test_a_folder_that_is_not_an_items_is_refused(tmp_path: Path, name: str, text: str | None, problem: str) -> None:
