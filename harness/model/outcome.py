@@ -113,9 +113,9 @@ _SIGNAL = re.compile(r"SIG[A-Z0-9+]+|signal \d+")
 def _observation(entry: Any, position: int) -> Observation:
     if not isinstance(entry, dict):
         raise AgentError(f"observation {position} is {_shown(entry)}, not a mapping")
-    step = entry.get("step")
-    if not _is_count(step):
-        raise AgentError(f"observation {position}: step is {_shown(step)}, not the number of a step")
+    if not _is_count(entry.get("step")):
+        raise AgentError(f"observation {position}: step is {_shown(entry.get('step'))}, not the number of a step")
+    step = int(entry["step"])
     words = [str(how) for how in How]
     if entry.get("how") not in words:
         raise _broken(step, "how", entry.get("how"), f"one of {', '.join(words)}")
@@ -209,7 +209,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return _is_number(value) and bool(value >= 0)
 
 
 def _is_word(value: Any, pattern: re.Pattern[str]) -> bool:
