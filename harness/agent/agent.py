@@ -1703,6 +1703,25 @@ def remove_files(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def inspect(request: dict[str, Any]) -> dict[str, Any]:
+    """Do the steps of a short program in this process, then read files and remove some: what a restored guest is, in one round trip.
+
+    There is no process of the program's own and nobody who supervises it: only what cannot block or crash belongs here.
+    """
+    me = Performer(Place(dict(request.get("roots") or {}), {}))
+    seen = []
+    for step in read_steps(request["program"]):
+        me.scratch.reset()
+        me.writer = step.index + 1
+        result = perform(me, step)
+        if result["how"] == "broken":
+            raise ProtocolError(f"step {step.index} ({step.call}): {result['problem']}")
+        seen.append({**result, "step": step.index})
+    found = read_files(request)
+    remove_files({"paths": request["remove"]})
+    return {"observations": {"format": FORMAT, "steps": seen}, **found}
+
+
 def kernel_log(request: dict[str, Any]) -> dict[str, Any]:
     """Return the kernel's messages with a sequence number of ``after`` or more, and the number to go on from."""
     after = int(request.get("after", 0))
@@ -1733,6 +1752,7 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "commands": commands,
     "read_files": read_files,
     "remove_files": remove_files,
+    "inspect": inspect,
     "kernel_log": kernel_log,
 }
 

@@ -130,6 +130,7 @@ class GuestDescription:
     """What a guest is made of. ``versions`` and ``sha256`` are pairs of name and value; times are seconds.
 
     ``lifecycle_note``: why a guest that should have been restored was booted. ``template``: what it was restored from.
+    ``expected``: lines of its boot and set-up that look like complaints and were expected, with the reason.
     """
 
     kernel: str
@@ -145,6 +146,7 @@ class GuestDescription:
     lifecycle: Lifecycle = Lifecycle.BOOTED
     lifecycle_note: str = ""
     template: str = ""
+    expected: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
