@@ -112,6 +112,8 @@ class AgentLink:
         number = next(self._numbers)
         self._stream.send(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n", deadline)
         answer = self._answer(deadline)
+        if answer.get("id") is None and answer.get("ok") is False:
+            raise AgentError(f"asked for {do}, the agent broke: {answer.get('error')}")
         if answer.get("id") != number:
             raise AgentError(f"asked for {do} with id {number}, the answer has id {answer.get('id')}: {str(answer)[:300]}")
         if answer.get("ok") is True:
