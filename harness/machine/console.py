@@ -91,7 +91,7 @@ PATTERNS: Patterns = tuple(
         # fs/xfs/xfs_message.c puts "XFS (device): " before everything.
         (
             ReportKind.FILE_SYSTEM,
-            r"XFS \(\S+\): (?:Internal error|.*(?:[Cc]orrupt|CRC error|[Ss]hut[a-z ]*down|failed|[Ee]rror -?\d))",
+            r"XFS \(\S+\): (?:Internal error|.*(?:[Cc]orrupt|CRC error|[Ss]hut[a-z ]*down|page discard|failed|[Ee]rror -?\d))",
         ),
         # DAX was asked for and is not given: right where a stack or a case asks for it on a device that has none.
         (ReportKind.FILE_SYSTEM, r"(?:EXT4-fs|XFS) \(\S+\): (?:DAX (?:un|not )supported|unsupported blocksize for DAX)"),

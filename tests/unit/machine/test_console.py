@@ -47,6 +47,16 @@ COMPLAINTS = [
 UNTAINTED = [
     # sysfs: echo boo > /sys/fs/ext4/pmem0/trigger_fs_error
     (ReportKind.FILE_SYSTEM, "EXT4-fs error (device pmem0): trigger_test_error:129: comm sh: boo"),
+    # the same with errors=remount-ro, then a file made, and mounted again
+    (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): Remounting filesystem read-only"),
+    (ReportKind.FILE_SYSTEM, "EXT4-fs error (device pmem0) in __ext4_new_inode:1096: Journal has aborted"),
+    (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): warning: mounting fs with errors, running e2fsck is recommended"),
+    (
+        ReportKind.FILE_SYSTEM,
+        "EXT4-fs warning (device pmem0): ext4_clear_journal_err:6243: Filesystem error recorded from previous mount: IO failure",
+    ),
+    # the block of the group descriptors cleared
+    (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): group descriptors corrupted!"),
     # a directory's block overwritten on the device
     (
         ReportKind.FILE_SYSTEM,
@@ -72,15 +82,12 @@ UNTAINTED = [
         ReportKind.FILE_SYSTEM,
         "EXT4-fs warning (device pmem0): ext4_end_bio:343: I/O error 10 writing to inode 12 starting block 8750)",
     ),
-    (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): Remounting filesystem read-only"),
     (
         ReportKind.FILE_SYSTEM,
         "EXT4-fs (pmem0): Delayed block allocation failed for inode 12 at logical offset 0 with max blocks 16 with error 117",
     ),
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): This should not happen!! Data will be lost"),
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): I/O error while writing superblock"),
-    (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): group descriptors corrupted!"),
-    (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): warning: mounting fs with errors, running e2fsck is recommended"),
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): error loading journal"),
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): IO failure"),
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): error reading group 3"),
@@ -110,6 +117,7 @@ UNTAINTED = [
     # a loop device cut short beneath the file system
     (ReportKind.FILE_SYSTEM, "XFS (loop0): log I/O error -5"),
     (ReportKind.FILE_SYSTEM, "XFS (loop0): Filesystem has been shut down due to log error (0x2)."),
+    (ReportKind.FILE_SYSTEM, "XFS (loop0): page discard on page 0000000012db8ff8, inode 0x87, pos 0."),
     (ReportKind.FILE_SYSTEM, "loop0: writeback error on inode 134, offset 0, sector 24768"),
     (ReportKind.BLOCK_DEVICE, "cat: attempt to access beyond end of device"),
     (ReportKind.BLOCK_DEVICE, "I/O error, dev loop0, sector 20482 op 0x0:(READ) flags 0x80700 phys_seg 9 prio class 2"),
