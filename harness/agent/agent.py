@@ -127,9 +127,17 @@ NR = {
 }
 
 
+class Inside:
+    """Whether this process is in the operation of a step right now, in a byte that the supervisor can read when the process is gone."""
+
+    byte = ctypes.c_ubyte(0)
+
+
 def call(name: str, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:
     """Do one system call; return its result, or minus the error number."""
+    Inside.byte.value = 1
     result: int = _SYSCALL(NR[name], a, b, c, d, e, f)
+    Inside.byte.value = 0
     return result if result != -1 else -ctypes.get_errno()
 
 
@@ -316,7 +324,7 @@ MAP = {
     "locked": 0x2000,
     "noreserve": 0x4000,
 }
-MAP_FIXED = 0x10
+MAP_FIXED, MAP_FIXED_NOREPLACE = 0x10, 0x100000
 PROT = {"none": 0, "read": 1, "write": 2}
 ADVICE = {"normal": 0, "hugepage": 14, "nohugepage": 15, "dontneed": 4, "populate_read": 22, "populate_write": 23, "remove": 9}
 MSYNC = {"async": 1, "invalidate": 2, "sync": 4}
@@ -364,6 +372,12 @@ def pages(length: int) -> int:
     return (length + PAGE - 1) // PAGE * PAGE
 
 
+def mapped_size(length: int, huge: bool = False) -> int:
+    """Return how many bytes a mapping of ``length`` really takes: whole pages, and those of hugetlbfs have 2 MiB."""
+    page = 2 << 20 if huge else PAGE
+    return (length + page - 1) // page * page
+
+
 class Scratch:
     """Private buffers that live for one step; the address of each is a page boundary plus a shift."""
 
@@ -404,9 +418,11 @@ _MINFLT_OFFSET = 64  # and the major faults right behind
 
 def copy_counting_faults(target: int, source: int, length: int) -> None:
     """One memory copy between two readings of the fault counter; run it on dummies first, so that only the copy faults."""
+    Inside.byte.value = 1
     _GETRUSAGE(0, _BEFORE_ADDRESS)
     _MEMMOVE(target, source, length)
     _GETRUSAGE(0, _AFTER_ADDRESS)
+    Inside.byte.value = 0
 
 
 def faults_counted() -> Outcome:
@@ -420,13 +436,65 @@ def faults_counted() -> Outcome:
 
 
 class Mapping:
-    """A mapping that the program made."""
+    """A mapping that the program made, with the addresses of its guard pages."""
 
-    def __init__(self, address: int, length: int) -> None:
-        self.address, self.length = address, length
+    def __init__(self, address: int, length: int, guards: tuple[int, ...] = ()) -> None:
+        self.address, self.length, self.guards = address, length, guards
 
     def part(self, offset: int, length: int | None) -> tuple[int, int]:
         return self.address + offset, self.length - offset if length is None else length
+
+
+class Guards:
+    """Pages without access directly before and behind each mapping, so that a step that reaches past one never finds the agent's memory.
+
+    Two mappings may have one between them. They are shared memory, each of a file of its own: no area is ever merged with one.
+    """
+
+    def __init__(self) -> None:
+        self.users: dict[int, int] = {}
+
+    def take(self, address: int) -> bool:
+        """Have a guard at ``address``; False where something else is there."""
+        if address not in self.users:
+            chosen = MAP["shared"] | MAP["anonymous"] | MAP["noreserve"] | MAP_FIXED_NOREPLACE
+            if call("mmap", address, PAGE, PROT["none"], chosen, -1, 0) != address:
+                return False
+        self.users[address] = self.users.get(address, 0) + 1
+        return True
+
+    def release(self, address: int) -> None:
+        self.users[address] -= 1
+        if not self.users[address]:
+            del self.users[address]
+            call("munmap", address, PAGE)
+
+    def find_place(self, length: int, size: int, flags: int, descriptor: int, offset: int) -> int:
+        """Return where the kernel puts such a mapping when it may choose, with a guard taken on each side; or minus the error number.
+
+        The place is held by a mapping without access, which the real one replaces. How the kernel aligns a mapping depends on its file,
+        offset and length (mm/huge_memory.c thp_get_unmapped_area), so it is asked with these. Where a neighbour is in the way, a page of
+        the place is taken and it is asked again: it then chooses by the same rule, next to a guard.
+        """
+        quiet = flags & ~(MAP["populate"] | MAP["locked"])
+        spacers: list[int] = []
+        try:
+            for _ in range(32):
+                address = call("mmap", 0, length, PROT["none"], quiet, descriptor, offset)
+                if address < 0:
+                    return address
+                wanted = (address - PAGE, address + size)
+                taken = [guard for guard in wanted if self.take(guard)]
+                if len(taken) == len(wanted):
+                    return address
+                call("munmap", address, size)
+                for guard in taken:
+                    self.release(guard)
+                spacers += [page for page in (address, address + size - PAGE) if self.take(page)]
+        finally:
+            for page in spacers:
+                self.release(page)
+        raise MemoryError("no place for a mapping between two guard pages")
 
 
 class Ends:
@@ -465,6 +533,7 @@ class Performer:
         self.place = place
         self.names: dict[str, Any] = {}
         self.scratch = Scratch()
+        self.guards = Guards()
         self.writer = 0
         self.remote: tuple[int, int] = (0, 0)
 
@@ -872,19 +941,30 @@ def do_mmap(
     descriptor = -1 if file is None else me.source(file)
     chosen = bits(["shared"] if flags is None else flags, MAP)
     access = bits(["read", "write"] if protection is None else protection, PROT)
-    hint, reserved, base = 0, 0, 0
+    size = mapped_size(length, "hugetlb" in (flags or []))
+    guards: tuple[int, ...] = ()
     if align:
-        reserved = pages(length) + 2 * align + pages(align_shift)
-        base = anonymous(reserved, PROT["none"])
-        hint = (base + align - 1) // align * align + align_shift
-        chosen |= MAP_FIXED
-    address = call("mmap", hint, length, access, chosen, descriptor, offset)
-    if address < 0:
-        if reserved:
-            call("munmap", base, reserved)
-        return failed(-address)
-    me.names[name] = Mapping(address, length)
-    return returned(0, attributes={"address_mod_2mib": address % (2 << 20)})
+        # The rest of the reserved range stays without access: a guard on each side.
+        reserved = size + 2 * align + pages(align_shift) + 2 * PAGE
+        held = anonymous(reserved, PROT["none"])
+        hint = (held + PAGE + align - 1) // align * align + align_shift
+    else:
+        reserved = size
+        held = hint = me.guards.find_place(length, size, chosen, descriptor, offset)
+        guards = () if held < 0 else (held - PAGE, held + size)
+    # Where the kernel refuses to choose a place, it says here why.
+    address = call("mmap", max(hint, 0), length, access, chosen | (MAP_FIXED if hint > 0 else 0), descriptor, offset)
+    if address >= 0 and hint > 0:
+        me.names[name] = Mapping(address, length, guards)
+        return returned(0, attributes={"address_mod_2mib": address % (2 << 20)})
+    if held > 0:
+        call("munmap", held, reserved)
+    for guard in guards:
+        me.guards.release(guard)
+    if address >= 0:
+        call("munmap", address, size)
+        raise MemoryError(f"mmap was refused once ({_ERRNO_NAMES.get(-held)}) and then not")
+    return failed(-address)
 
 
 @operation("munmap")
@@ -894,6 +974,8 @@ def do_munmap(me: Performer, mapping: str) -> Outcome:
     if result >= 0:
         # Another mapping soon has these addresses, so the name must not lead there.
         del me.names[mapping]
+        for guard in found.guards:
+            me.guards.release(guard)
     return outcome(result)
 
 
@@ -1185,7 +1267,7 @@ SUPERVISED = {"fork": {"process": True}, "join": {"label": True}}
 
 # ---- actors: the processes of a program ------------------------------------------------------------------------------
 # The supervisor sends an actor a range of steps; the actor answers each with one line "index extra json\n". ``extra`` is
-# what the supervisor must know beside the observation: "-", "pid:N" of a new process, or "map:NAME:ADDRESS" (NAME in hex).
+# what the supervisor must know beside the observation: "-", "pid:N" of a new process, "map:NAME:ADDRESS" or "unmap:NAME" (in hex).
 
 _ORDER = struct.Struct("=qqqq")
 
@@ -1208,6 +1290,13 @@ class Cast:
     def __init__(self, steps: list[Step], place: Place, channels: dict[str, socket.socket], halted: int) -> None:
         self.steps, self.place, self.channels, self.halted = steps, place, channels, halted
         self.order = {name: number for number, name in enumerate(channels)}
+
+    def enter(self, actor: str) -> None:
+        """Have this process be ``actor``: from now on its byte says whether it is in the operation of a step."""
+        Inside.byte = ctypes.c_ubyte.from_address(self.halted + len(self.order) + self.order[actor])
+
+    def was_inside(self, actor: str) -> bool:
+        return bool(ctypes.c_ubyte.from_address(self.halted + len(self.order) + self.order[actor]).value)
 
     def is_halted(self, actor: str) -> bool:
         return bool(ctypes.c_ubyte.from_address(self.halted + self.order[actor]).value)
@@ -1234,6 +1323,7 @@ def become_actor(cast: Cast) -> NoReturn:
 
 def act(cast: Cast, name: str, me: Performer) -> NoReturn:
     """Do what the supervisor orders, step by step, until it hangs up."""
+    cast.enter(name)
     while True:
         channel = cast.channels[name]
         order = channel.recv(_ORDER.size, socket.MSG_WAITALL)
@@ -1254,6 +1344,8 @@ def act(cast: Cast, name: str, me: Performer) -> NoReturn:
             if step.call == "mmap" and result["how"] == "returned":
                 made = step.arguments["name"]
                 extra = f"map:{made.encode().hex()}:{me.names[made].address}"
+            if step.call == "munmap" and step.arguments["mapping"] not in me.names:
+                extra = f"unmap:{step.arguments['mapping'].encode().hex()}"
             if result["how"] == "broken":
                 extra, result = "broken", result["problem"]
             else:
@@ -1275,7 +1367,9 @@ def perform(me: Performer, step: Step) -> Outcome:
 
 def _fork(cast: Cast, me: Performer, name: str) -> tuple[Outcome, str]:
     """Make the process ``name``; it is a child of the supervisor like all others, and lives in :func:`act`."""
-    process = call("clone", _CLONE_PARENT | signal.SIGCHLD)
+    # Not through call(): the child would say on its way out that this process is in no operation, whatever it does by then.
+    process: int = _SYSCALL(NR["clone"], _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0, 0)
+    process = process if process != -1 else -ctypes.get_errno()
     if process == 0:
         try:
             call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -1467,6 +1561,8 @@ class Supervisor:
         elif kind == "map":
             name, _, address = rest.partition(":")
             actor.mappings[bytes.fromhex(name).decode()] = int(address)
+        elif kind == "unmap":
+            actor.mappings.pop(bytes.fromhex(rest).decode(), None)
         elif kind == "broken":
             raise ProtocolError(f"step {step.index} ({step.call}): {json.loads(text)}")
         actor.busy = None
@@ -1480,6 +1576,10 @@ class Supervisor:
     def _finish(self, actor: Actor, index: int, observation: Outcome) -> str:
         if actor.signal is None:
             raise ProtocolError(f"step {index}: the process {actor.name} of the agent ended by itself; see the agent's log")
+        if not self._cast.was_inside(actor.name):
+            raise ProtocolError(
+                f"step {index}: {actor.signal} ended the process {actor.name} in the agent's own code, not in the operation"
+            )
         actor.busy = None
         self._finals[index] = json.dumps(observation)
         return self._finals[index]
@@ -1502,7 +1602,8 @@ def run_program(request: dict[str, Any], host: socket.socket | None) -> str:
     limits = Limits(request.get("blocked_ms", 3000) / 1000, request.get("limit_ms", 120_000) / 1000)
     actors = ["main"] + [step.arguments["process"] for step in steps if step.call == "fork"]
     pairs = {name: socket.socketpair() for name in actors}
-    halted = call("mmap", 0, pages(len(pairs)), 3, MAP["shared"] | MAP["anonymous"], -1, 0)
+    marks = pages(2 * len(pairs))
+    halted = call("mmap", 0, marks, 3, MAP["shared"] | MAP["anonymous"], -1, 0)
     cast = Cast(steps, place, {name: theirs for name, (_, theirs) in pairs.items()}, halted)
     ours = {name: mine for name, (mine, _) in pairs.items()}
     main = os.fork()
@@ -1526,7 +1627,7 @@ def run_program(request: dict[str, Any], host: socket.socket | None) -> str:
             supervisor.close()
         for mine in ours.values():
             mine.close()
-        call("munmap", halted, pages(len(pairs)))
+        call("munmap", halted, marks)
     return f'{{"format": {FORMAT}, "steps": [{", ".join(observations)}]}}'
 
 
@@ -1557,6 +1658,7 @@ def read_steps(program: Any) -> list[Step]:
         found = program.get("format") if isinstance(program, dict) else type(program).__name__
         raise ProtocolError(f"the program has format {found!r}, this agent reads {FORMAT}")
     steps, processes = [], {"main"}
+    lengths: dict[str, int] = {}
     for index, entry in enumerate(program.get("steps", ())):
         name, arguments = entry.get("call"), {_python_name(key): value for key, value in (entry.get("args") or {}).items()}
         known = SUPERVISED.get(name) or (_parameters(OPERATIONS[name]) if name in OPERATIONS else None)
@@ -1573,8 +1675,37 @@ def read_steps(program: Any) -> list[Step]:
             if arguments["process"] in processes:
                 raise ProtocolError(f"step {index} (fork): there is a process {arguments['process']!r} already")
             processes.add(arguments["process"])
+        _check_reach(index, name, arguments, lengths)
         steps.append(Step(index, name, process, entry.get("start"), arguments))
     return steps
+
+
+def _check_reach(index: int, name: str, arguments: dict[str, Any], lengths: dict[str, int]) -> None:
+    """Refuse what reaches further past a mapping than its guard pages: there is the agent's own memory. Notes ``lengths`` by name."""
+    if name == "mmap" and isinstance(arguments["length"], int):
+        lengths[arguments["name"]] = mapped_size(arguments["length"], "hugetlb" in (arguments.get("flags") or []))
+    for mapping, start, length in _reaches(name, arguments):
+        if mapping in lengths:
+            end = max(lengths[mapping], start) if length is None else start + length
+            if not -PAGE <= start <= end <= lengths[mapping] + PAGE:
+                raise ProtocolError(
+                    f"step {index} ({name}): bytes {start} to {end} are further than a page outside of the mapping {mapping!r}, "
+                    f"whose pages have {lengths[mapping]}"
+                )
+
+
+def _reaches(name: str, arguments: dict[str, Any]) -> Iterator[tuple[str, int, int | None]]:
+    """Yield mapping, start and length (None: the rest) of every range that a step names."""
+    for buffer in arguments.get("buffers") or ():
+        if _in_mapping(buffer):
+            yield buffer["mapping"], buffer.get("offset", 0), buffer["length"]
+    for key in ("into", "from_"):
+        if arguments.get(key) is not None:
+            yield arguments[key], arguments.get(f"{key.rstrip('_')}_offset", 0), arguments["length"]
+    if "mapping" in arguments:
+        length = 4 if name in ("store", "futex_wait", "futex_wake") else None
+        given = None if name == "store" and arguments.get("value") is not None else arguments.get("length")
+        yield arguments["mapping"], arguments.get("offset", 0), length if given is None else given
 
 
 def _python_name(key: str) -> str:
@@ -1703,6 +1834,25 @@ def remove_files(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def inspect(request: dict[str, Any]) -> dict[str, Any]:
+    """Do the steps of a short program in this process, then read files and remove some: what a restored guest is, in one round trip.
+
+    There is no process of the program's own and nobody who supervises it: only what cannot block or crash belongs here.
+    """
+    me = Performer(Place(dict(request.get("roots") or {}), {}))
+    seen = []
+    for step in read_steps(request["program"]):
+        me.scratch.reset()
+        me.writer = step.index + 1
+        result = perform(me, step)
+        if result["how"] == "broken":
+            raise ProtocolError(f"step {step.index} ({step.call}): {result['problem']}")
+        seen.append({**result, "step": step.index})
+    found = read_files(request)
+    remove_files({"paths": request["remove"]})
+    return {"observations": {"format": FORMAT, "steps": seen}, **found}
+
+
 def kernel_log(request: dict[str, Any]) -> dict[str, Any]:
     """Return the kernel's messages with a sequence number of ``after`` or more, and the number to go on from."""
     after = int(request.get("after", 0))
@@ -1733,6 +1883,7 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "commands": commands,
     "read_files": read_files,
     "remove_files": remove_files,
+    "inspect": inspect,
     "kernel_log": kernel_log,
 }
 
@@ -1802,6 +1953,8 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     listener.setblocking(False)
+    #: The connection of each session, so that somebody can still speak when the session is gone.
+    hosts: dict[int, socket.socket] = {}
     waiting = select.poll()
     waiting.register(listener, select.POLLIN)
     waiting.register(wake_read, select.POLLIN)
@@ -1812,13 +1965,15 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
         if wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            _reap_sessions()
+            _reap_sessions(hosts)
         if listener.fileno() in ready:
             with contextlib.suppress(OSError):
                 host, _ = listener.accept()
-                if os.fork() == 0:
-                    _be_session(host, token, [listener.fileno(), wake_read, wake_write])
-                host.close()
+                session = os.fork()
+                if session == 0:
+                    others = [other.detach() for other in hosts.values()]
+                    _be_session(host, token, [listener.fileno(), wake_read, wake_write, *others])
+                hosts[session] = host
 
 
 def _be_session(host: socket.socket, token: str | None, inherited: list[int]) -> NoReturn:
@@ -1836,14 +1991,23 @@ def _be_session(host: socket.socket, token: str | None, inherited: list[int]) ->
         os._exit(0)
 
 
-def _reap_sessions() -> None:
+def _reap_sessions(hosts: dict[int, socket.socket]) -> None:
+    """Reap what has ended. Of a session that a signal ended the host is told so: the guest has not gone, and its kernel has answered."""
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
+        host = hosts.pop(pid, None)
+        if host is not None:
+            if os.WIFSIGNALED(status):
+                problem = f"signal {os.WTERMSIG(status)} ended the agent's session, outside of any program's steps"
+                last = json.dumps({"id": None, "ok": False, "kind": "protocol", "error": problem})
+                with contextlib.suppress(OSError):
+                    host.send(last.encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            host.close()
         for left in session_members(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(left, signal.SIGKILL)

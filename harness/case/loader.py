@@ -38,7 +38,7 @@ CLAIM_KEYS = ("id", "family", "words", "source", "otherwise", "not_reproducible"
 CLAIMS_FILE = "claims.yaml"
 FAMILY_FILE = "family.yaml"
 CONSOLE_FILE = "console.yaml"
-EXPECTED_KEYS = ("pattern", "reason", "since", "before", "expires")
+EXPECTED_KEYS = ("pattern", "reason", "since", "before", "expires", "stack")
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
@@ -268,10 +268,14 @@ def _read_expected_line(table: Table) -> ExpectedLine:
     what = "an expected line"
     check_keys(table, EXPECTED_KEYS, what)
     pattern, before = as_word(require(table, "pattern", what), "pattern"), table.find("before")
-    try:
-        re.compile(pattern.text)
-    except re.error as error:
-        raise CaseError(pattern.where, f"the pattern {pattern.text!r} is no regular expression: {error}") from error
+    stack = table.find("stack")
+    on = None if stack is None else as_word(stack, "stack")
+    for word in (pattern, on):
+        try:
+            re.compile(word.text if word else "")
+        except re.error as error:
+            assert word is not None
+            raise CaseError(word.where, f"the pattern {word.text!r} is no regular expression: {error}") from error
     expires = as_word(require(table, "expires", what), "expires")
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", expires.text):
         raise CaseError(expires.where, f"expires is {expires.text!r}; a day is written 2027-06-30")
@@ -281,6 +285,7 @@ def _read_expected_line(table: Table) -> ExpectedLine:
         since=_kernel_version(as_word(require(table, "since", what), "since")),
         before=None if before is None else _kernel_version(as_word(before, "before")),
         expires=expires.text,
+        stack=on.text if on else "",
     )
 
 

@@ -10,7 +10,7 @@ from harness.case.steps import read_count, read_errno, read_signal, read_size, r
 from harness.case.tree import Table, Tree, Word, accepted, as_table, as_truth, as_word, check_keys, require, substitute
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
-from harness.model.operation import Program
+from harness.model.operation import Program, find_out_of_reach
 from harness.model.stack import (
     MAIN,
     TARGET,
@@ -70,6 +70,9 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     steps = tuple(read_step(step, case.axes, values) for step in case.steps)
     stack = make_stack(values, case.mount_in_program, case.needs.ivshmem)
     check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
+    beyond = find_out_of_reach([bound.step for bound in steps])
+    if beyond is not None:
+        raise CaseError(steps[beyond[0]].where, beyond[1])
     indices = {bound.id: index for index, bound in enumerate(steps) if bound.id is not None}
     decisions = tuple(_read_decision(entry, indices, values) for entry in case.decides if entry.condition.matches(values))
     return Plan(case, variant, stack, Program(tuple(bound.step for bound in steps)), decisions)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.errors import GuestError
 from harness.guest.filesystem import MOUNT_TABLE, MountEntry, parse_mounts
@@ -17,6 +18,7 @@ PROBE_FILE = ".harness-probe"
 _PAGE = 4096
 _RELEASE = "/proc/sys/kernel/osrelease"
 TAINT = "/proc/sys/kernel/tainted"
+_TAINT_FACT = "kernel taint"
 _CPU = "/proc/cpuinfo"
 #: Features of the CPU that change what pmem does or how fast.
 _CPU_FLAGS = ("clflush", "clflushopt", "clwb", "rdrand", "avx2", "avx512f", "pcommit")
@@ -34,6 +36,29 @@ def fact_patterns(layout: Layout) -> tuple[str, ...]:
         *(f"/sys/block/{block}/{name}" for block in blocks for name in ("queue/dax", "queue/logical_block_size", "size")),
         *(v.folder for v in layout.mounted),
     )
+
+
+def taint_of(reading: StackReading) -> int:
+    """Return the kernel's taint flags as they were when the stack was read."""
+    return int(dict(reading.facts)[_TAINT_FACT])
+
+
+def clone_patterns(layout: Layout) -> tuple[str, ...]:
+    """What :func:`read_again` needs to have been read."""
+    return (MOUNT_TABLE, _RELEASE, TAINT, *(f"/sys/block/{v.block}/queue/dax" for v in layout.volumes))
+
+
+def clone_program(layout: Layout) -> Program:
+    """The probe of a guest that was saved with everything mounted: what it shows of DAX state and frames is this guest's own.
+
+    It leaves page cache only of a bare node, which is then dropped.
+    """
+    steps: list[Operation] = []
+    for placed in _probed(layout):
+        steps += _probe_steps(placed.volume.role, placed.volume.mount is not None)
+    if any(placed.volume.mount is None for placed in _probed(layout)):
+        steps.append(op.DropCaches())
+    return Program(tuple(Step(step) for step in steps))
 
 
 def probe_program(layout: Layout) -> Program:
@@ -83,14 +108,7 @@ def read_stack(
     more_facts: Sequence[tuple[str, str]],
 ) -> StackReading:
     """Put the reading together. Raises GuestError where a step of the probe failed or the guest does not say something."""
-    found: dict[str, Observation] = {}
-    for step, seen in zip(program.steps, observations, strict=True):
-        if seen.how is not How.RETURNED:
-            raise GuestError(f"while reading the stack back, {op.describe(step.operation)} gave {seen.describe()}")
-        if isinstance(step.operation, op.Statx):
-            found[f"statx {step.operation.file.removeprefix('f_')}"] = seen
-        if isinstance(step.operation, op.Pagemap):
-            found[f"pagemap {step.operation.mapping.removeprefix('m_')}"] = seen
+    found = _probe_outcomes(program, observations)
     mounts = parse_mounts(_text(files, MOUNT_TABLE))
     regions = read_regions(files)
     volumes = tuple(
@@ -107,11 +125,64 @@ def read_stack(
     )
     flags = set(re.findall(r"[a-z0-9_]+", (re.search(r"^flags\s*:(.*)$", _text(files, _CPU), re.M) or [""])[0]))
     facts = (
-        ("kernel taint", _text(files, TAINT)),
+        (_TAINT_FACT, _text(files, TAINT)),
         ("cpu flags", " ".join(flag for flag in _CPU_FLAGS if flag in flags)),
         *more_facts,
     )
     return StackReading(_text(files, _RELEASE), volumes, _PAGE, facts)
+
+
+def read_again(
+    layout: Layout, saved: StackReading, program: Program, observations: Sequence[Observation], files: GuestFiles
+) -> StackReading:
+    """Return ``saved`` with everything in it that a guest could have lost since: mounts with their options, the DAX state of a file, the
+    physical frame of a mapping, the queue's DAX flag, release and taint of the kernel. Regions and sizes are the machine's.
+
+    Raises GuestError where a step of the probe failed or the guest does not say something.
+    """
+    found = _probe_outcomes(program, observations)
+    mounts = parse_mounts(_text(files, MOUNT_TABLE))
+    probed = {placed.volume.role for placed in _probed(layout)}
+    volumes = []
+    for placed, volume in zip(layout.volumes, saved.volumes, strict=True):
+        role = placed.volume.role
+        mount = next((m for m in reversed(mounts) if m.folder == placed.folder), None)
+        start, size = volume.region_start, volume.region_size_bytes
+        frame = _frame(found.get(f"pagemap {role}"))
+        volumes.append(
+            replace(
+                volume,
+                device=placed.node if mount is None else mount.device,
+                filesystem=mount.filesystem if mount else None,
+                mount_options=mount.options if mount else (),
+                dax=_is_dax(found.get(f"statx {role}")) if role in probed else volume.dax,
+                queue_dax=files.text(f"/sys/block/{placed.block}/queue/dax") == "1",
+                frame_in_region=None if start is None or size is None or frame is None else start <= frame < start + size,
+            )
+        )
+    facts = tuple((name, _text(files, TAINT) if name == _TAINT_FACT else value) for name, value in saved.facts)
+    return replace(saved, kernel_release=_text(files, _RELEASE), volumes=tuple(volumes), facts=facts)
+
+
+def _probe_outcomes(program: Program, observations: Sequence[Observation]) -> dict[str, Observation]:
+    found: dict[str, Observation] = {}
+    for step, seen in zip(program.steps, observations, strict=True):
+        if seen.how is not How.RETURNED:
+            raise GuestError(f"while reading the stack back, {op.describe(step.operation)} gave {seen.describe()}")
+        if isinstance(step.operation, op.Statx):
+            found[f"statx {step.operation.file.removeprefix('f_')}"] = seen
+        if isinstance(step.operation, op.Pagemap):
+            found[f"pagemap {step.operation.mapping.removeprefix('m_')}"] = seen
+    return found
+
+
+def _frame(pagemap: Observation | None) -> int | None:
+    """Return the physical address of the first page, or None where none is present."""
+    return pagemap.frames[0] * _PAGE if pagemap is not None and pagemap.frames and pagemap.frames[0] else None
+
+
+def _is_dax(statx: Observation | None) -> bool:
+    return bool(statx is not None and statx.number("dax"))
 
 
 def _read_volume(
@@ -128,7 +199,7 @@ def _read_volume(
     mount = next((m for m in reversed(mounts) if m.folder == placed.folder), None)
     region = next((r for r in regions if any(n.block == placed.block for n in r.namespaces)), None)
     namespace = next((n for n in region.namespaces if n.block == placed.block), None) if region else None
-    frame = pagemap.frames[0] * _PAGE if pagemap is not None and pagemap.frames and pagemap.frames[0] else None
+    frame = _frame(pagemap)
     inside = None if region is None or frame is None else region.start <= frame < region.start + region.size_bytes
     return VolumeReading(
         role=placed.volume.role,
@@ -136,7 +207,7 @@ def _read_volume(
         root=placed.root(layout.stack.mount_in_program),
         filesystem=mount.filesystem if mount else None,
         mount_options=mount.options if mount else (),
-        dax=bool(statx is not None and statx.number("dax")),
+        dax=_is_dax(statx),
         queue_dax=files.text(f"{queue}/dax") == "1",
         logical_block_bytes=int(_text(files, f"{queue}/logical_block_size")),
         filesystem_block_bytes=files.block_bytes.get(placed.folder) if mount else None,

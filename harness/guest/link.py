@@ -92,6 +92,10 @@ def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline, 
         yield link
 
 
+def _files_of(answer: Mapping[str, Any]) -> GuestFiles:
+    return GuestFiles(answer["files"], answer["folders"], answer["block_bytes"])
+
+
 class AgentLink:
     """Sends requests and matches the answers. After a GuestError the link is of no more use: the guest is."""
 
@@ -108,6 +112,8 @@ class AgentLink:
         number = next(self._numbers)
         self._stream.send(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n", deadline)
         answer = self._answer(deadline)
+        if answer.get("id") is None and answer.get("ok") is False:
+            raise AgentError(f"asked for {do}, the agent broke: {answer.get('error')}")
         if answer.get("id") != number:
             raise AgentError(f"asked for {do} with id {number}, the answer has id {answer.get('id')}: {str(answer)[:300]}")
         if answer.get("ok") is True:
@@ -157,7 +163,17 @@ class AgentLink:
 
     def read_files(self, patterns: Sequence[str], deadline: Deadline) -> GuestFiles:
         answer = self.request("read_files", deadline, patterns=list(patterns))
-        return GuestFiles(answer["files"], answer["folders"], answer["block_bytes"])
+        return _files_of(answer)
+
+    def inspect(
+        self, program: Mapping[str, Any], roots: Mapping[str, str], patterns: Sequence[str], remove: Sequence[str], deadline: Deadline
+    ) -> tuple[dict[str, Any], GuestFiles]:
+        """Do a short program that can neither block nor crash, read files and remove some, in one round trip.
+
+        Returns the observations document and the files.
+        """
+        answer = self.request("inspect", deadline, program=program, roots=roots, patterns=list(patterns), remove=list(remove))
+        return answer["observations"], _files_of(answer)
 
     def remove_files(self, paths: Sequence[str], deadline: Deadline) -> None:
         self.request("remove_files", deadline, paths=list(paths))

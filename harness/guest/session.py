@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import AgentError, GuestError, StackMismatchError
-from harness.guest.facts import PROBE_FILE, TAINT, fact_patterns, probe_program, read_stack
+from harness.guest.facts import PROBE_FILE, TAINT, clone_patterns, clone_program, fact_patterns, probe_program, read_again, read_stack
 from harness.guest.filesystem import (
     FILESYSTEMS,
     MOUNT_FOLDER,
@@ -131,18 +132,34 @@ class GuestSession:
         observations = self.run(program, deadline)
         files = self._link.read_files(fact_patterns(layout), deadline)
         reading = read_stack(layout, program, observations, files, self.state.facts)
-        probes = [f"{placed.folder}/{PROBE_FILE}" for placed in layout.mounted]
-        if probes:
-            self._link.remove_files(probes, deadline)
+        if self._probes():
+            self._link.remove_files(self._probes(), deadline)
         return reading
 
-    def require_mounted(self, reading: StackReading, deadline: Deadline | None = None) -> None:
-        """Make sure that a restored guest has the mounts of ``reading``, options included, and no others. Raises StackMismatchError."""
-        text = self._link.read_files((MOUNT_TABLE,), deadline or self._limit(30)).text(MOUNT_TABLE) or ""
-        found = [(m.device, m.folder, m.filesystem, m.options) for m in parse_mounts(text) if m.folder.startswith(f"{MOUNT_FOLDER}/")]
-        saved = [(v.device, v.root, v.filesystem, v.mount_options) for v in reading.volumes if v.filesystem is not None]
-        if sorted(found) != sorted(saved):
-            raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {sorted(found)}, not {sorted(saved)}")
+    def read_clone(self, saved: StackReading, deadline: Deadline | None = None) -> StackReading:
+        """Read the stack of a restored guest back in this guest, and make sure that it is the one it was saved with.
+
+        Raises GuestError, and StackMismatchError that shows each difference, mounts that were not there included. The volumes are left as
+        :meth:`refresh` leaves them: mounted, without a file.
+        """
+        layout, program = self.layout, clone_program(self.layout)
+        document, files = self._link.inspect(
+            program_document(program), layout.roots, clone_patterns(layout), self._probes(), deadline or self._limit(120)
+        )
+        reading = read_again(layout, saved, program, _observations(program, document), files)
+        mounts = [m for m in parse_mounts(files.text(MOUNT_TABLE) or "") if m.folder.startswith(f"{MOUNT_FOLDER}/")]
+        found = [(m.device, m.folder, m.filesystem, m.options) for m in mounts]
+        wanted = [(v.device, v.root, v.filesystem, v.mount_options) for v in saved.volumes if v.filesystem is not None]
+        if sorted(found) != sorted(wanted):
+            raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {sorted(found)}, not {sorted(wanted)}")
+        differences = _differences(saved, reading)
+        if differences:
+            listed = "\n".join(f"- {line}" for line in differences)
+            raise StackMismatchError(f"the restored guest has another storage stack than it was saved with:\n{listed}")
+        return reading
+
+    def _probes(self) -> list[str]:
+        return [f"{placed.folder}/{PROBE_FILE}" for placed in self.layout.mounted]
 
     def run(
         self, program: Program, deadline: Deadline | None = None, *, blocked_s: float = _BLOCKED_S, limit_s: float = _STEP_LIMIT_S
@@ -159,10 +176,7 @@ class GuestSession:
             blocked_s=blocked_s,
             limit_s=limit_s * self._scale,
         )
-        observations = observations_from(document)
-        if [seen.step for seen in observations] != list(range(len(program.steps))):
-            raise AgentError(f"{len(program.steps)} steps were asked for, the agent answered steps {[seen.step for seen in observations]}")
-        return observations
+        return _observations(program, document)
 
     def taint(self) -> int:
         """Return the kernel's taint flags."""
@@ -238,6 +252,23 @@ class GuestSession:
         versions = [(f"version of {name}", first_line(out)) for name, out in zip(asked, outputs, strict=True)]
         (listed,) = self._link.commands([GuestCommand(("ndctl", "list", "--regions", "--namespaces"), may_fail=True)], deadline)
         return (*versions, ("ndctl list", " ".join(listed.stdout.split())))
+
+
+def _observations(program: Program, document: Mapping[str, Any]) -> tuple[Observation, ...]:
+    observations = observations_from(document)
+    if [seen.step for seen in observations] != list(range(len(program.steps))):
+        raise AgentError(f"{len(program.steps)} steps were asked for, the agent answered steps {[seen.step for seen in observations]}")
+    return observations
+
+
+def _differences(saved: StackReading, now: StackReading) -> list[str]:
+    """Return one line for every field in which the reading of a clone is not that of its template."""
+    pairs: list[tuple[str, object, object]] = [("kernel", saved.kernel_release, now.kernel_release)]
+    for was, found in zip(saved.volumes, now.volumes, strict=True):
+        pairs += [(f"{was.role}: {name}", value, getattr(found, name)) for name, value in vars(was).items()]
+    facts = dict(now.facts)
+    pairs += [(name, value, facts.get(name)) for name, value in saved.facts]
+    return [f"{name}: saved with {value}, now {found}" for name, value, found in pairs if value != found]
 
 
 def first_line(output: CommandOutput) -> str:

@@ -10,10 +10,12 @@ Exceptions to one call per operation are set-up that no clause judges beyond suc
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+from harness.errors import UsageError
 
 # ---- names and flags -------------------------------------------------------------------------------------------------
 
@@ -752,8 +754,59 @@ def _plain(value: Any) -> Any:
     return value
 
 
+#: The guard before and behind each mapping; the agent puts it there.
+GUARD_BYTES = 4096
+_HUGE_BYTES = 2 * 1024 * 1024
+_WORD = 4
+
+
+def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
+    """Return the first step that reaches further past a mapping than its guard pages, and what is wrong with it; None where none does.
+
+    Up to the end of a mapping's last page there is the mapping, in the page before and behind it a guard without access. What lies
+    further is the agent's own, and no step of a program's may touch it.
+    """
+    lengths: dict[str, int] = {}
+    for index, step in enumerate(steps):
+        made = step.operation
+        if isinstance(made, Mmap):
+            page = _HUGE_BYTES if MapFlag.HUGETLB in made.flags else GUARD_BYTES
+            lengths[made.name] = -(-made.length // page) * page
+        for name, start, length in mapping_ranges(made):
+            whole = lengths.get(name)
+            if whole is None:
+                continue
+            end = max(start, whole) if length is None else start + length
+            if not -GUARD_BYTES <= start <= end <= whole + GUARD_BYTES:
+                return index, (
+                    f"{describe(made)} reaches from byte {start} to {end} of the mapping {name!r}, whose pages have {whole}: "
+                    f"a step may reach {GUARD_BYTES} bytes before and behind them, into guards without access, and no further"
+                )
+    return None
+
+
+def mapping_ranges(op: Operation) -> Iterator[tuple[str, int, int | None]]:
+    """Yield name, start and length (None: the rest) of every range of a mapping that ``op`` names."""
+    given: dict[str, Any] = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
+    for buffer in given.get("buffers", ()):
+        if buffer.mapping is not None:
+            yield buffer.mapping, buffer.offset, buffer.length
+    for key in ("into", "from_"):
+        if given.get(key) is not None:
+            yield given[key], given[f"{key.rstrip('_')}_offset"], given["length"]
+    if "mapping" in given and "offset" in given:
+        is_word = isinstance(op, FutexWait | FutexWake) or (isinstance(op, Store) and op.value is not None)
+        yield given["mapping"], given["offset"], _WORD if is_word else given["length"]
+
+
 def program_document(program: Program) -> dict[str, Any]:
-    """Return the program as the JSON document that the agent reads (docs/agent-protocol.md)."""
+    """Return the program as the JSON document that the agent reads (docs/agent-protocol.md).
+
+    Raises UsageError for a step that reaches further past a mapping than its guard pages.
+    """
+    found = find_out_of_reach(program.steps)
+    if found is not None:
+        raise UsageError(f"step {found[0] + 1} of {len(program.steps)}: {found[1]}")
     steps = [{"call": s.operation.call, "process": s.process, "start": s.start, "args": arguments(s.operation)} for s in program.steps]
     return {"format": PROGRAM_FORMAT, "steps": steps}
 

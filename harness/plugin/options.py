@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from harness.case.axes import STORAGES
-from harness.case.loader import FAMILY_FILE, load_families
+from harness.case.loader import FAMILY_FILE, load_families, load_nearest_expected
 from harness.errors import CaseError, HarnessError
 from harness.host.admission import admitted
 from harness.host.deadline import Deadline
+from harness.model.known import ExpectedLine
 from harness.model.stack import Filesystem, RegionKind
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
@@ -159,12 +160,12 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     def admit() -> contextlib.AbstractContextManager[None]:
         return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), progress)
 
-    with open_pool(_booters(config), reuse=config.getoption("reuse_guests"), admit=admit) as pool:
+    with open_pool(_booters(config, session.items), reuse=config.getoption("reuse_guests"), admit=admit) as pool:
         config.stash[POOL] = pool
         return (yield)
 
 
-def _booters(config: pytest.Config) -> Mapping[Lifecycle, Booter]:
+def _booters(config: pytest.Config, items: Sequence[pytest.Item]) -> Mapping[Lifecycle, Booter]:
     other: Booter | None = config.hook.pytest_harness_booter(config=config)
     if other is not None:
         return dict.fromkeys(Lifecycle, other)
@@ -176,11 +177,18 @@ def _booters(config: pytest.Config) -> Mapping[Lifecycle, Booter]:
         gdb=config.getoption("gdb"),
         detail=progress if config.getoption("verbose") > 0 else lambda _: None,
         kernel_arguments=config.stash[KERNELS].arguments,
+        expected=expected_in_set_up(items),
     )
     return {
         Lifecycle.BOOTED: make_booter(choose, progress, options),
         Lifecycle.RESTORED: make_cloner(choose, progress, options),
     }
+
+
+def expected_in_set_up(items: Sequence[pytest.Item]) -> tuple[ExpectedLine, ...]:
+    """Return what the console.yaml of any of ``items`` expects: guests are booted and set up for all of them."""
+    folders = dict.fromkeys(item.path.parent for item in items)
+    return tuple(dict.fromkeys(entry for folder in folders for entry in load_nearest_expected(folder / "case")))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -136,7 +136,8 @@ class GuestDescription:
     """What a guest is made of. ``versions`` and ``sha256`` are pairs of name and value; times are seconds.
 
     ``lifecycle_note``: why a guest that should have been restored was booted. ``template``: what it was restored from. ``kernel_args``:
-    the user's own words on the kernel's command line.
+    the user's own words on the kernel's command line. ``expected``: lines of its boot and set-up that look like complaints and were
+    expected, with the reason.
     """
 
     kernel: str
@@ -153,6 +154,7 @@ class GuestDescription:
     lifecycle_note: str = ""
     template: str = ""
     kernel_args: str = ""
+    expected: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import BootError, GuestError, GuestHungError, HarnessError, MachineError, NotReadyError
+from harness.guest.facts import taint_of
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, connect
 from harness.guest.ssh import SshAddress
@@ -25,10 +26,12 @@ from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind, Machine, started_machine
 from harness.machine.spec import MachineSpec, needed_ram_bytes
+from harness.model.known import ExpectedLine
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.run.artifacts import GuestDescription
+from harness.run.complaints import Excused, reports_of, split_expected, without_stamps
 from harness.sizes import MIB
 
 T = TypeVar("T")
@@ -60,7 +63,7 @@ class GuestOptions:
     ``step_limit_s``: how long one step of a program may take, blocked or not. ``announce``: say that a boot begins, and not only that one
     is done. ``keep``: a folder in which a clone's memory, regions included, outlives it. ``gdb``: a debugger can attach.
     ``detail``: where that is said which only who looks closely wants to read. ``kernel_arguments``: the user's own words on the kernel's
-    command line.
+    command line. ``expected``: lines of the kernel's that are no complaint.
     """
 
     boot_limit_s: float = BOOT_LIMIT_S
@@ -70,6 +73,7 @@ class GuestOptions:
     keep: Path | None = None
     detail: Progress = lambda _: None
     kernel_arguments: tuple[str, ...] = ()
+    expected: tuple[ExpectedLine, ...] = ()
 
 
 def find_host() -> Host:
@@ -127,7 +131,6 @@ def booted_guest(
         )
         session = lifetime.enter_context(connection)
         connected_s = machine.age_s()
-        since = machine.console.mark()
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
         session.set_up(stack, placements)
         set_up_s = machine.age_s()
@@ -136,7 +139,7 @@ def booted_guest(
         description = describe_guest(host, image, machine, times)
         if machine.failed_boot:
             description = replace(description, lifecycle_note=f"booted at the second try: {first_line(machine.failed_boot)}")
-        yield BootedGuest(machine, session, description, options, ssh_address(machine, image), since=since)
+        yield BootedGuest(machine, session, description, options, ssh_address(machine, image))
 
 
 def booted_session(
@@ -287,20 +290,21 @@ class BootedGuest:
         options: GuestOptions,
         address: SshAddress,
         fresh: StackReading | None = None,
-        since: int = 0,
+        inherited: Sequence[str] = (),
     ) -> None:
         """``fresh``: the reading of a stack that nobody has used yet, as it was taken when the guest was saved.
 
-        ``since``: from where on the console's complaints count: all that a clone prints, what a booted guest prints from its set-up on.
+        ``inherited``: the lines with which the kernel complained before it was saved; they count like those that it prints here.
         """
         self.machine = machine
         self.session = session
         self.description = description
         self._options = options
         self.address = address
-        self._taint = session.taint()
+        #: The taint flags from before the first program; read with the stack.
+        self._taint: int | None = None
         self._fresh = fresh
-        self._since = since
+        self._inherited = reports_of(inherited)
         self._damage: list[str] = []
         #: What the taint says of the last program, empty where that is nothing.
         self._tainted = ""
@@ -310,10 +314,12 @@ class BootedGuest:
     def refresh(self) -> StackReading:
         fresh, self._fresh = self._fresh, None
         with self._damage_noted():
-            if fresh is None:
-                return self.session.refresh()
-            self.session.require_mounted(fresh)
-            return fresh
+            reading = self.session.refresh() if fresh is None else self.session.read_clone(fresh)
+        if self._taint is None:
+            self._taint = taint_of(reading)
+            _, excused = self._complaints()
+            self.description = replace(self.description, expected=without_stamps(excused))
+        return reading
 
     def run(self, program: Program) -> tuple[Observation, ...]:
         with self._damage_noted():
@@ -323,7 +329,7 @@ class BootedGuest:
         except HarnessError as error:  # what was observed stays observed; how the guest ended is asked next
             self._damage.append(str(error))
             return observations
-        if taint != self._taint:
+        if self._taint is not None and taint != self._taint:
             self._tainted = f"the kernel's taint flags went from {self._taint} to {taint}"
             self._damage.append(self._tainted)
         return observations
@@ -360,12 +366,19 @@ class BootedGuest:
         return self.machine.diagnose(Deadline.after(_DIAGNOSIS_LIMIT_S, self.machine.accelerator.time_scale))
 
     def find_damage(self) -> str | None:
-        ending = self.ending(self._since)
+        ending = self.ending(0)
         if ending.kind is not EndKind.RUNNING:
             return ending.reason
-        if ending.reports:
-            return f"its kernel complained: {ending.reports[0].line}"
+        complaints, _ = self._complaints()
+        if complaints:
+            return f"its kernel complained: {complaints[0].line}"
         return self._damage[0] if self._damage else None
+
+    def _complaints(self) -> tuple[tuple[Report, ...], Excused]:
+        """Return what the kernel complained about since its boot, and what of that was expected."""
+        self.machine.console.is_drained()  # what has been printed is read before it is looked at
+        reports = (*self._inherited, *self.ending(0).reports)
+        return split_expected(reports, self.description.release, self.session.layout.stack.describe(), self._options.expected)
 
     @contextlib.contextmanager
     def _damage_noted(self) -> Iterator[None]:

@@ -138,7 +138,10 @@ def _read_step(document: Mapping[str, Any], where: str) -> Step:
         raise DocumentError(f"{where}: no operation {call!r}")
     made: Operation = _read(operation, document.get("args", {}), f"{where}.args")
     pin: Pin | None = _read(Pin | None, document.get("pin"), f"{where}.pin")
-    return Step(made, str(document.get("process", "main")), document.get("start"), pin, int(document.get("line", 0)))
+    process: str = _read(str, document.get("process", "main"), f"{where}.process")
+    start: str | None = _read(str | None, document.get("start"), f"{where}.start")
+    line: int = _read(int, document.get("line", 0), f"{where}.line")
+    return Step(made, process, start, pin, line)
 
 
 def _sequence(document: Any, where: str) -> Sequence[Any]:

@@ -3,26 +3,23 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AgentError, GuestHungError, HarnessError
-from harness.machine.console import ReportKind, fingerprint
+from harness.machine.console import fingerprint
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
 from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
-from harness.model.known import KNOWN_DEVIATIONS, ExpectedLine, Known, KnownDeviation, find_expected, find_known
+from harness.model.known import KNOWN_DEVIATIONS, ExpectedLine, Known, KnownDeviation, find_known
 from harness.model.outcome import Observation
 from harness.model.verdict import Verdict
 from harness.run.artifacts import Ending, Item, Record, RunOutcome, load_record, store_record, store_verdict
+from harness.run.complaints import CRASHES, HANGS, split_expected
 from harness.run.documents import to_document
 from harness.run.pool import Lease
-
-_CRASHES = {ReportKind.PANIC, ReportKind.OOPS, ReportKind.BUG, ReportKind.GENERAL_PROTECTION}
-_HANGS = {ReportKind.HUNG_TASK, ReportKind.SOFT_LOCKUP, ReportKind.HARD_LOCKUP, ReportKind.RCU_STALL}
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,9 @@ def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[Expected
         error = caught
     # Asked before the ending: it waits until all that the kernel had to say has been read.
     fault = guest.find_own_fault()
-    ended, excused = _without_expected(guest.ending(mark), lease.reading.kernel_release, expected)
+    ended = guest.ending(mark)
+    counting, excused = split_expected(ended.reports, lease.reading.kernel_release, item.stack, expected)
+    ended = replace(ended, reports=counting)
     ending, note = classify(ended, error)
     # A run that completed counts for nothing either where nobody could have seen the kernel complain.
     if ending in (Ending.COMPLETED, Ending.HUNG) and fault is not None:
@@ -85,25 +84,10 @@ def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[Expected
     return record
 
 
-def _without_expected(
-    ended: GuestEnding, release: str, expected: Sequence[ExpectedLine]
-) -> tuple[GuestEnding, tuple[tuple[str, str], ...]]:
-    """Return the ending without the reports that were expected, and those with their reasons. A crash or a hang is never expected."""
-    today = date.today().isoformat()
-    kept, excused = [], []
-    for report in ended.reports:
-        entry = None if report.kind in _CRASHES | _HANGS else find_expected(report.line, release, today, expected)
-        if entry is None:
-            kept.append(report)
-        else:
-            excused.append((report.line, entry.reason))
-    return replace(ended, reports=tuple(kept)), tuple(excused)
-
-
 def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, str]:
     """Return how a run ended, and why: from the state of the guest, its kernel's complaints and the error of the run, in this order."""
     kinds = {report.kind: report.line for report in reversed(guest.reports)}
-    crash = next((line for kind, line in kinds.items() if kind in _CRASHES), None)
+    crash = next((line for kind, line in kinds.items() if kind in CRASHES), None)
     if guest.kind in (EndKind.PANIC, EndKind.RESET):
         return Ending.CRASHED, guest.reason
     if crash is not None:
@@ -114,7 +98,7 @@ def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, st
         return Ending.COMPLETED, ""
     if isinstance(error, AgentError):
         return Ending.HARNESS_ERROR, str(error)
-    hang = next((line for kind, line in kinds.items() if kind in _HANGS), None)
+    hang = next((line for kind, line in kinds.items() if kind in HANGS), None)
     if hang is None and not isinstance(error, GuestHungError):
         return Ending.LOST, str(error)
     return Ending.HUNG, str(error) + (f"; the console shows: {hang}" if hang else "")

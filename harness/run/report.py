@@ -116,7 +116,7 @@ def make_row(result: Result, folder: Path | str) -> Row:
         folder=str(folder),
         seconds=outcome.seconds,
         fingerprint=outcome.fingerprint,
-        expected=outcome.expected,
+        expected=(*outcome.guest.expected, *outcome.expected),
         excerpt=_excerpt(Path(folder)) if outcome.messages or outcome.ending is Ending.CRASHED else "",
     )
     if result.judgement is None:

@@ -49,6 +49,7 @@ from harness.run.boot import (
     make_spec,
     ssh_address,
 )
+from harness.run.complaints import split_expected
 from harness.run.documents import DocumentError, from_document, to_document
 from harness.run.pool import Booter
 from harness.sizes import parse_size
@@ -69,6 +70,7 @@ class Manifest:
     """What is known of a saved guest. ``checksums``: of the other files beside the manifest, by name.
 
     ``reading`` and a layout in ``session`` are there on the second level only. ``made_of`` is for people: kernel, QEMU, stack.
+    ``complaints``: the console lines of its boot and set-up that look like complaints, all of them expected when it was saved.
     """
 
     placements: tuple[Placement, ...]
@@ -76,6 +78,7 @@ class Manifest:
     reading: StackReading | None
     made_of: tuple[tuple[str, str], ...]
     checksums: tuple[tuple[str, str], ...] = ()
+    complaints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class Cloner:
             description = replace(description, lifecycle=Lifecycle.RESTORED, template=template.folder.name)
             if template.reading is None:
                 raise HostError(f"the template {template.folder} has no storage stack: remove it (python -m harness templates remove)")
-            yield BootedGuest(machine, session, description, self._options, ssh_address(machine, image), template.reading)
+            address = ssh_address(machine, image)
+            yield BootedGuest(machine, session, description, self._options, address, template.reading, template.complaints)
 
     # ---- finding and making templates
 
@@ -208,9 +212,11 @@ class Cloner:
                     reading = session.refresh()
                     state = session.state
                 _require_stack(stack, reading)
-                _require_silence(machine, f"setting up {stack.describe()}")
                 _warm(machine, image, state, reading, host, deadline)
-                _save(machine, folder, Manifest(machine.placements, state, reading, _made_of(host, image, spec, stack)), deadline)
+                said = self._expected_only(machine, image, stack.describe(), f"setting up {stack.describe()}")
+                made_of = _made_of(host, image, spec, stack)
+                manifest = Manifest(machine.placements, state, reading, made_of, complaints=(*base.complaints, *said))
+                _save(machine, folder, manifest, deadline)
 
         return self._template(name, build)
 
@@ -227,7 +233,9 @@ class Cloner:
                     raise MachineError(f"it booted at the second try only: {first_line(machine.failed_boot)}")
                 with connection as session:
                     state = session.state
-                _save(machine, folder, Manifest(machine.placements, state, None, _made_of(host, image, spec, None)), deadline)
+                said = self._expected_only(machine, image, _devices_of(spec), "booting")
+                made_of = _made_of(host, image, spec, None)
+                _save(machine, folder, Manifest(machine.placements, state, None, made_of, complaints=said), deadline)
 
         return self._template(name, build)
 
@@ -268,6 +276,17 @@ class Cloner:
             return str(error)
         return template
 
+    def _expected_only(self, machine: Machine, image: GuestImage, stack: str, what: str) -> tuple[str, ...]:
+        """Return the lines with which the kernel seems to have complained while ``what``, each of which is expected.
+
+        Raises GuestError for any other: a clone would never show it. A booted guest then shows it again.
+        """
+        machine.console.is_drained()
+        complaints, excused = split_expected(machine.console.reports(), image.release, stack, self._options.expected)
+        if complaints:
+            raise GuestError(f"the kernel complained while {what}: {complaints[0].line}")
+        return tuple(line for line, _ in excused)
+
     def _announced(self, text: str) -> None:
         if self._options.announce:
             self._progress(text)
@@ -295,16 +314,14 @@ def _warm(machine: Machine, image: GuestImage, state: SessionState, reading: Sta
     """Do once what every clone does first: reading the stack back dropped the pages of the programs that it takes."""
     with _connected(machine, image, state, host, deadline) as session:
         session.run(Program((Step(Meminfo()),)))
-        session.require_mounted(reading)
+        session.read_clone(reading)
         if session.ssh is not None:
             session.ssh.run(["true"], deadline)
 
 
-def _require_silence(machine: Machine, what: str) -> None:
-    """Make sure that the kernel has not complained: a clone would never show it. Raises GuestError; a booted guest then shows it again."""
-    reports = machine.console.reports()
-    if reports:
-        raise GuestError(f"the kernel complained while {what}: {reports[0].line}")
+def _devices_of(spec: MachineSpec) -> str:
+    """Return the devices of a machine in the words in which stacks are described: what a boot prints is expected by them."""
+    return "; ".join([*(str(region.kind) for region in spec.regions), *("virtio disk" for _ in spec.disks)])
 
 
 def _require_stack(stack: StorageStack, reading: StackReading) -> None:
@@ -387,7 +404,7 @@ def load_template(folder: Path) -> Template:
         loaded = from_document(Manifest, document)
     except (OSError, ValueError, AttributeError, DocumentError) as error:
         raise UsageError(f"{folder / MANIFEST} cannot be read: {error}") from error
-    return Template(loaded.placements, loaded.session, loaded.reading, loaded.made_of, loaded.checksums, folder)
+    return Template(loaded.placements, loaded.session, loaded.reading, loaded.made_of, loaded.checksums, loaded.complaints, folder)
 
 
 def find_damage(template: Template) -> str | None:

@@ -132,6 +132,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> None:
         ("soft_lockup", "guest hung", 1, "soft lockup"),
         ("kernel_hang", "guest hung", 1, "the guest said nothing for"),
         ("agent_killed", "guest lost", 3, "closed the connection"),
+        ("session_killed", "harness error", 3, "the agent broke: signal 9 ended the agent's session"),
         ("sshd_killed", "guest lost", 3, "the guest"),
         ("connection_cut", "guest lost", 3, "the guest"),
         ("qemu_killed", "guest lost", 3, "QEMU ended with status -9"),
@@ -150,11 +151,12 @@ def test_a_fault_gets_its_own_ending_and_the_next_item_is_not_touched(
     assert (session.ending("b_next"), session.verdict("b_next")) == ("completed", "conforms"), session.said
 
 
-def test_a_warning_fails_the_item_and_is_no_crash(project: Project) -> None:
-    session = project.run(drill="warning")
+@pytest.mark.parametrize(("drill", "words"), [("warning", "WARNING: "), ("file_system_error", "EXT4-fs error (device pmem")])
+def test_a_complaint_fails_the_item_and_is_no_crash(project: Project, drill: str, words: str) -> None:
+    session = project.run(drill=drill)
     row = session.rows["a_victim"]
     assert row["ending"] == "completed", session.said
-    assert "WARNING: " in str(row["messages"])
+    assert words in str(row["messages"])
     assert session.status == 1
     assert session.verdict("b_next") == "conforms"
 

@@ -115,6 +115,13 @@ def warning(guest: BootedGuest) -> Iterator[None]:
 
 
 @sabotage
+def file_system_error(guest: BootedGuest) -> Iterator[None]:
+    """An error that ext4 reports of itself, and that taints nothing."""
+    guest.session.commands([GuestCommand(("sh", "-c", "for f in /sys/fs/ext4/pmem*/trigger_fs_error; do echo drill > $f; done"))])
+    yield
+
+
+@sabotage
 def soft_lockup(guest: BootedGuest) -> Iterator[None]:
     """A loop in the kernel; the watchdog is made impatient first."""
     guest.session.commands([GuestCommand(("sysctl", "-q", "-w", "kernel.watchdog_thresh=1"))])
@@ -156,6 +163,13 @@ def write_over(guest: BootedGuest, code: bytes) -> None:
 @sabotage
 def agent_killed(guest: BootedGuest) -> Iterator[None]:
     with soon(lambda: kill_in_guest(guest, "pkill -9 -f agent.py")):
+        yield
+
+
+@sabotage
+def session_killed(guest: BootedGuest) -> Iterator[None]:
+    """The process of the agent that serves this host, killed while its daemon lives on."""
+    with soon(lambda: kill_in_guest(guest, "pkill -9 -P $(pgrep -o -f agent.py)")):
         yield
 
 

@@ -28,6 +28,10 @@ class Client:
 
     def ask_raw(self, line: bytes) -> dict[str, Any]:
         self.connection.sendall(line + b"\n")
+        return self.listen()
+
+    def listen(self) -> dict[str, Any]:
+        """Return the next line that the agent says."""
         said = b""
         while not said.endswith(b"\n"):
             chunk = self.connection.recv(1 << 20)

@@ -24,7 +24,8 @@ def test_the_fast_generator_crosses_blocks() -> None:
 
 
 def bytes_of(runs: list[list[Any]]) -> bytes:
-    document = {"format": 1, "steps": [{"step": 0, "how": "returned", "value": 0, "data": runs}]}
+    size = sum(run[1] for run in runs)
+    document = {"format": 1, "steps": [{"step": 0, "how": "returned", "value": size, "data": runs}]}
     return observations_from(document)[0].data_bytes()
 
 

@@ -251,9 +251,16 @@ def test_expected_console_lines_have_a_reason_a_range_and_a_day() -> None:
     assert not entry.covers("WARNING: at bar", "6.2.1", "2027-06-29")
 
 
+def test_an_expected_line_may_be_limited_to_some_stacks() -> None:
+    (entry,) = read_expected(f"expected:\n  - {LINE[:-1]}, stack: '-> (raw|sector) ->'}}\n", "console.yaml")
+    assert entry.covers("at foo", "6.2.1", "2027-01-01", "nvdimm 256MiB -> sector -> ext4 -> dax=always")
+    assert not entry.covers("at foo", "6.2.1", "2027-01-01", "nvdimm 256MiB -> fsdax map=mem -> ext4 -> dax=always")
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
+        (("'at foo'", "'at foo', stack: 'e820 ('"), "console.yaml:2: the pattern 'e820 \\(' is no regular expression"),
         (("'at foo'", "'at ('"), "console.yaml:2: the pattern 'at \\(' is no regular expression"),
         (("'6.1'", "six"), "'six' is no kernel version; write the first two numbers, such as 6.12"),
         (("'2027-06-30'", "soon"), "expires is 'soon'; a day is written 2027-06-30"),

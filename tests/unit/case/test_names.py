@@ -43,6 +43,28 @@ def test_a_name_that_cannot_be_meant_is_refused(steps: str, problem: str) -> Non
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "load: {mapping: m, offset: 8KiB, length: 1}",
+        "load: {mapping: m, offset: 4KiB, length: 4097}",
+        "store: {mapping: m, offset: -4097, length: 8}",
+        "madvise: {mapping: m, advice: dontneed, offset: 16KiB}",
+        "pread: {file: f, offset: 0, length: 64KiB, into: m}",
+        "pwritev: {file: f, offset: 0, buffers: [{length: 1, mapping: m, offset: 12KiB}]}",
+    ],
+)
+def test_a_step_that_reaches_further_past_a_mapping_than_its_guards_is_refused_with_its_line(step: str) -> None:
+    with pytest.raises(CaseError) as caught:
+        plans(MAP + f"  - {step}\n")
+    assert str(caught.value).startswith("cases/family/sample.yaml:6: ")
+    assert "of the mapping 'm', whose pages have 4096: a step may reach 4096 bytes before and behind them" in str(caught.value)
+
+
+def test_a_step_may_reach_into_the_guards_of_a_mapping() -> None:
+    plans(MAP + "  - load: {mapping: m, offset: -4KiB, length: 4KiB}\n  - load: {mapping: m, offset: 4KiB, length: 4KiB}\n")
+
+
 def test_a_fork_takes_the_names_that_exist_by_then() -> None:
     assert len(only(MAP + FORK + "  - {load: {mapping: m, offset: 0, length: 1}, process: child}\n").program.steps) == 4
 

@@ -52,6 +52,12 @@ def test_another_agent_than_ours_is_refused(hello: dict[str, object]) -> None:
         pass
 
 
+def test_an_agent_that_broke_is_an_agent_error_with_what_it_said_last() -> None:
+    said = b'{"id": null, "ok": false, "kind": "protocol", "error": "signal 11 ended the agent\'s session"}\n'
+    with pytest.raises(AgentError, match="asked for run, the agent broke: signal 11 ended the agent's session"):
+        AgentLink(FakeStream(raw=[said])).request("run", soon())
+
+
 def test_requests_are_numbered_and_answers_matched() -> None:
     stream = FakeStream({"hello": {}})
     link = AgentLink(stream)

@@ -1,5 +1,6 @@
 """A session against a scripted guest: what is done in which order, what is read back, and every complaint."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from harness.model.stack import (
     find_mismatches,
 )
 from harness.sizes import MIB
-from tests.unit.guest.fake_link import FakeStream
+from tests.unit.guest.fake_link import Answer, FakeStream
 
 ND = "/sys/bus/nd/devices"
 START = 512 * MIB
@@ -68,9 +69,9 @@ class FakeGuest:
             f"{ND}/region0": "/sys/devices/platform/e820_pmem/ndbus0/region0",
             f"{ND}/namespace0.0/block/pmem0": "/sys/devices/x",
         }
-        self.stream = FakeStream(
-            {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}, "kernel_log": self._log}
-        )
+        script: dict[str, Answer] = {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}}
+        script |= {"kernel_log": self._log, "inspect": self._inspect}
+        self.stream = FakeStream(script)
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
         self.loadable: tuple[str, ...] = ("xfs",)
@@ -101,15 +102,19 @@ class FakeGuest:
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         steps = []
         for index, step in enumerate(request["program"]["steps"]):
-            seen: dict[str, Any] = {"step": index, "how": "returned", "value": 0}
+            scripted = self.outcomes.get(step["call"], {})
+            seen: dict[str, Any] = {"step": index, "how": "returned"} | ({} if "errno" in scripted else {"value": 0})
             if step["call"] == "mount":
                 self.mounts = ROOT_MOUNT + MAIN_MOUNT
             if step["call"] == "statx":
                 seen["attributes"] = {"dax": 1}
             if step["call"] == "pagemap":
                 seen["frames"] = [self.frame]
-            steps.append({**seen, **self.outcomes.get(step["call"], {})})
+            steps.append({**seen, **scripted})
         return {"observations": {"format": 1, "steps": steps}}
+
+    def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._run(request) | self._read_files(request)
 
     def _log(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"lines": [[request["after"], 1_500_000, 4, "hello"]], "next": request["after"] + 1}
@@ -300,10 +305,61 @@ def test_a_session_without_ssh_has_no_shell(guest: FakeGuest) -> None:
 def test_a_restored_guest_must_have_the_mounts_it_was_saved_with_options_included(guest: FakeGuest) -> None:
     guest.session.set_up(DAX, PLACEMENTS)
     reading = guest.session.refresh()
-    guest.session.require_mounted(reading)
+    assert guest.session.read_clone(reading) == reading
     guest.mounts = guest.mounts.replace("dax=always", "dax=never")
     with pytest.raises(StackMismatchError, match="has other mounts than it was saved with"):
-        guest.session.require_mounted(reading)
+        guest.session.read_clone(reading)
     guest.mounts = ROOT_MOUNT
     with pytest.raises(StackMismatchError, match=r"it was saved with: \[\], not"):
-        guest.session.require_mounted(reading)
+        guest.session.read_clone(reading)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda guest: guest.outcomes.update(statx={"attributes": {"dax": 0}}), "- main: dax: saved with True, now False"),
+        (lambda guest: setattr(guest, "frame", 1), "- main: frame_in_region: saved with True, now False"),
+        (lambda guest: guest.files.update({"/sys/block/pmem0/queue/dax": "0"}), "- main: queue_dax: saved with True, now False"),
+        (lambda guest: guest.files.update({"/proc/sys/kernel/tainted": "512"}), "- kernel taint: saved with 0, now 512"),
+        (lambda guest: guest.files.update({"/proc/sys/kernel/osrelease": "6.12.2"}), "- kernel: saved with 6.12.1, now 6.12.2"),
+    ],
+    ids=["dax", "frame", "queue", "taint", "release"],
+)
+def test_a_clone_whose_stack_is_not_its_templates_is_refused(guest: FakeGuest, change: Callable[[FakeGuest], None], said: str) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    reading = guest.session.refresh()
+    change(guest)
+    with pytest.raises(StackMismatchError) as caught:
+        guest.session.read_clone(reading)
+    assert str(caught.value) == f"the restored guest has another storage stack than it was saved with:\n{said}"
+
+
+def test_reading_a_clone_makes_a_file_of_its_own_and_leaves_none(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    reading = guest.session.refresh()
+    guest.stream.asked.clear()
+    guest.session.read_clone(reading)
+    (asked,) = guest.stream.asked
+    calls = [step["call"] for step in asked["program"]["steps"]]
+    assert calls == ["open", "pwrite", "statx", "mmap", "store", "pagemap", "munmap", "close"]
+    assert (asked["do"], asked["remove"]) == ("inspect", ["/mnt/main/.harness-probe"])
+
+
+def test_of_a_bare_node_a_clone_reads_one_page_and_drops_it_again(guest: FakeGuest) -> None:
+    guest.outcomes["statx"] = {"attributes": {"dax": 0}}
+    guest.frame = 1
+    guest.session.set_up(StorageStack((Volume("main", Namespace(REGION), None),)), PLACEMENTS)
+    reading = guest.session.refresh()
+    guest.stream.asked.clear()
+    assert guest.session.read_clone(reading) == reading
+    calls = [step["call"] for step in guest.stream.asked[0]["program"]["steps"]]
+    assert calls == ["open", "statx", "mmap", "load", "pagemap", "munmap", "close", "drop_caches"]
+    assert [(request["do"], request["remove"]) for request in guest.stream.asked] == [("inspect", [])]
+
+
+def test_a_clone_whose_program_mounts_is_read_without_a_probe(guest: FakeGuest) -> None:
+    guest.session.set_up(StorageStack((Volume("main", Namespace(REGION), ALWAYS),), mount_in_program=True), PLACEMENTS)
+    reading = guest.session.refresh()
+    guest.stream.asked.clear()
+    assert guest.session.read_clone(reading) == reading
+    assert [request["program"]["steps"] for request in guest.stream.asked] == [[]]

@@ -35,8 +35,9 @@ def pairs(words: list[str]) -> list[str]:
 
 
 KERNEL_LINE = (
-    "console=ttyS0 loglevel=5 printk.time=1 panic=-1 sysrq_always_enabled cryptomgr.notests ima=off apparmor=0 audit=0 mitigations=off "
-    "random.trust_cpu=on watchdog_thresh=30 nmi_watchdog=0 rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.hung_task_timeout_secs=60 "
+    "console=ttyS0 loglevel=5 printk.time=1 sysctl.kernel.printk=7 panic=-1 sysrq_always_enabled "
+    "cryptomgr.notests ima=off apparmor=0 audit=0 mitigations=off random.trust_cpu=on "
+    "watchdog_thresh=30 nmi_watchdog=0 rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.hung_task_timeout_secs=60 "
     "memmap=256M!256M memmap=16M!640M one two=2"
 )
 

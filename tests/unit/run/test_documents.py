@@ -70,3 +70,18 @@ def test_an_unknown_flag_is_refused() -> None:
     steps = [{"call": "open", "args": {"name": "f", "path": "a", "flags": ["sideways"]}}]
     with pytest.raises(DocumentError, match=r"flags\[0\]: 'sideways' is not a valid OpenFlag"):
         from_document(Program, steps)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("process", 3, r"Program\[0\].process: 3 is not of type str"),
+        ("start", 7, r"Program\[0\].start: 7 is not of type str"),
+        ("line", "12", r"Program\[0\].line: '12' is not of type int"),
+        ("line", True, r"Program\[0\].line: True is not of type int"),
+    ],
+)
+def test_a_step_of_another_shape_is_refused_with_its_place(key: str, value: object, problem: str) -> None:
+    step = {"call": "meminfo", "args": {}, key: value}
+    with pytest.raises(DocumentError, match=problem):
+        from_document(Program, [step])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import AgentError, GuestError, GuestHungError, HarnessError, UsageError
-from harness.machine.console import ReportKind
+from harness.machine.console import Report, ReportKind
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
 from harness.model.known import ExpectedLine, Known, KnownDeviation
@@ -15,6 +15,7 @@ from harness.model.operation import Operation, Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
 from harness.run.artifacts import Ending, find_records, item_folder, load_record, qemu_script
+from harness.run.complaints import reports_of, split_expected, without_stamps
 from harness.run.execute import classify, judge_folder, judge_record, run_item
 from harness.run.pool import Lease
 from tests.fakes.leased import RUNNING, FakeGuest, complaint, make_reading, obedient
@@ -70,6 +71,31 @@ def test_an_expected_console_line_is_no_complaint_until_its_day(tmp_path: Path) 
     assert (record.outcome.messages, record.outcome.expected) == ((), (("[ 1.0] WARNING: CPU: 0 at foo+0x1", "a known false alarm"),))
     assert run_item(item(), lease, tmp_path / "one", [replace(entry, expires="2020-01-01")]).outcome.messages
     assert run_item(item(), lease, tmp_path / "one", [replace(entry, before=(6, 1))]).outcome.messages
+
+
+def test_a_line_may_be_expected_on_some_stacks_only(tmp_path: Path) -> None:
+    line = "[ 1.000000] XFS (pmem0s): DAX unsupported by block device. Turning off DAX."
+    guest = FakeGuest(stack(), ended=complaint(ReportKind.FILE_SYSTEM, line))
+    lease = Lease(guest, make_reading(guest.stack))
+    entry = ExpectedLine("DAX unsupported", "a sector namespace has no struct pages", (6, 0), None, "2999-01-01", stack="sector")
+    assert run_item(item(), lease, tmp_path / "one", [entry]).outcome.messages == (line,)
+    assert not run_item(replace(item(), stack="nvdimm 256MiB -> sector -> xfs"), lease, tmp_path / "one", [entry]).outcome.messages
+
+
+def test_what_the_project_expects_of_a_set_up_needs_no_entry_of_the_cases() -> None:
+    report = Report(ReportKind.PMEM, "[ 1.000000] nd_pmem namespace1.0: unable to guarantee persistence of writes", 5)
+    kept, excused = split_expected([report], "6.12.1", "e820 256MiB -> fsdax map=mem -> ext4 -> dax=always", ())
+    assert (kept, [line for line, _ in excused]) == ((), [report.line])
+    assert without_stamps(excused * 2)[0][0] == "nd_pmem namespace1.0: unable to guarantee persistence of writes"
+    assert len(without_stamps(excused * 2)) == 1
+    assert split_expected([report], "6.12.1", "nvdimm 256MiB -> raw -> bare node", ())[0] == (report,)
+
+
+def test_a_stored_line_is_the_report_that_it_was() -> None:
+    (oops, other) = reports_of(["[ 1.000000] Oops: 0000 [#1]", "what is no complaint any more"])
+    assert (oops.kind, other.kind) == (ReportKind.OOPS, ReportKind.WARNING)
+    anything = ExpectedLine("", "wishful", (5, 0), None, "2999-01-01")
+    assert split_expected([oops], "6.12.1", "", [anything])[0] == (oops,)
 
 
 def test_a_crash_is_never_expected(tmp_path: Path) -> None:
@@ -172,7 +198,11 @@ def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
         ("plan.json", "{", "plan.json is not JSON"),
         ("plan.json", '{"format": 99}', "plan.json has format 99, this harness reads 1: judge it with the version that wrote it"),
         ("plan.json", '{"format": 1}', "plan.json: Item: .*missing"),
-        ("observations.json", '{"format": 1, "steps": [{"step": 0, "how": "sang"}]}', "observations.json: an observation is malformed"),
+        (
+            "observations.json",
+            '{"format": 1, "steps": [{"step": 0, "how": "sang"}]}',
+            "observations.json: the observation of step 0: how is .sang., not one of returned",
+        ),
     ],
 )
 def test_a_folder_that_is_not_an_items_is_refused(tmp_path: Path, name: str, text: str | None, problem: str) -> None:
