@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.case.loader import find_case_files, load_case, load_families, load_plans
-from harness.case.plan import make_matrix, make_plans, named_stacks, unexplained_cells
+from harness.case.plan import DEFAULT_STACK, make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError, HarnessError, UsageError
 from harness.host import settings
 from harness.host.cache import remove_abandoned
@@ -31,7 +31,6 @@ from harness.run.template import Cloner, remove_template, stored_templates, temp
 from harness.sizes import format_size
 
 CASES = Path("cases")
-DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
 _MARKS = {True: "ok", False: "MISSING", None: "-"}
 
 

@@ -18,7 +18,6 @@ from harness.image.catalog import KernelChoice
 from harness.machine.accelerator import Accelerator, choose_accelerator
 from harness.machine.command import GDB_SOCKET, Emulator
 from harness.machine.console import Report, ReportKind
-from harness.machine.custody import private_folder
 from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind, Machine, started_machine
@@ -27,6 +26,7 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.run.artifacts import GuestDescription
+from harness.run.kept import LogKeeper, kept_logs, without_private_folders
 from harness.run.pool import Booter
 from harness.sizes import MIB
 
@@ -56,7 +56,7 @@ class GuestOptions:
 
     ``step_limit_s``: how long one step of a program may take, blocked or not. ``announce``: say that a boot begins, and not only that one
     is done. ``keep``: a folder in which a clone's memory, regions included, outlives it. ``gdb``: a debugger can attach.
-    ``detail``: where that is said which only who looks closely wants to read.
+    ``detail``: where that is said which only who looks closely wants to read. ``keeper``: keeps the logs of a guest that does not come up.
     """
 
     boot_limit_s: float = BOOT_LIMIT_S
@@ -65,6 +65,7 @@ class GuestOptions:
     gdb: bool = False
     keep: Path | None = None
     detail: Progress = lambda _: None
+    keeper: LogKeeper | None = None
 
 
 def find_host() -> Host:
@@ -113,7 +114,8 @@ def booted_guest(
         progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
     deadline = Deadline.after(options.boot_limit_s, host.accelerator.time_scale)
     with contextlib.ExitStack() as lifetime:
-        machine, connection = booted_session(host, image, make_spec(image, stack), deadline, lifetime, gdb=options.gdb)
+        logs = lifetime.enter_context(kept_logs(options.keeper, f"{choice.name} {stack.describe()}"))
+        machine, connection = booted_session(host, image, make_spec(image, stack), logs, deadline, lifetime, gdb=options.gdb)
         session = lifetime.enter_context(connection)
         connected_s = machine.age_s()
         since = machine.console.mark()
@@ -124,18 +126,20 @@ def booted_guest(
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
         description = describe_guest(host, image, machine.qemu.command, times)
         if machine.failed_boot:
-            description = replace(description, lifecycle_note=f"booted at the second try: {first_line(machine.failed_boot)}")
+            failed = without_private_folders(machine.failed_boot)
+            kept = options.keeper.keep(logs, f"{choice.name} {stack.describe()}", failed) if options.keeper else ""
+            note = f"booted at the second try: {first_line(failed)}" + (f"; logs: {kept}" if kept else "")
+            description = replace(description, lifecycle_note=note)
         yield BootedGuest(machine, session, description, options, ssh_address(machine, image), since=since)
 
 
 def booted_session(
-    host: Host, image: GuestImage, spec: MachineSpec, deadline: Deadline, lifetime: contextlib.ExitStack, *, gdb: bool = False
+    host: Host, image: GuestImage, spec: MachineSpec, logs: Path, deadline: Deadline, lifetime: contextlib.ExitStack, *, gdb: bool = False
 ) -> tuple[Machine, contextlib.AbstractContextManager[GuestSession]]:
     """Boot a machine that ends with ``lifetime``; return it with a connection to its guest, which the caller opens and closes.
 
-    Raises HostError, UsageError, MachineError or BootError.
+    ``logs``: a folder for what it says. Raises HostError, UsageError, MachineError or BootError.
     """
-    logs = lifetime.enter_context(private_folder())
     machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline, gdb=gdb))
     return machine, connect(
         ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
