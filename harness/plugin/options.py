@@ -159,9 +159,16 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """The guests of a session live inside its loop: they end with it, whatever ends it."""
     config = session.config
     progress, ledger = make_progress(config), find_ledger(config)
+    said: set[str] = set()
+
+    def wait_aloud(text: str) -> None:
+        # On a busy computer every item waits: that is said once.
+        if text not in said:
+            progress(text)
+        said.add(text)
 
     def admit() -> contextlib.AbstractContextManager[None]:
-        return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), progress)
+        return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), wait_aloud)
 
     with open_pool(_booters(config, ledger), reuse=config.getoption("reuse_guests"), admit=admit, ledger=ledger) as pool:
         config.stash[POOL] = pool

@@ -92,7 +92,9 @@ def kept_logs(keeper: LogKeeper | None, what: str) -> Iterator[Path]:
 
     ``what``: what is being set up, in words.
     """
-    with private_folder() as logs:
+    with private_folder() as folder:
+        logs = folder / "logs"
+        logs.mkdir()
         try:
             yield logs
         except (HarnessError, OSError) as error:

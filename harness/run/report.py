@@ -31,11 +31,9 @@ _WIDTH = 140
 _LONGEST_LIST = 40
 _EXCERPT_LINES = 12
 #: How much of the console of a guest that did not come up is told.
-_CONSOLE_LINES = 10
+_CONSOLE_LINES = 8
 #: Endings of an item that never got as far as its first step.
 _NEVER_BEGUN = (NOT_SET_UP, NOT_TRIED, UNAVAILABLE)
-#: How many items are named of those that ended for the same reason.
-_NAMED_ITEMS = 3
 
 
 @dataclass(frozen=True)
@@ -447,14 +445,9 @@ def _unset_lines(rows: Sequence[Row]) -> list[str]:
 def _group_lines(found: Sequence[Row]) -> Iterator[str]:
     first = found[0]
     why = f"{first.ending}: {first.note.splitlines()[0] if first.note else ''}"
-    if len(found) == 1:
-        yield f"{first.node_id}: {why}"
-    else:
-        yield f"{len(found)} items {why}"
+    yield f"{first.node_id}: {why}" if len(found) == 1 else f"{len(found)} items {why}"
     if len(found) > 1 and first.ending != NOT_TRIED:
-        yield from (f"    {row.node_id}" for row in found[:_NAMED_ITEMS])
-        if len(found) > _NAMED_ITEMS:
-            yield f"    and {len(found) - _NAMED_ITEMS} more ({RESULTS} has all of them)"
+        yield f"    such as {first.node_id} ({RESULTS} has all of them)"
     yield from (f"    logs: {logs}" for logs in dict.fromkeys(row.logs for row in found if row.logs))
 
 
