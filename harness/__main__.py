@@ -23,6 +23,7 @@ from harness.run.artifacts import find_records, load_record
 from harness.run.boot import BOOT_LIMIT_S, GuestOptions, booted_guest, find_host, ways_in
 from harness.run.doctor import Finding, examine
 from harness.run.execute import judge_folder
+from harness.run.kept import FOLDER, LogKeeper, logs_of
 from harness.run.measure import fact_lines, measure
 from harness.run.mutants import Recorded, recorded, smallest_cover, write_recorded
 from harness.run.preview import matrix_lines, plan_lines
@@ -31,6 +32,8 @@ from harness.run.template import Cloner, remove_template, stored_templates, temp
 from harness.sizes import format_size
 
 CASES = Path("cases")
+#: Where the logs are kept of a shell's guest that did not come up: beside those of pytest's usual place.
+NO_SHELL = Path("artifacts") / FOLDER / "shell"
 _MARKS = {True: "ok", False: "MISSING", None: "-"}
 
 
@@ -235,7 +238,9 @@ def open_shell(chosen: argparse.Namespace) -> int:
         raise UsageError("--keep-memory keeps the memory of a restored guest: leave --booted out")
     if chosen.keep_memory:
         chosen.keep_memory.mkdir(parents=True, exist_ok=True)
-    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory)
+    keeper = LogKeeper(NO_SHELL)
+    keeper.clear()
+    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory, keeper=keeper)
     stack = stacks[chosen.storage]
     with (
         booted_guest(find_host(), choice, stack, _progress, options)
@@ -361,7 +366,8 @@ def _progress(text: str) -> None:
 
 
 def _say_error(error: Exception) -> None:
-    print(f"harness: {error}", file=sys.stderr)
+    logs = logs_of(error)
+    print(f"harness: {error}" + (f"\nlogs: {logs}" if logs else ""), file=sys.stderr)
 
 
 if __name__ == "__main__":
