@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.case.loader import find_case_files, load_case, load_families, load_plans
-from harness.case.plan import make_matrix, make_plans, named_stacks, unexplained_cells
+from harness.case.plan import DEFAULT_STACK, make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError, HarnessError, UsageError
 from harness.host import settings
 from harness.host.cache import remove_abandoned
@@ -24,6 +24,7 @@ from harness.run.artifacts import find_records, load_record
 from harness.run.boot import BOOT_LIMIT_S, GuestOptions, make_booter, ways_in
 from harness.run.doctor import Finding, examine
 from harness.run.execute import judge_folder
+from harness.run.kept import FOLDER, LogKeeper, logs_of
 from harness.run.measure import fact_lines, measure
 from harness.run.mutants import Recorded, recorded, smallest_cover, write_recorded
 from harness.run.preview import matrix_lines, plan_lines
@@ -32,7 +33,8 @@ from harness.run.template import Cloner, remove_template, stored_templates, temp
 from harness.sizes import format_size
 
 CASES = Path("cases")
-DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
+#: Where the logs are kept of a shell's guest that did not come up: beside those of pytest's usual place.
+NO_SHELL = Path("artifacts") / FOLDER / "shell"
 _MARKS = {True: "ok", False: "MISSING", None: "-"}
 
 
@@ -244,7 +246,9 @@ def open_shell(chosen: argparse.Namespace) -> int:
     if chosen.keep_memory:
         chosen.keep_memory.mkdir(parents=True, exist_ok=True)
     arguments = parse_kernel_arguments(chosen.kernel_args)
-    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory, kernel_arguments=arguments)
+    keeper = LogKeeper(NO_SHELL)
+    keeper.clear()
+    options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory, kernel_arguments=arguments, keeper=keeper)
     stack = stacks[chosen.storage]
     start = make_booter(lambda _: choice, _progress, options) if chosen.booted else Cloner(lambda _: choice, _progress, options).clone
     with start(stack, choice.name) as guest:
@@ -367,7 +371,8 @@ def _progress(text: str) -> None:
 
 
 def _say_error(error: Exception) -> None:
-    print(f"harness: {error}", file=sys.stderr)
+    logs = logs_of(error)
+    print(f"harness: {error}" + (f"\nlogs: {logs}" if logs else ""), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,19 @@
 A message says what we did, what came back and where to look; the cause stays attached with ``from``.
 """
 
+import re
+
+#: What stands before the lines of a console that a message quotes.
+CONSOLE_FOLLOWS = "--- last lines of the console ---"
+
 
 class HarnessError(Exception):
-    """The base of every error that the harness raises on purpose."""
+    """The base of every error that the harness raises on purpose.
+
+    ``logs``: the folder in which console, QEMU's words and QMP transcript are kept, or why they are not; empty where there are none.
+    """
+
+    logs: str = ""
 
 
 class CaseError(HarnessError):
@@ -41,7 +51,7 @@ class BootError(NotReadyError):
 
     def __init__(self, problem: str, console_tail: str) -> None:
         tail = console_tail.rstrip() or "(the console printed nothing)"
-        super().__init__(f"{problem}\n--- last lines of the console ---\n{tail}")
+        super().__init__(f"{problem}\n{CONSOLE_FOLLOWS}\n{tail}")
         self.problem = problem
         self.console_tail = console_tail
 
@@ -60,3 +70,8 @@ class StackMismatchError(GuestError):
 
 class AgentError(HarnessError):
     """The agent and the host do not understand each other: a break of the protocol."""
+
+
+def reason_of(message: str) -> str:
+    """Return what the messages of equal failures have in common: the message without its console and its numbers."""
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", message.partition(CONSOLE_FOLLOWS)[0]).strip()

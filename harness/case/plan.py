@@ -89,6 +89,10 @@ def make_stack(values: Mapping[str, str], mount_in_program: bool = False, ivshme
     return StorageStack(tuple(volumes), mount_in_program, ivshmem)
 
 
+#: The stack of which a shell and a trial by itself are, by its variant id.
+DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
+
+
 def named_stacks() -> dict[str, StorageStack]:
     """Return every stack that the axes can ask for without a target, by its variant id (for a shell, say)."""
     axes = Axes(tuple((axis, choices) for axis, choices in CHOICES.items() if axis != "target"), (), "harness:0")

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import BootError, HostError, MachineError
+from harness.errors import CONSOLE_FOLLOWS, BootError, HostError, MachineError
 from harness.host import process
 from harness.host.deadline import Deadline, wait_until
 from harness.host.memory import count_kills, find_room
@@ -232,7 +232,7 @@ class Machine:
         try:
             self.console.send(key)
         except OSError as error:
-            raise MachineError(f"QEMU hung up on the console: {self.ending().reason}; logs: {self.qemu.logs}") from error
+            raise MachineError(f"QEMU hung up on the console: {self.ending().reason}") from error
 
     def find_own_fault(self) -> str | None:
         """Return what is wrong on our side of the guest, or None: QEMU is stopped, or the console is not read."""
@@ -252,7 +252,7 @@ class Machine:
     def find_end(self) -> str | None:
         """Return how the guest ended, with its last words, or None while it runs."""
         ending = self.ending()
-        return None if ending.kind is EndKind.RUNNING else f"{ending.reason}; the last of its console:\n{self.console.tail(20)}"
+        return None if ending.kind is EndKind.RUNNING else f"{ending.reason}\n{CONSOLE_FOLLOWS}\n{self.console.tail(20)}"
 
     def diagnose(self, deadline: Deadline) -> str:
         """Return what a guest that hangs can still be made to say: its blocked tasks (SysRq w) and its registers. Never raises."""
@@ -422,7 +422,7 @@ def connect_qmp(qemu: Qemu, deadline: Deadline) -> None:
     except MachineError as error:
         ending = qemu.wait_ended(Deadline.after(1))
         said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip() or "(nothing)"
-        raise MachineError(f"QEMU did not start: {ending.reason}; it said:\n{said}\ncommand and QMP transcript: {qemu.logs}") from error
+        raise MachineError(f"QEMU did not start: {ending.reason}; it said:\n{said}") from error
 
 
 def _wait_ready(qemu: Qemu, emulator: Emulator, deadline: Deadline) -> None:
@@ -442,5 +442,4 @@ def _wait_ready(qemu: Qemu, emulator: Emulator, deadline: Deadline) -> None:
         qemu.wait_ended(Deadline.after(QUIT_LIMIT_S))
         problem = f"the guest ended before it was ready ({ending.kind}): {ending.reason}"
     said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip()
-    problem += f"; logs: {qemu.logs}" + (f"; QEMU said: {said}" if said else "")
-    raise BootError(problem, console.tail())
+    raise BootError(problem + (f"; QEMU said: {said}" if said else ""), console.tail())

@@ -23,12 +23,11 @@ class Qmp:
     """The QMP session of one machine, over one end of a socket pair.
 
     A thread runs the event loop, so that events arrive whether or not anyone waits. Every error is a MachineError that names the
-    command and the transcript.
+    command.
     """
 
     def __init__(self, line: socket.socket, transcript: Path) -> None:
         self._line = line
-        self._path = transcript
         self._transcript = transcript.open("w", buffering=1)
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
@@ -92,15 +91,13 @@ class Qmp:
         try:
             return self._run(question, deadline)
         except concurrent.futures.TimeoutError as error:
-            raise MachineError(f"QEMU did not answer {what} over QMP within {deadline.limit_s:.0f} s; transcript: {self._path}") from error
+            raise MachineError(f"QEMU did not answer {what} over QMP within {deadline.limit_s:.0f} s") from error
         except ExecuteError as error:
             self.note("error", str(error))
-            raise MachineError(f"QEMU refused the QMP command {what}: {error}; transcript: {self._path}") from error
+            raise MachineError(f"QEMU refused the QMP command {what}: {error}") from error
         except (QMPError, EOFError, OSError) as error:
             self.note("lost", repr(error))
-            raise MachineError(
-                f"QEMU hung up while we waited for {what} over QMP ({error or 'end of file'}); transcript: {self._path}"
-            ) from error
+            raise MachineError(f"QEMU hung up while we waited for {what} over QMP ({error or 'end of file'})") from error
 
     def _run(self, question: Coroutine[object, object, T], deadline: Deadline) -> T:
         future = asyncio.run_coroutine_threadsafe(question, self._loop)

@@ -1,3 +1,9 @@
-"""The only place that knows pytest: options, collection, fixtures for Python cases, and what is reported."""
+"""The only place that knows pytest: options, collection, fixtures for Python cases, what is not tried any more, and what is reported."""
 
-pytest_plugins = ["harness.plugin.options", "harness.plugin.collect", "harness.plugin.fixtures", "harness.plugin.outcome"]
+pytest_plugins = [
+    "harness.plugin.options",
+    "harness.plugin.collect",
+    "harness.plugin.fixtures",
+    "harness.plugin.refuse",
+    "harness.plugin.outcome",
+]

@@ -20,6 +20,7 @@ from harness.plugin.outcome import fail_unless_passed, keep_row
 from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, make_item
 from harness.run.boot import BootedGuest, ways_in
 from harness.run.execute import judge_folder, run_item
+from harness.run.kept import logs_of
 from harness.run.kernels import Unsuitable
 from harness.run.pool import Lease
 from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row, step_lines
@@ -121,7 +122,7 @@ class CaseItem(pytest.Item):
 
 def fail_with_our_fault(node: pytest.Item, item: Item, ending: str, error: Exception) -> NoReturn:
     """Keep a row that says that the item could not be run, and fail: it says nothing of the kernel."""
-    row = make_unset_row(item, ending, f"{type(error).__name__}: {error}")
+    row = make_unset_row(item, ending, f"{type(error).__name__}: {error}", logs=logs_of(error))
     keep_row(node, row)
     pytest.fail(describe_row(row), pytrace=False)
 

@@ -73,10 +73,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
+    place = find_place(item)
+    if place is not None:
+        item.stash[PLACE] = (place.target.kernel, place.lifecycle, place.stack)
+
+
+def find_place(item: pytest.Item) -> Place | None:
+    """Return where an item of a Python case runs, or None where it is none."""
     call = getattr(item, "callspec", None)
     place = call.params.get(_FIXTURE) if call is not None else None
-    if isinstance(place, Place):
-        item.stash[PLACE] = (place.target.kernel, place.lifecycle, place.stack)
+    return place if isinstance(place, Place) else None
 
 
 @pytest.fixture
@@ -91,7 +97,7 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
     """A function that runs a Program on the fresh stack of this item, keeps the evidence, and fails the test unless it conforms."""
     config = request.config
     pool, artifacts = config.stash[POOL], Path(config.getoption("artifacts"))
-    base = _item_of(request.node, harness_place)
+    base = item_of(request.node, harness_place)
     done: list[Item] = []
 
     with contextlib.ExitStack() as lifetime:
@@ -128,7 +134,8 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
         pytest.fail(f"{request.node.nodeid} ran no program: nothing was tested", pytrace=False)
 
 
-def _item_of(node: pytest.Item, place: Place) -> Item:
+def item_of(node: pytest.Item, place: Place) -> Item:
+    """Return the item of a Python case on ``place``, with no program yet."""
     function = getattr(node, "function", None)
     title = (getattr(function, "__doc__", None) or node.name).strip().splitlines()[0]
     return Item(

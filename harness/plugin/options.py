@@ -11,6 +11,7 @@ import pytest
 
 from harness.case.axes import STORAGES
 from harness.case.loader import FAMILY_FILE, load_families, load_nearest_expected
+from harness.case.plan import DEFAULT_STACK, named_stacks
 from harness.errors import CaseError, HarnessError
 from harness.host.admission import admitted
 from harness.host.deadline import Deadline
@@ -18,15 +19,20 @@ from harness.model.known import ExpectedLine
 from harness.model.stack import Filesystem, RegionKind
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
+from harness.run.kept import FOLDER, LogKeeper
 from harness.run.kernels import Kernels, read_kernels
+from harness.run.ledger import Ledger, open_ledger
 from harness.run.pool import Booter, Pool, open_pool
-from harness.run.report import WRONG_USAGE
+from harness.run.report import COULD_NOT_RUN, WRONG_USAGE
 from harness.run.template import make_cloner, templates_limit_bytes
 from harness.sizes import MIB
 
 KERNELS = pytest.StashKey[Kernels]()
 LIFECYCLES = pytest.StashKey[tuple[Lifecycle, ...]]()
 POOL = pytest.StashKey[Pool]()
+_LEDGER = pytest.StashKey[Ledger]()
+#: Under this name the controller of a distributed run tells its workers where the ledger is.
+_LEDGER_FOLDER = "harness_ledger"
 
 #: What a guest takes of this computer's memory while it runs a case: a clone writes some tens of MiB, a booted guest all that it touches.
 GUEST_BYTES = 384 * MIB
@@ -77,6 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="let a guest serve all items in a row with the same storage stack, each on a file system made anew: less isolated, and "
         "quicker only where guests are booted",
+    )
+    group.addoption(
+        "--keep-going",
+        action="store_true",
+        help="try every item, also where its storage stack failed twice, or nothing came up on its kernel",
     )
     group.addoption("--artifacts", default="artifacts", metavar="DIR", help="where the evidence of every item is kept (default: artifacts)")
     group.addoption(
@@ -155,17 +166,53 @@ def _families(cases: Path) -> dict[str, str]:
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """The guests of a session live inside its loop: they end with it, whatever ends it."""
     config = session.config
-    progress = make_progress(config)
+    progress, ledger = make_progress(config), find_ledger(config)
+    said: set[str] = set()
+
+    def wait_aloud(text: str) -> None:
+        # On a busy computer every item waits: that is said once.
+        if text not in said:
+            progress(text)
+        said.add(text)
 
     def admit() -> contextlib.AbstractContextManager[None]:
-        return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), progress)
+        return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), wait_aloud)
 
-    with open_pool(_booters(config, session.items), reuse=config.getoption("reuse_guests"), admit=admit) as pool:
+    booters = _booters(config, session.items, ledger)
+    with open_pool(booters, reuse=config.getoption("reuse_guests"), admit=admit, ledger=ledger) as pool:
         config.stash[POOL] = pool
         return (yield)
 
 
-def _booters(config: pytest.Config, items: Sequence[pytest.Item]) -> Mapping[Lifecycle, Booter]:
+def find_ledger(config: pytest.Config) -> Ledger:
+    """Return the ledger of this run, which its workers share and which ends with it. What an earlier run kept of failures goes."""
+    if _LEDGER not in config.stash:
+        default, keep_going = named_stacks()[DEFAULT_STACK], config.getoption("keep_going")
+        shared = getattr(config, "workerinput", {}).get(_LEDGER_FOLDER)
+        if shared is not None:
+            config.stash[_LEDGER] = Ledger(Path(shared), default, keep_going)
+        else:
+            lifetime = contextlib.ExitStack()
+            config.add_cleanup(lifetime.close)
+            try:
+                config.stash[_LEDGER] = lifetime.enter_context(open_ledger(default, keep_going))
+            except HarnessError as error:
+                pytest.exit(str(error), COULD_NOT_RUN)
+            _make_keeper(config, config.stash[_LEDGER]).clear()
+    return config.stash[_LEDGER]
+
+
+def _make_keeper(config: pytest.Config, ledger: Ledger) -> LogKeeper:
+    return LogKeeper(Path(config.getoption("artifacts")) / FOLDER, ledger.locked)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of a distributed run where the ledger is."""
+    node.workerinput[_LEDGER_FOLDER] = str(find_ledger(node.config).folder)
+
+
+def _booters(config: pytest.Config, items: Sequence[pytest.Item], ledger: Ledger) -> Mapping[Lifecycle, Booter]:
     other: Booter | None = config.hook.pytest_harness_booter(config=config)
     if other is not None:
         return dict.fromkeys(Lifecycle, other)
@@ -178,6 +225,7 @@ def _booters(config: pytest.Config, items: Sequence[pytest.Item]) -> Mapping[Lif
         detail=progress if config.getoption("verbose") > 0 else lambda _: None,
         kernel_arguments=config.stash[KERNELS].arguments,
         expected=expected_in_set_up(items),
+        keeper=_make_keeper(config, ledger),
     )
     return {
         Lifecycle.BOOTED: make_booter(choose, progress, options),
@@ -208,8 +256,10 @@ def make_progress(config: pytest.Config) -> Callable[[str], None]:
         if reporter is None:
             return
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            # A quiet run prints dots and no file names, so pytest itself does not see a line that has begun.
-            reporter.ensure_newline() if reporter.verbosity >= 0 else reporter.write("\n")
+            reporter.ensure_newline()
+            # Where no file names are printed (quiet, or several workers), pytest itself does not see a line that has begun.
+            if reporter._tw.width_of_current_line:
+                reporter.write("\n")
             reporter.write_line(text)
 
     return progress

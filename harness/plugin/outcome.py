@@ -1,7 +1,7 @@
 """From rows to what pytest reports: passes and failures, JSON lines, JUnit properties, the summary, the exit status."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ from harness.case.loader import load_nearest_claims
 from harness.errors import CaseError
 from harness.model.claims import Claim
 from harness.model.known import Known
+from harness.plugin.options import make_progress
 from harness.run.documents import from_document, to_document
 from harness.run.report import (
     COULD_NOT_RUN,
+    NOT_SET_UP,
+    NOT_TRIED,
+    RESULTS,
     ROW_FORMAT,
     SOME_DEVIATE,
     WRONG_USAGE,
@@ -21,14 +25,18 @@ from harness.run.report import (
     describe_row,
     exit_status,
     make_summary,
+    row_reason,
     summary_text,
 )
 
-RESULTS, SUMMARY = "results.jsonl", "summary.txt"
+SUMMARY = "summary.txt"
 #: The rows of an item that its next report is to carry.
 _NEW_ROWS = pytest.StashKey[list[Row]]()
 _ALL_ROWS = pytest.StashKey[list[Row]]()
 _ATTRIBUTE = "harness_rows"
+#: What is to be told at once, where the next report of an item arrives, unless it was told before.
+_TOLD = pytest.StashKey[list[str]]()
+_TOLD_ATTRIBUTE = "harness_told"
 
 
 def keep_row(item: pytest.Item, row: Row) -> None:
@@ -51,6 +59,11 @@ def keep_row(item: pytest.Item, row: Row) -> None:
     item.user_properties.extend((name, value) for name, value in properties.items() if value)
 
 
+def tell(item: pytest.Item, text: str) -> None:
+    """Have ``text`` printed when the next report of ``item`` arrives, wherever that is, once in a run."""
+    item.stash.setdefault(_TOLD, []).append(text)
+
+
 def fail_unless_passed(row: Row) -> None:
     """Pass, xfail (a known deviation) or fail, with the paragraph of the row."""
     if row.passed:
@@ -66,22 +79,40 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     rows = item.stash.get(_NEW_ROWS, [])
     setattr(report, _ATTRIBUTE, [to_document(row) for row in rows])
     rows.clear()
+    told = item.stash.get(_TOLD, [])
+    setattr(report, _TOLD_ATTRIBUTE, list(told))
+    told.clear()
     return report  # type: ignore[no-any-return]
 
 
 class Results:
-    """Gathers the rows of a session where its reports arrive, and writes the JSON lines."""
+    """Gathers the rows of a session where its reports arrive, and writes the JSON lines.
 
-    def __init__(self, folder: Path) -> None:
+    What keeps items from running is told at once, in full, and once: the items that follow have the same to say.
+    """
+
+    def __init__(self, folder: Path, progress: Callable[[str], None]) -> None:
         self.rows: list[Row] = []
         self._folder = folder
+        self._progress = progress
+        self._told: set[str] = set()
         self._lost_a_worker = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # What xdist reports of the item that a worker was at when it died.
         self._lost_a_worker = self._lost_a_worker or report.when == "???"  # type: ignore[comparison-overlap]
         for document in getattr(report, _ATTRIBUTE, []):
-            self._add(from_document(Row, json.loads(json.dumps(document))))
+            row = from_document(Row, json.loads(json.dumps(document)))
+            self._add(row)
+            if row.ending == NOT_SET_UP:
+                self._tell(row_reason(row), describe_row(row))
+        for text in getattr(report, _TOLD_ATTRIBUTE, []):
+            self._tell(text, text)
+
+    def _tell(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._progress(text)
 
     def _add(self, row: Row) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -126,12 +157,24 @@ def find_claims(rows: list[Row], root: Path) -> dict[str, Claim]:
 def pytest_configure(config: pytest.Config) -> None:
     # A worker of a distributed run reports to its controller, which gathers.
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Results(Path(config.getoption("artifacts"))), "harness-results")
+        config.pluginmanager.register(Results(Path(config.getoption("artifacts")), make_progress(config)), "harness-results")
 
 
-def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-    """A failure says which word it is: deviates, undetermined, or how the run ended."""
+#: How an item shows that never began, without -v: what is not tried does not, it is counted at the end.
+_LETTERS = {NOT_SET_UP: "E", NOT_TRIED: ""}
+
+
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
+    """A failure says which word it is: deviates, undetermined, or how the run ended.
+
+    What could not be set up, or was not tried, counts by itself: pytest would print each one again at the end, with its text.
+    """
     rows = getattr(report, _ATTRIBUTE, [])
+    if report.when == "setup" and report.failed and rows and rows[-1]["ending"] in _LETTERS:
+        ending = rows[-1]["ending"]
+        return ending, _LETTERS[ending], (ending.upper(), {"red": True})
     if report.when != "call" or not report.failed or not rows:
         return None
     last = rows[-1]

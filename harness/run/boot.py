@@ -21,7 +21,6 @@ from harness.image.catalog import KernelChoice
 from harness.machine.accelerator import Accelerator, choose_accelerator, emulated_instead, find_refuted, refute_kvm
 from harness.machine.command import GDB_SOCKET, Emulator
 from harness.machine.console import Report, ReportKind
-from harness.machine.custody import private_folder
 from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind, Machine, started_machine
@@ -32,6 +31,7 @@ from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.run.artifacts import GuestDescription
 from harness.run.complaints import Excused, reports_of, split_expected, without_stamps
+from harness.run.kept import LogKeeper, kept_logs, without_private_folders
 from harness.sizes import MIB
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class GuestOptions:
     ``step_limit_s``: how long one step of a program may take, blocked or not. ``announce``: say that a boot begins, and not only that one
     is done. ``keep``: a folder in which a clone's memory, regions included, outlives it. ``gdb``: a debugger can attach.
     ``detail``: where that is said which only who looks closely wants to read. ``kernel_arguments``: the user's own words on the kernel's
-    command line. ``expected``: lines of the kernel's that are no complaint.
+    command line. ``expected``: lines of the kernel's that are no complaint. ``keeper``: keeps the logs of a guest that does not come up.
     """
 
     boot_limit_s: float = BOOT_LIMIT_S
@@ -74,6 +74,7 @@ class GuestOptions:
     detail: Progress = lambda _: None
     kernel_arguments: tuple[str, ...] = ()
     expected: tuple[ExpectedLine, ...] = ()
+    keeper: LogKeeper | None = None
 
 
 def find_host() -> Host:
@@ -126,9 +127,9 @@ def booted_guest(
         progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
     deadline = Deadline.after(options.boot_limit_s, host.accelerator.time_scale)
     with contextlib.ExitStack() as lifetime:
-        machine, connection = booted_session(
-            host, image, make_spec(image, stack, options.kernel_arguments), deadline, lifetime, gdb=options.gdb
-        )
+        logs = lifetime.enter_context(kept_logs(options.keeper, f"{choice.name} {stack.describe()}"))
+        spec = make_spec(image, stack, options.kernel_arguments)
+        machine, connection = booted_session(host, image, spec, logs, deadline, lifetime, gdb=options.gdb)
         session = lifetime.enter_context(connection)
         connected_s = machine.age_s()
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
@@ -138,18 +139,21 @@ def booted_guest(
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
         description = describe_guest(host, image, machine, times)
         if machine.failed_boot:
-            description = replace(description, lifecycle_note=f"booted at the second try: {first_line(machine.failed_boot)}")
+            failed = without_private_folders(machine.failed_boot)
+            kept = options.keeper.keep(logs, f"{choice.name} {stack.describe()}", failed) if options.keeper else ""
+            note = f"booted at the second try: {first_line(failed)}" + (f"; logs: {kept}" if kept else "")
+            description = replace(description, lifecycle_note=note)
         yield BootedGuest(machine, session, description, options, ssh_address(machine, image))
 
 
 def booted_session(
-    host: Host, image: GuestImage, spec: MachineSpec, deadline: Deadline, lifetime: contextlib.ExitStack, *, gdb: bool = False
+    host: Host, image: GuestImage, spec: MachineSpec, logs: Path, deadline: Deadline, lifetime: contextlib.ExitStack, *, gdb: bool = False
 ) -> tuple[Machine, contextlib.AbstractContextManager[GuestSession]]:
     """Boot a machine that ends with ``lifetime``; return it with a connection to its guest, which the caller opens and closes.
 
-    Raises HostError, UsageError, NotReadyError or BootError, the connection NotReadyError or AgentError.
+    ``logs``: a folder for what it says. Raises HostError, UsageError, NotReadyError or BootError, the connection NotReadyError or
+    AgentError.
     """
-    logs = lifetime.enter_context(private_folder())
     try:
         machine = lifetime.enter_context(started_machine(spec, host.emulator, host.accelerator, logs, deadline, gdb=gdb))
     except BootError:

@@ -1,12 +1,12 @@
 """Who hands out guests: one machine alive at a time, a new one for each lease, or kept while the stack stays the same.
 
-A guest is given up as soon as it shows damage; what could not be set up is remembered, so that a broken stack costs two
-boots and not one an item.
+A guest is given up as soon as it shows damage. What could not be set up is noted in the ledger of the run, so that a broken stack costs
+two boots and not one an item, and a kernel on which nothing comes up a few.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from harness.errors import GuestError, HarnessError, StackMismatchError
@@ -15,9 +15,7 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack, find_mismatches
 from harness.run.artifacts import GuestDescription, Lifecycle
-
-#: Boots for one stack that may fail before its other items are refused without another try.
-MAX_FAILURES = 2
+from harness.run.ledger import SHARED_ERRORS, Ledger, Place, Refusal
 
 
 class Guest(Protocol):
@@ -71,17 +69,8 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a guest serves."""
-
-    stack: StorageStack
-    kernel: str
-    lifecycle: Lifecycle
-
-
-@dataclass(frozen=True)
 class _Serving:
-    place: _Place
+    place: Place
     guest: Guest
     lifetime: contextlib.ExitStack
 
@@ -89,10 +78,29 @@ class _Serving:
 class Pool:
     """Made by :func:`open_pool`, which ends whatever guest is left."""
 
-    def __init__(self, booters: Mapping[Lifecycle, Booter], reuse: bool, admit: Admission) -> None:
-        self._booters, self._reuse, self._admit = booters, reuse, admit
+    def __init__(self, booters: Mapping[Lifecycle, Booter], reuse: bool, admit: Admission, ledger: Ledger | None) -> None:
+        self._booters, self._reuse, self._admit, self._ledger = booters, reuse, admit, ledger
         self._serving: _Serving | None = None
-        self._failures: dict[_Place, list[HarnessError]] = {}
+
+    def find_refusal(self, stack: StorageStack, kernel: str, lifecycle: Lifecycle = Lifecycle.RESTORED) -> Refusal | None:
+        """Return why nobody is to ask for this lease any more, or None. May first bring up the default stack, by itself, to find out."""
+        place, ledger = Place(stack, kernel, lifecycle), self._ledger
+        if ledger is None:
+            return None
+        refusal = ledger.find_refusal(place)
+        if refusal is not None:
+            return refusal
+        with ledger.probing(place) as wanted:
+            if wanted:
+                self._probe(replace(place, stack=ledger.default), ledger)
+        return ledger.find_refusal(place)
+
+    def _probe(self, place: Place, ledger: Ledger) -> None:
+        try:
+            with self.lease(place.stack, place.kernel, place.lifecycle):
+                pass
+        except SHARED_ERRORS as error:
+            ledger.note_hopeless(place, error)
 
     @contextlib.contextmanager
     def lease(self, stack: StorageStack, kernel: str, lifecycle: Lifecycle = Lifecycle.RESTORED) -> Iterator[Lease]:
@@ -100,7 +108,7 @@ class Pool:
 
         Raises StackMismatchError when the guest has another stack, else whatever kept one from being there.
         """
-        guest, reading = self._ready_guest(_Place(stack, kernel, lifecycle))
+        guest, reading = self._ready_guest(Place(stack, kernel, lifecycle))
         try:
             yield Lease(guest, reading)
         except BaseException:
@@ -109,13 +117,13 @@ class Pool:
         if not self._reuse or guest.find_damage() is not None:
             self.end_guest()
 
-    def end_guest(self) -> None:
-        """End the guest that is alive, if any."""
+    def end_guest(self, error: BaseException | None = None) -> None:
+        """End the guest that is alive, if any. ``error``: why it could not be set up; whoever started it keeps its logs then."""
         serving, self._serving = self._serving, None
         if serving is not None:
-            serving.lifetime.close()
+            serving.lifetime.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
-    def _ready_guest(self, place: _Place) -> tuple[Guest, StackReading]:
+    def _ready_guest(self, place: Place) -> tuple[Guest, StackReading]:
         serving = self._serving
         if serving is not None and serving.place == place:
             try:
@@ -123,21 +131,19 @@ class Pool:
             except HarnessError:
                 # What earlier items left behind may be in the way: only a new guest tells.
                 self.end_guest()
-        failures = self._failures.setdefault(place, [])
-        if len(failures) >= MAX_FAILURES or any(isinstance(failure, StackMismatchError) for failure in failures):
-            raise failures[-1]
         try:
             guest = self._started(place)
-            return guest, _refreshed(guest, place.stack)
-        except HarnessError as error:
-            failures.append(error)
-            self.end_guest()
+            reading = _refreshed(guest, place.stack)
+        except BaseException as error:
+            self.end_guest(error)
+            if self._ledger is not None and isinstance(error, Exception):
+                self._ledger.note_failure(place, error)
             raise
-        except BaseException:
-            self.end_guest()
-            raise
+        if self._ledger is not None:
+            self._ledger.note_success(place)
+        return guest, reading
 
-    def _started(self, place: _Place) -> Guest:
+    def _started(self, place: Place) -> Guest:
         self.end_guest()
         with contextlib.ExitStack() as lifetime:
             lifetime.enter_context(self._admit())
@@ -147,12 +153,15 @@ class Pool:
 
 
 @contextlib.contextmanager
-def open_pool(booters: Mapping[Lifecycle, Booter], *, reuse: bool, admit: Admission = contextlib.nullcontext) -> Iterator[Pool]:
+def open_pool(
+    booters: Mapping[Lifecycle, Booter], *, reuse: bool, admit: Admission = contextlib.nullcontext, ledger: Ledger | None = None
+) -> Iterator[Pool]:
     """Return a pool that starts guests with ``booters``; the guest that is left is ended, however this block is left.
 
     ``reuse``: a guest serves all items in a row that ask for the same, each with fresh storage; else each lease gets its own.
+    ``ledger``: where failed set-ups are counted; without one everything is tried.
     """
-    pool = Pool(booters, reuse, admit)
+    pool = Pool(booters, reuse, admit, ledger)
     try:
         yield pool
     finally:

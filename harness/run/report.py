@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.errors import CONSOLE_FOLLOWS, reason_of
 from harness.machine.console import find_report
 from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailable, claim_statuses
 from harness.model.clause import CLAUSES
@@ -17,14 +18,22 @@ from harness.run.artifacts import CONSOLE, HANG, KERNEL_LOG, Ending, GuestDescri
 from harness.run.execute import Result
 
 ROW_FORMAT = 1
+#: Where every row is, a JSON line each, below the artifacts.
+RESULTS = "results.jsonl"
 #: How a row ended that never had a guest with its stack, or cannot run on its kernel at all.
 NOT_SET_UP = "not set up"
+#: How a row ended that nobody tried any more, for what had failed before.
+NOT_TRIED = "not tried"
 UNAVAILABLE = "unavailable"
 #: The packages whose versions stand in every row, beside the kernel's; run.json has all of them.
 _TOLD_VERSIONS = {"e2fsprogs", "xfsprogs", "ndctl", "libibverbs1", "python3"}
 _WIDTH = 140
 _LONGEST_LIST = 40
 _EXCERPT_LINES = 12
+#: How much of the console of a guest that did not come up is told.
+_CONSOLE_LINES = 8
+#: Endings of an item that never got as far as its first step.
+_NEVER_BEGUN = (NOT_SET_UP, NOT_TRIED, UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Row:
     expected: tuple[tuple[str, str], ...] = ()
     excerpt: str = ""
     kernel_args: str = ""
+    logs: str = ""
 
     @property
     def passed(self) -> bool:
@@ -132,9 +142,13 @@ def make_row(result: Result, folder: Path | str) -> Row:
     )
 
 
-def make_unset_row(item: Item, ending: str, note: str, folder: str = "") -> Row:
-    """Return the row of an item without a judgement: NOT_SET_UP, UNAVAILABLE or a harness error, and why."""
-    return replace(_bare_row(item, ending), note=note, folder=folder, claims=tuple(ClaimRow(claim, None) for claim in item.claims))
+def make_unset_row(item: Item, ending: str, note: str, folder: str = "", logs: str = "") -> Row:
+    """Return the row of an item without a judgement: NOT_SET_UP, NOT_TRIED, UNAVAILABLE or a harness error, and why.
+
+    ``logs``: where those of a guest that did not come up are kept, or why they are not.
+    """
+    claims = tuple(ClaimRow(claim, None) for claim in item.claims)
+    return replace(_bare_row(item, ending), note=note, folder=folder, logs=logs, claims=claims)
 
 
 def _bare_row(item: Item, ending: str) -> Row:
@@ -240,7 +254,8 @@ def _step_text(row: Row, step: StepRow) -> str:
 
 
 def _ending_text(row: Row) -> str:
-    lines = [("stack", _stack_text(row)), ("ending", row.ending + (f": {row.note}" if row.note else ""))]
+    note = _shortened(row.note)
+    lines = [("stack", _stack_text(row)), ("ending", row.ending + (f": {note}" if note else ""))]
     if row.messages:
         lines.append(("kernel", "\n".join(row.messages)))
     if row.fingerprint:
@@ -249,13 +264,26 @@ def _ending_text(row: Row) -> str:
         lines.append(("excerpt", row.excerpt))
     if row.known == Known.GONE:
         lines.append(("known", f"gone: a known deviation is listed for this kernel and did not show; {row.reference}"))
-    if row.folder and row.ending != NOT_SET_UP:
+    if row.logs:
+        lines.append(("logs", row.logs))
+    if row.folder:
         lines.append(("console", f"{row.folder}/{CONSOLE}"))
         if row.messages or row.ending != Ending.COMPLETED:
             lines.append(("log", f"{row.folder}/{KERNEL_LOG}"))
         if row.ending == Ending.HUNG:
             lines.append(("hang", f"{row.folder}/{HANG}"))
     return "\n".join([f"{row.case}  {row.item}", *_aligned(lines)])
+
+
+def _shortened(note: str) -> str:
+    """A message with the last lines only of the console that it quotes; the row, and the logs that are kept, have more."""
+    message, mark, console = note.partition(CONSOLE_FOLLOWS)
+    return message + mark + "".join(f"\n{line}" for line in console.splitlines()[1:][-_CONSOLE_LINES:])
+
+
+def row_reason(row: Row) -> str:
+    """Return what items that ended for the same reason have in common, whatever their storage stacks."""
+    return f"{row.ending}: {reason_of(row.note.replace(row.stack, 'its stack'))}"
 
 
 def _again_text(row: Row) -> str:
@@ -326,13 +354,20 @@ def make_summary(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Sect
 def claim_lines(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[str]:
     """Return the table of claims by kernels, each status with the items that decide it.
 
-    Claims that no item of this run speaks of are counted, not listed, unless the registry itself says why.
+    Claims that no item of this run speaks of are counted, not listed, unless the registry itself says why; so are those whose items could
+    not be set up. Where no item got as far as its first step there is no table.
     """
+    begun = {(claim.claim, row.column) for row in rows if row.ending not in _NEVER_BEGUN for claim in row.claims}
+    unset = {(claim.claim, row.column) for row in rows if row.ending in (NOT_SET_UP, NOT_TRIED) for claim in row.claims} - begun
+    if rows and all(row.ending in _NEVER_BEGUN for row in rows) and any(row.ending != UNAVAILABLE for row in rows):
+        return []
     spoken = {claim.claim for row in rows for claim in row.claims}
     families = {row.family for row in rows}
     by_claim: dict[str, list[ClaimStatus]] = {}
     for status in statuses:
         claim = status.claim
+        if (claim.id, status.kernel) in unset and status.status is Status.UNDETERMINED:
+            continue
         if claim.id in spoken or (claim.family in families):
             by_claim.setdefault(claim.id, []).append(status)
     lines: list[str] = []
@@ -341,7 +376,9 @@ def claim_lines(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[st
         lines += [f"{claim.id}", *_wrapped(claim.words, "    ")]
         for status in found:
             lines += _wrapped(f"{status.kernel}: {str(status.status).upper()}" + _decided_by(status), "    -> ", "       ")
-    left = len({status.claim.id for status in statuses} - by_claim.keys())
+    if unset:
+        lines.append(f"({len(unset)} more are undetermined, because no item that decides them got as far as its first step)")
+    left = len({status.claim.id for status in statuses} - by_claim.keys() - {claim for claim, _ in unset})
     if left:
         lines.append(f"({left} more claims belong to families that were not run)")
     if by_claim:
@@ -401,9 +438,21 @@ def _undetermined_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _unset_lines(rows: Sequence[Row]) -> list[str]:
-    return [
-        f"{row.node_id}: {row.ending}: {row.note.splitlines()[0] if row.note else ''}" for row in rows if row.ending != Ending.COMPLETED
-    ]
+    """One line an item, and a few for all that ended for the same reason."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.ending != Ending.COMPLETED:
+            groups.setdefault(row_reason(row), []).append(row)
+    return [line for found in groups.values() for line in _group_lines(found)]
+
+
+def _group_lines(found: Sequence[Row]) -> Iterator[str]:
+    first = found[0]
+    why = f"{first.ending}: {first.note.splitlines()[0] if first.note else ''}"
+    yield f"{first.node_id}: {why}" if len(found) == 1 else f"{len(found)} items {why}"
+    if len(found) > 1 and first.ending != NOT_TRIED:
+        yield f"    such as {first.node_id} ({RESULTS} has all of them)"
+    yield from (f"    logs: {logs}" for logs in dict.fromkeys(row.logs for row in found if row.logs))
 
 
 def _clause_lines(rows: Sequence[Row]) -> list[str]:
@@ -480,6 +529,6 @@ def exit_status(rows: Iterable[Row]) -> int:
     counted = [row for row in rows if row.ending != UNAVAILABLE]
     if not counted:
         return WRONG_USAGE
-    if any(row.ending in (NOT_SET_UP, Ending.HARNESS_ERROR, Ending.LOST) for row in counted):
+    if any(row.ending in (NOT_SET_UP, NOT_TRIED, Ending.HARNESS_ERROR, Ending.LOST) for row in counted):
         return COULD_NOT_RUN
     return ALL_CONFORM if all(row.passed or row.is_known_deviation for row in counted) else SOME_DEVIATE

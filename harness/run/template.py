@@ -27,7 +27,7 @@ from harness.host.sparse import checksum
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice
 from harness.machine.command import Channels, qemu_command
-from harness.machine.custody import private_folder, removed_if_killed
+from harness.machine.custody import removed_if_killed
 from harness.machine.machine import Machine, is_elf
 from harness.machine.snapshot import SavedMachine, restored_machine, save_machine, saved_files
 from harness.machine.spec import MachineSpec, Placement
@@ -51,6 +51,7 @@ from harness.run.boot import (
 )
 from harness.run.complaints import split_expected
 from harness.run.documents import DocumentError, from_document, to_document
+from harness.run.kept import kept_logs, logs_of
 from harness.run.pool import Booter
 from harness.sizes import parse_size
 
@@ -160,8 +161,9 @@ class Cloner:
         return None
 
     def _give_up(self, stack: StorageStack, kernel: str, error: HarnessError) -> None:
-        self._given_up[stack, kernel] = f"booted, not restored: {first_line(str(error))}"
-        self._progress(f"booting every guest for {stack.describe()} from now on: {error}")
+        why = first_line(str(error)) + (f"; logs: {logs}" if (logs := logs_of(error)) else "")
+        self._given_up[stack, kernel] = f"booted, not restored: {why}"
+        self._progress(f"booting every guest for {stack.describe()} from now on: {why}")
 
     # ---- starting from a template
 
@@ -169,7 +171,7 @@ class Cloner:
     def _restored(self, host: Host, image: GuestImage, stack: StorageStack, template: Template) -> Iterator[BootedGuest]:
         deadline = self._boot_deadline(host)
         with contextlib.ExitStack() as lifetime:
-            logs = lifetime.enter_context(private_folder())
+            logs = lifetime.enter_context(kept_logs(self._options.keeper, f"{image.kernel} {stack.describe()}"))
             saved = SavedMachine(template.folder, make_spec(image, stack, self._options.kernel_arguments), template.placements)
             restored = restored_machine(
                 saved, host.emulator, host.accelerator, logs, deadline, keep=self._options.keep, gdb=self._options.gdb
@@ -203,7 +205,7 @@ class Cloner:
             deadline = Deadline.after(_SET_UP_LIMIT_S, host.accelerator.time_scale)
             saved = SavedMachine(base.folder, spec, base.placements)
             with (
-                private_folder() as logs,
+                kept_logs(self._options.keeper, f"{image.kernel} {stack.describe()}") as logs,
                 restored_machine(saved, host.emulator, host.accelerator, logs, deadline, writable=True) as machine,
             ):
                 with _connected(machine, image, base.session, host, deadline) as session:
@@ -228,7 +230,8 @@ class Cloner:
             self._announced(f"booting {image.kernel} for a template ({host.accelerator.name})")
             deadline = self._boot_deadline(host)
             with contextlib.ExitStack() as lifetime:
-                machine, connection = booted_session(host, image, spec, deadline, lifetime)
+                logs = lifetime.enter_context(kept_logs(self._options.keeper, f"{image.kernel} machine template"))
+                machine, connection = booted_session(host, image, spec, logs, deadline, lifetime)
                 if machine.failed_boot:
                     raise MachineError(f"it booted at the second try only: {first_line(machine.failed_boot)}")
                 with connection as session:

@@ -387,6 +387,65 @@ def test_kvm_that_runs_nothing_is_refused_where_it_is_demanded_and_passed_over_w
         assert "PMEM_HARNESS_ACCEL asks for kvm, but" in demanded.stdout
 
 
+# ---- when nothing can work -------------------------------------------------------------------------------------------
+
+SOME = """
+title: Some items
+axes: {storage: [dax, no_dax, disk], region: [e820]}
+program:
+  - open: {name: f, path: a, flags: [rdwr, creat]}
+"""
+
+
+@pytest.fixture
+def kernel_without_init(tmp_path: Path) -> dict[str, str]:
+    """The environment of a QEMU that boots every kernel with an init that there is not: the kernel panics, for real."""
+    qemu = shutil.which("qemu-system-x86_64")
+    assert qemu is not None
+    script = f"""#!/bin/bash
+    words=()
+    while [ $# -gt 0 ]; do
+        words+=("$1")
+        if [ "$1" = -append ]; then shift; words+=("$1 rdinit=/nonexistent"); fi
+        shift
+    done
+    exec {qemu} "${{words[@]}}"
+    """
+    wrapper = tmp_path / "bin" / Path(qemu).name
+    wrapper.parent.mkdir()
+    wrapper.write_text(script)
+    wrapper.chmod(0o755)
+    return {"PATH": f"{wrapper.parent}:{os.environ['PATH']}", "PMEM_HARNESS_ACCEL": "tcg", "PMEM_HARNESS_TEMPLATES": str(tmp_path / "none")}
+
+
+def test_a_kernel_that_does_not_boot_is_told_once_with_its_logs_and_its_other_items_are_not_tried(
+    project: Project, kernel_without_init: dict[str, str]
+) -> None:
+    for name in ("a_victim", "b_next", "c_third"):
+        project.write(f"cases/drill/{name}.yaml", SOME)
+    running = project.start("-n", "2", **kernel_without_init)
+    assert running.wait(timeout=1800) == 3, (project.root / "said").read_text()
+    project.assert_nothing_left()
+    said = (project.root / "said").read_text()
+    rows = [json.loads(line) for line in (project.root / "artifacts/results.jsonl").read_text().splitlines()]
+    endings = [row["ending"] for row in rows]
+    assert len(rows) == 9
+    assert set(endings) == {"not set up", "not tried"}, said
+    assert said.count("nothing comes up on debian_6.12: its other items are not tried") == 1, said
+    assert "  came back BootError: the guest's kernel panicked before it was ready" in said
+    assert len(said.splitlines()) < 60, said
+    assert "pmemh-" not in said
+    named = {word.strip(":;,") for word in said.split() if word.startswith("artifacts/not-set-up/")}
+    assert len(named) == 1
+    (kept,) = (project.root / name for name in named)
+    for boot in ("boot", "boot-verbose"):
+        assert "Kernel panic" in (kept / boot / "console.log").read_text(), said
+        assert (kept / boot / "qemu.stderr").is_file()
+        assert '"cont"' in (kept / boot / "qmp.jsonl").read_text()
+        assert os.access(kept / boot / "qemu.sh", os.X_OK)
+    assert {row["logs"] for row in rows} == named
+
+
 # ---- interrupts ------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.image.initrd import Member, collect_modules, make_archive, make_initrd
 from harness.image.kernel import check_options, find_kernel_files, module_name, uncompressed_kernel
+from harness.machine.custody import private_folder
 from harness.machine.machine import Machine
 from harness.model.stack import (
     DaxOption,
@@ -120,7 +121,8 @@ def _early_archive(packed: dict[str, tuple[int, bytes]]) -> bytes:
 def booted(host: Host, image: GuestImage, *arguments: str) -> Iterator[tuple[Machine, GuestSession]]:
     with contextlib.ExitStack() as lifetime:
         deadline = Deadline.after(120, host.accelerator.time_scale)
-        machine, connection = booted_session(host, image, make_spec(image, WHOLE, arguments), deadline, lifetime)
+        logs = lifetime.enter_context(private_folder())
+        machine, connection = booted_session(host, image, make_spec(image, WHOLE, arguments), logs, deadline, lifetime)
         yield machine, lifetime.enter_context(connection)
 
 

@@ -1,13 +1,18 @@
 """The command line beside pytest: what each command prints, and what it says when it cannot."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.__main__ import main
+from harness.errors import MachineError
 from harness.image.catalog import load_catalog
 from harness.machine.custody import OWNER_FILE
+from harness.run.boot import GuestOptions
 from harness.run.execute import judge_folder
+from harness.run.kept import kept_logs
 from harness.run.mutants import read_recorded
 from tests.fakes.leased import FakeGuest
 from tests.unit.image.kernels import vmlinux
@@ -117,6 +122,35 @@ def test_shells_are_listed_and_an_unknown_one_is_refused(capsys: pytest.CaptureF
     assert "e820-fsdax-ext4-dax_always " in capsys.readouterr().out
     assert "no storage stack 'floppy'; there are:" in refused(capsys, "shell", "--storage", "floppy")
     assert "leave --booted out" in refused(capsys, "shell", "--booted", "--keep-memory", "somewhere")
+
+
+def test_a_guest_that_does_not_come_up_for_a_shell_leaves_its_logs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Broken:
+        def __init__(self, _choose: object, _progress: object, options: GuestOptions) -> None:
+            self.keeper = options.keeper
+
+        def clone(self, *_: object) -> contextlib.AbstractContextManager[Path]:
+            return self.failing()
+
+        @contextlib.contextmanager
+        def failing(self) -> Iterator[Path]:
+            with kept_logs(self.keeper, "debian_6.12") as logs:
+                (logs / "console.log").write_text("last words")
+                if logs:
+                    raise MachineError("QEMU did not start")
+            yield logs
+
+    (tmp_path / "artifacts/not-set-up/shell/old-1").mkdir(parents=True)
+    monkeypatch.setattr("harness.__main__.Cloner", Broken)
+    monkeypatch.setattr("harness.__main__.find_host", lambda: None)
+    assert main(["shell"]) == 3
+    assert "harness: QEMU did not start\nlogs: artifacts/not-set-up/shell/debian_6.12-1\n" in capsys.readouterr().err
+    assert (tmp_path / "artifacts/not-set-up/shell/debian_6.12-1/console.log").read_text() == "last words"
+    assert not (tmp_path / "artifacts/not-set-up/shell/old-1").exists()
 
 
 def test_a_shell_without_qemu_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_events_arrive_though_nobody_waits(qmp: Qmp) -> None:
 
 def test_a_refusal_names_the_command_and_the_reason(qmp: Qmp) -> None:
     qmp.connect(Deadline.after(10))
-    with pytest.raises(MachineError, match=r"refused the QMP command explode: it exploded; transcript: .*qmp\.jsonl"):
+    with pytest.raises(MachineError, match=r"refused the QMP command explode: it exploded$"):
         qmp.execute("explode", deadline=Deadline.after(10))
 
 

@@ -45,7 +45,20 @@ def fails(operation):
     return Observation(0, How.FAILED, errno="EIO") if isinstance(operation, Pwrite) else obedient(operation)
 
 def broken_boot(stack):
-    raise BootError("the kernel did not come up", "last words")
+    raise BootError("the kernel did not come up", "\\n".join([*(f"console line {n}" for n in range(40)), "last words"]))
+
+def no_nvdimm(stack):
+    if "nvdimm" in stack.describe():
+        raise BootError("the kernel did not come up", "last words")
+    return FakeGuest(stack)
+
+FAILED = []
+
+def flaky(stack):
+    if stack not in FAILED:
+        FAILED.append(stack)
+        raise BootError("the kernel did not come up", "last words")
+    return FakeGuest(stack)
 
 HOST = FakeHost({make})
 
@@ -311,7 +324,7 @@ def test_a_deviation_fails_with_its_paragraph_and_no_traceback(project: Project)
 
 def test_a_stack_that_is_not_the_one_asked_for_is_an_error_and_never_a_pass_or_skip(project: Project) -> None:
     result = project.run("cases", "-m", "dax", make='lambda stack: FakeGuest(stack, change={"dax": False})')
-    result.assert_outcomes(errors=1, deselected=1)
+    assert "1 not set up, 1 deselected" in result.outlines[-1] or "1 deselected, 1 not set up" in text(result)
     assert "ending    not set up: StackMismatchError: the guest does not have the storage stack" in text(result)
     assert "- main: DAX state of a fresh file (statx): asked for True, the guest has False" in text(result)
     assert result.ret == 3
@@ -319,7 +332,7 @@ def test_a_stack_that_is_not_the_one_asked_for_is_an_error_and_never_a_pass_or_s
 
 def test_a_boot_that_fails_is_an_error_with_the_console(project: Project) -> None:
     result = project.run(ON_DISK, make="broken_boot")
-    result.assert_outcomes(errors=1)
+    assert "= 1 not set up in " in text(result)
     assert "not set up: BootError: the kernel did not come up" in text(result)
     assert "last words" in text(result)
     assert "Traceback" not in text(result)
@@ -380,6 +393,104 @@ def test_other_tests_keep_their_meaning_for_the_exit_status(project: Project) ->
     assert project.run("cases").ret == 1
 
 
+# ---- when nothing can work -------------------------------------------------------------------------------------------
+
+IMPORTS = "import pytest\nfrom harness.model.operation import Open, OpenFlag, Program, Step"
+IT = """
+def test_it(run_program, number):
+    run_program(Program((Step(Open("f", "a", (OpenFlag.RDWR, OpenFlag.CREAT))),)))
+"""
+STACKS = '"disk-ext4", "disk-xfs", "e820-fsdax-ext4-dax_always", "nvdimm-fsdax-ext4-dax_always"'
+ITEMS = 844
+
+
+def run_many(project: Project, make: str, *options: str, files: int = 31) -> tuple[int, str]:
+    """Run items of many files on 4 stacks, 844 of them, in a process of their own; return the exit status and what was printed."""
+    (project.root / "cases/fam/one.yaml").unlink()
+    for file in range(files):
+        marks = f"@pytest.mark.stack({STACKS})\n@pytest.mark.parametrize('number', range({7 if file else 1}))"
+        project.write(f"cases/fam/test_many_{file}.py", f"{IMPORTS}\n\n{marks}{IT}")
+    result = project.run_apart("cases", *options, make=make)
+    assert len(project.rows()) == 4 * (7 * files - 6), text(result)
+    return int(result.ret), text(result)
+
+
+def count_endings(project: Project, ending: str) -> int:
+    return [row["ending"] for row in project.rows()].count(ending)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_run_that_cannot_start_says_so_once_and_ends_with_status_3(project: Project, workers: str) -> None:
+    status, said = run_many(project, "broken_boot", "-n", workers)
+    assert status == 3
+    assert len(said.splitlines()) < 60, said
+    assert said.count("nothing comes up on debian_6.12: its other items are not tried") == 1
+    assert "then, by itself, the default stack (e820 256MiB -> fsdax map=mem -> ext4 -> dax=always)" in said
+    assert "came back BootError: the kernel did not come up" in said
+    assert "try       another kernel (--kernel)" in said
+    # It is told when it happens, once, and not at the end.
+    assert said.count("last words") == 1
+    assert said.index("last words") < said.index("nothing comes up on debian_6.12: ") < said.index("could not run")
+    # No more than two of each stack, and what another worker had begun.
+    assert count_endings(project, "not set up") <= 5
+    assert f"= {count_endings(project, 'not set up')} not set up, {count_endings(project, 'not tried')} not tried in " in said
+    assert count_endings(project, "not set up") + count_endings(project, "not tried") == ITEMS
+
+
+def test_each_item_has_its_line_with_v_and_what_is_said_beside_is_as_short(project: Project) -> None:
+    _, said = run_many(project, "broken_boot", "-v")
+    beside = [line for line in said.splitlines() if "test_it[" not in line]
+    assert said.count(" NOT TRIED ") == count_endings(project, "not tried")
+    assert len(beside) < 60, "\n".join(beside)
+
+
+def test_keep_going_tries_every_item_and_tells_the_reason_once(project: Project) -> None:
+    status, said = run_many(project, "broken_boot", "--keep-going", "-n", "2")
+    assert status == 3
+    assert f"= {ITEMS} not set up in " in said
+    assert said.count("last words") == 1
+    assert len(said.splitlines()) < 60, said
+
+
+def test_a_stack_that_fails_twice_is_given_up_and_the_others_go_on(project: Project) -> None:
+    status, said = run_many(project, "no_nvdimm", files=2)
+    assert status == 3
+    assert count_endings(project, "not set up") == 2
+    assert count_endings(project, "not tried") == 6
+    assert said.count("-> ext4 -> dax=always failed 2 times on debian_6.12: its other items are not tried (--keep-going tries them)") == 1
+    assert f"{6} items not tried: the storage stack failed 2 times on debian_6.12" in said
+    assert "nothing comes up" not in said
+
+
+def test_a_failure_that_does_not_come_again_stops_nothing(project: Project) -> None:
+    status, said = run_many(project, "flaky", files=2)
+    assert status == 3
+    assert count_endings(project, "not set up") == 4
+    assert count_endings(project, "not tried") == 0
+    assert "nothing comes up" not in said
+
+
+def test_what_a_kernel_cannot_run_is_skipped_and_not_counted_as_not_tried(project: Project) -> None:
+    project.write("cases/fam/one.yaml", CASE + "needs: {kernel_flavour: full}\n")
+    project.write("cases/fam/two.yaml", CASE)
+    project.run("cases", "--kernel", "debian_6.1", make="broken_boot")
+    assert [count_endings(project, ending) for ending in ("unavailable", "not set up")] == [2, 2]
+
+
+def test_a_computer_with_no_room_at_all_is_told_once_before_the_first_item(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMEM_HARNESS_TMP", str(project.root / "nowhere"))
+    result = project.run_apart("cases", make=GOOD)
+    assert text(result).count("no folder for a machine's memory and disks") == 1
+    assert "Traceback" not in text(result)
+    assert result.ret == 3
+
+
+def test_what_an_earlier_run_kept_of_failures_goes(project: Project) -> None:
+    project.write("artifacts/not-set-up/debian_6.12-1/reason.txt", "long ago")
+    project.run(ON_DISK)
+    assert not (project.root / "artifacts/not-set-up").exists()
+
+
 # ---- cases in Python -------------------------------------------------------------------------------------------------
 
 PYTHON_CASE = '''
@@ -424,7 +535,7 @@ def test_a_python_case_is_failed_by_the_judge_and_not_by_itself(project: Project
 def test_a_python_case_whose_set_up_fails_is_an_error(project: Project) -> None:
     python_case(project)
     result = project.run("cases/fam/test_writes.py", make="broken_boot")
-    result.assert_outcomes(errors=2)
+    assert "= 2 not set up in " in text(result)
     assert result.ret == 3
 
 

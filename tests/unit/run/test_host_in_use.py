@@ -166,7 +166,7 @@ def boots(folder: Path, script: dict[str, object]) -> None:
     with contextlib.ExitStack() as lifetime:
         host = Host(FAKE_EMULATOR, Accelerator("kvm", "a fake runs everywhere"))
         image: GuestImage = None  # type: ignore[assignment]
-        booted_session(host, image, fake_spec(folder, script), Deadline.after(60), lifetime)
+        booted_session(host, image, fake_spec(folder, script), folder, Deadline.after(60), lifetime)
 
 
 def test_a_qemu_that_does_not_start_is_a_guest_that_is_not_ready(tmp_path: Path) -> None:

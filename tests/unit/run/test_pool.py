@@ -1,8 +1,11 @@
 """Leasing: who gets which guest, when a new one is booted, and what happens when none comes."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 
-from harness.errors import BootError, GuestError, StackMismatchError
+from harness.errors import GuestError, StackMismatchError
 from harness.model.stack import StorageStack
 from harness.run.artifacts import Lifecycle
 from harness.run.pool import open_pool
@@ -90,25 +93,21 @@ def test_another_stack_than_was_asked_for_is_an_error_that_shows_both() -> None:
     assert not host.alive
 
 
-def test_a_mismatch_is_remembered_so_that_the_other_items_of_the_stack_cost_no_boot() -> None:
-    host = FakeHost(lambda asked: FakeGuest(asked, change={"queue_dax": False}))
-    with open_pool(host.booters, reuse=True) as pool:
-        for _ in range(3):
-            with pytest.raises(StackMismatchError), pool.lease(stack(), KERNEL):
-                pass
-    assert len(host.booted) == 1
+def test_a_set_up_that_fails_hands_its_error_to_whoever_started_the_guest() -> None:
+    seen: list[BaseException] = []
 
+    @contextlib.contextmanager
+    def boot(asked: StorageStack, kernel: str) -> Iterator[FakeGuest]:
+        try:
+            yield FakeGuest(asked, change={"dax": False})
+        except StackMismatchError as error:
+            seen.append(error)
+            raise
 
-def test_a_failed_boot_is_tried_twice_for_a_stack_and_then_refused() -> None:
-    def fail(_: StorageStack) -> FakeGuest:
-        raise BootError("the kernel did not come up", "last words")
-
-    host = FakeHost(fail)
-    with open_pool(host.booters, reuse=True) as pool:
-        for _ in range(4):
-            with pytest.raises(BootError, match="the kernel did not come up"), pool.lease(stack(), KERNEL):
-                pass
-    assert len(host.booted) == 2
+    with open_pool(dict.fromkeys(Lifecycle, boot), reuse=False) as pool:
+        with pytest.raises(StackMismatchError) as caught, pool.lease(stack(), KERNEL):
+            pass
+        assert seen == [caught.value]
 
 
 def test_when_a_used_guest_cannot_be_made_fresh_a_new_one_is_booted() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import GuestError
+from harness.errors import BootError, GuestError
 from harness.machine.console import ReportKind
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
@@ -20,6 +20,7 @@ from harness.run.artifacts import Ending
 from harness.run.execute import judge_folder
 from harness.run.report import (
     NOT_SET_UP,
+    NOT_TRIED,
     UNAVAILABLE,
     ClaimRow,
     Row,
@@ -132,6 +133,47 @@ def test_a_failed_set_up_is_told_without_artifacts() -> None:
     assert "  ending    not set up: BootError: no ready line\n" in text
     assert "re-judge" not in text
     assert "console" not in text
+
+
+def test_a_failed_set_up_shows_the_end_of_the_console_and_where_the_logs_are() -> None:
+    note = str(BootError("no ready line", "\n".join(f"line {number}" for number in range(40))))
+    text = describe_row(make_unset_row(item(), NOT_SET_UP, note, logs="artifacts/not-set-up/x-1"))
+    assert "ending    not set up: no ready line\n" in text
+    assert [number for number in range(40) if f" line {number}\n" in text] == list(range(32, 40))
+    assert "  logs      artifacts/not-set-up/x-1\n" in text
+    assert "re-judge" not in text
+
+
+def unset(number: int, ending: str = NOT_SET_UP, note: str = "BootError: no ready line within 15 s", logs: str = "") -> Row:
+    stack_text = f"virtio disk {number}MiB -> ext4"
+    found = replace(make_unset_row(item(), ending, f"{note} for {stack_text}", logs=logs), stack=stack_text)
+    return replace(found, node_id=f"cases/fam/one.yaml::one[{number}]")
+
+
+def test_what_ended_alike_is_counted_and_not_listed() -> None:
+    rows = [unset(number, note=f"BootError: no ready line within {number} s", logs="artifacts/not-set-up/x-1") for number in range(500)]
+    rows += [unset(number, NOT_TRIED, "nothing comes up") for number in range(344)]
+    rows += [unset(900, note="HostError: no room")]
+    assert lines_of(make_summary(rows, {}), "could not run").splitlines() == [
+        "500 items not set up: BootError: no ready line within 0 s for virtio disk 0MiB -> ext4",
+        "    such as cases/fam/one.yaml::one[0] (results.jsonl has all of them)",
+        "    logs: artifacts/not-set-up/x-1",
+        "344 items not tried: nothing comes up for virtio disk 0MiB -> ext4",
+        "cases/fam/one.yaml::one[900]: not set up: HostError: no room for virtio disk 900MiB -> ext4",
+    ]
+
+
+def test_claims_of_items_that_were_not_set_up_are_counted_and_not_listed(good: Row) -> None:
+    sections = make_summary([good, replace(unset(1), claims=(ClaimRow("beside", None),))], CLAIMS)
+    text = lines_of(sections, "claims")
+    assert "-> debian_6.12: HOLDS" in text
+    assert "Nobody asks this one." not in text
+    assert "(1 more are undetermined, because no item that decides them got as far as its first step)" in text
+
+
+def test_where_no_item_began_there_is_no_table_of_claims() -> None:
+    sections = make_summary([unset(1), unset(2, NOT_TRIED)], CLAIMS)
+    assert [section.title for section in sections] == ["could not run", "ran on"]
 
 
 def known(clause: str) -> tuple[KnownDeviation, ...]:
@@ -255,6 +297,7 @@ def bare(**changes: object) -> Row:
         ([bare(ending=str(Ending.CRASHED), verdict=None)], 1),
         ([bare(ending=str(Ending.HUNG), verdict=None)], 1),
         ([bare(verdict="deviates"), bare(ending=NOT_SET_UP, verdict=None)], 3),
+        ([bare(), bare(ending=NOT_TRIED, verdict=None)], 3),
         ([bare(ending=str(Ending.HARNESS_ERROR), verdict=None)], 3),
         ([bare(), bare(ending=UNAVAILABLE, verdict=None)], 0),
         ([bare(ending=UNAVAILABLE, verdict=None)], 2),

@@ -157,6 +157,14 @@ def test_without_a_template_the_guest_is_booted_and_says_why(monkeypatch: pytest
     assert any("booting every guest for" in line for line in rig.said)
 
 
+def test_the_reason_for_booting_says_where_the_logs_of_the_failure_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    error = MachineError("QEMU refused x-ignore-shared")
+    error.logs = "artifacts/not-set-up/x-1"
+    rig = Rig(monkeypatch, tmp_path, error)
+    with rig.cloner.clone(stack(), "debian_6.12") as guest:
+        assert guest.description.lifecycle_note == "booted, not restored: QEMU refused x-ignore-shared; logs: artifacts/not-set-up/x-1"
+
+
 def test_memory_that_was_to_be_kept_is_never_silently_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rig = Rig(monkeypatch, tmp_path, MachineError("QEMU refused x-ignore-shared"), options=GuestOptions(keep=tmp_path))
     with pytest.raises(MachineError, match="x-ignore-shared"), rig.cloner.clone(stack(), "debian_6.12"):
