@@ -1,7 +1,7 @@
 """The judge: a program, what the guest saw, and the stack as it is; out comes a verdict for every step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from harness.model import rules_files, rules_mapping, rules_pins, rules_process, rules_splice, rules_system
@@ -39,11 +39,15 @@ class StepVerdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdicts of all steps, the worst of them, and the facts that were asked."""
+    """The verdicts of all steps, the worst of them, and the facts that were asked.
+
+    ``finals`` are the states in which the program may have ended; empty where they are not known.
+    """
 
     verdict: Verdict
     steps: tuple[StepVerdict, ...]
     facts: tuple[str, ...] = ()
+    finals: tuple[State, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def clauses(self) -> tuple[str, ...]:
@@ -73,7 +77,9 @@ def judge(env: Env, program: Program, observations: tuple[Observation, ...], fli
         verdicts.append(verdict)
         if verdict.verdict is Verdict.DEVIATES:
             lost = f"step {index + 1} deviates, so the state after it is not known"
-    return Judgement(worst(v.verdict for v in verdicts), tuple(verdicts), tuple(sorted(env.asked)))
+    overall = worst(v.verdict for v in verdicts)
+    finals = tuple(states) if overall is Verdict.CONFORMS else ()
+    return Judgement(overall, tuple(verdicts), tuple(sorted(env.asked)), finals)
 
 
 def _judge_step(

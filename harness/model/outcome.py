@@ -104,7 +104,7 @@ def _observation(entry: Mapping[str, Any]) -> Observation:
         value=int(entry.get("value", 0)),
         errno=entry.get("errno"),
         signal=entry.get("signal"),
-        data=None if data is None else tuple(_run(row) for row in data),
+        data=None if data is None else tuple(run_from(row) for row in data),
         resident=entry.get("resident"),
         frames=None if frames is None else tuple(int(f) for f in frames),
         minor_faults=entry.get("minor_faults"),
@@ -112,7 +112,8 @@ def _observation(entry: Mapping[str, Any]) -> Observation:
     )
 
 
-def _run(row: list[Any]) -> Run:
+def run_from(row: list[Any]) -> Run:
+    """Return one run of the agent's. Raises IndexError, TypeError or ValueError where it is none."""
     offset, length, kind = int(row[0]), int(row[1]), RunKind(row[2])
     if kind is RunKind.TAG:
         return Run(offset, length, kind, writer=int(row[3]), source=int(row[4]))

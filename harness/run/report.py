@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.machine.console import find_report
+from harness.model.audit import AUDIT_CALLS
 from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailable, claim_statuses
 from harness.model.clause import CLAUSES
+from harness.model.judge import StepVerdict
 from harness.model.known import Known
-from harness.model.operation import describe
+from harness.model.operation import Step, describe
 from harness.model.verdict import Verdict
 from harness.run.artifacts import CONSOLE, HANG, KERNEL_LOG, Ending, GuestDescription, Item
 from harness.run.execute import Result
@@ -175,13 +177,12 @@ def _with_guest(row: Row, guest: GuestDescription) -> Row:
 def _step_rows(result: Result) -> tuple[StepRow, ...]:
     assert result.judgement is not None
     steps = result.record.item.program.steps
-    pairs = ((verdict, steps[verdict.step]) for verdict in result.judgement.steps if verdict.verdict is not Verdict.CONFORMS)
     return tuple(
         StepRow(
             number=verdict.step + 1,
             of=len(steps),
-            line=step.line,
-            call=describe(step.operation),
+            line=steps[verdict.step].line if verdict.step < len(steps) else 0,
+            call=_call(steps, verdict),
             verdict=str(verdict.verdict),
             observed=verdict.observed,
             allowed=verdict.allowed,
@@ -189,8 +190,14 @@ def _step_rows(result: Result) -> tuple[StepRow, ...]:
             reason=verdict.reason,
             clause=verdict.clause,
         )
-        for verdict, step in pairs
+        for verdict in result.judgement.steps
+        if verdict.verdict is not Verdict.CONFORMS
     )
+
+
+def _call(steps: Sequence[Step], verdict: StepVerdict) -> str:
+    """What was done: the operation of a step, or what an audit does after the last one."""
+    return describe(steps[verdict.step].operation) if verdict.step < len(steps) else AUDIT_CALLS[verdict.clause]
 
 
 def step_lines(result: Result) -> Iterator[str]:
@@ -199,10 +206,11 @@ def step_lines(result: Result) -> Iterator[str]:
         return
     steps = result.record.item.program.steps
     for verdict in result.judgement.steps:
-        step = steps[verdict.step]
-        who = "" if step.process == "main" else f"{step.process}: "
+        process = steps[verdict.step].process if verdict.step < len(steps) else "main"
+        number = f"{verdict.step + 1:2}" if verdict.step < len(steps) else " -"
+        who = "" if process == "main" else f"{process}: "
         word = "" if verdict.verdict is Verdict.CONFORMS else f"  {str(verdict.verdict).upper()}"
-        yield f"  {verdict.step + 1:2} {who}{describe(step.operation)}: {verdict.observed}{word}"
+        yield f"  {number} {who}{_call(steps, verdict)}: {verdict.observed}{word}"
 
 
 # ---- the paragraph of an item ----------------------------------------------------------------------------------------
@@ -226,7 +234,7 @@ def _telling_steps(row: Row) -> list[StepRow]:
 
 def _step_text(row: Row, step: StepRow) -> str:
     where = f"{row.case}:{step.line}" if step.line else row.case
-    head = f"{where}  step {step.number} of {step.of}  {step.call}"
+    head = f"{where}  " + (f"step {step.number} of {step.of}  {step.call}" if step.number <= step.of else step.call)
     lines = [("stack", _stack_text(row)), ("observed", step.observed)]
     if step.verdict == str(Verdict.DEVIATES):
         lines += [("allowed", step.allowed), ("because", step.because)]
@@ -377,7 +385,8 @@ def _deviation_lines(rows: Sequence[Row]) -> list[str]:
             if step.verdict == str(Verdict.DEVIATES):
                 known = f"  (known: {row.reference})" if row.known == Known.YES else ""
                 seen = f"observed {step.observed}, allowed {step.allowed} [{step.clause or 'pin'}]"
-                lines.append(f"{row.node_id} step {step.number}: {step.call}: {seen}{known}")
+                place = f" step {step.number}" if step.number <= step.of else ""
+                lines.append(f"{row.node_id}{place}: {step.call}: {seen}{known}")
         if row.known == Known.GONE:
             lines.append(f"{row.node_id}: known deviation is gone ({row.reference})")
     return lines
@@ -392,7 +401,8 @@ def _undetermined_lines(rows: Sequence[Row]) -> list[str]:
             continue
         first = unsure[0]
         more = f" (and {len(unsure) - 1} later steps)" if len(unsure) > 1 else ""
-        lines.append(f"{row.node_id} step {first.number}: {first.call}: {first.reason}{more}")
+        place = f" step {first.number}" if first.number <= first.of else ""
+        lines.append(f"{row.node_id}{place}: {first.call}: {first.reason}{more}")
     return lines
 
 

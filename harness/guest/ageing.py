@@ -1,0 +1,48 @@
+"""Ageing: the blocks that a fresh file system hands out next hold the bytes of a foreign writer, so that what should be zero shows.
+
+mkfs leaves free blocks as they are, which on a fresh device is all zero: a kernel that forgets to zero a block would never be seen. So
+after mkfs, under a mount of its own, files are filled with tagged bytes and removed. Nothing discards
+(mkfs is told not to, ``discard`` is no mount option here), and the mount that follows has forgotten where the allocator was.
+
+Writing goes past the page cache: neither the guest's memory nor its Cached line shows that it was done.
+"""
+
+from collections.abc import Sequence
+
+from harness.guest.layout import PlacedVolume
+from harness.model import operation as op
+from harness.model.operation import Program, Step
+from harness.model.tag import FOREIGN_WRITER
+from harness.sizes import KIB, MIB
+
+_NAME = ".harness-age"
+#: How many files of which size are written and removed. They are of the sizes that programs write, and as theirs they begin on a mount
+#: that nobody has used: so the allocators put them where those will be (docs/architecture.md has the measure). 31.5 MiB a volume.
+_FILES = ((24, 64 * KIB), (8, 256 * KIB), (14, 2 * MIB))
+AGED_BYTES = sum(count * length for count, length in _FILES)
+
+
+def aged_volumes(volumes: Sequence[PlacedVolume]) -> tuple[PlacedVolume, ...]:
+    """Return the volumes that get a file system, also those that only the program mounts. A bare node is zeroed, and known to be so."""
+    return tuple(placed for placed in volumes if placed.volume.mount is not None)
+
+
+def mounting(volumes: Sequence[PlacedVolume]) -> Program:
+    """Return what mounts ``volumes`` without any option: one that the stack is about may be refused."""
+    return Program(tuple(Step(op.MountVolume(placed.volume.role, _filesystem(placed))) for placed in volumes))
+
+
+def unmounting(volumes: Sequence[PlacedVolume]) -> Program:
+    return Program(tuple(Step(op.UmountVolume(placed.volume.role)) for placed in volumes))
+
+
+def ageing_request(volumes: Sequence[PlacedVolume]) -> dict[str, object]:
+    """Return the arguments of the agent's request ``age``."""
+    lengths = [length for count, length in _FILES for _ in range(count)]
+    files = [[f"{placed.folder}/{_NAME}-{number}", length] for placed in volumes for number, length in enumerate(lengths)]
+    return {"writer": FOREIGN_WRITER, "files": files}
+
+
+def _filesystem(placed: PlacedVolume) -> str:
+    assert placed.volume.mount is not None
+    return str(placed.volume.mount.filesystem)
