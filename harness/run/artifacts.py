@@ -1,7 +1,8 @@
 """The files kept from a run: one folder an item, enough to judge it again without a guest and to boot its machine by hand.
 
 ``plan.json`` what was to be done, ``stack.json`` the stack as it was, ``observations.json`` what the agent said,
-``audit.json`` what it found on the volumes after the program, ``run.json`` how the run ended and on what, ``verdict.json`` the judgement (an output, never read back),
+``audit.json`` what was on the volumes after the program, ``run.json`` how the run ended and on what, ``verdict.json`` the judgement (an
+output, never read back),
 ``console.txt`` what the console printed meanwhile, ``kernel.log`` where something went wrong, ``hang.txt`` blocked tasks and registers of
 a guest that hung, ``qemu.sh`` the machine.
 Every JSON file carries its format.

@@ -59,7 +59,7 @@ class Result:
 
 
 def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[ExpectedLine] = (), auditing: Auditing = Auditing.FULL) -> Record:
-    """Run the program of ``item``, audit what it left, and keep everything in ``folder``. Judges nothing, and raises for no fault of the guest.
+    """Run the program of ``item``, audit what it left, and keep everything in ``folder``. Judges nothing; no fault of the guest raises.
 
     ``expected``: console lines that are no complaint.
     """
