@@ -110,7 +110,11 @@ def _audited(guest: Guest, program: Program, observations: Sequence[Observation]
         return Audit(skipped="the guest is kept for somebody to look at, with its volumes mounted (--keep-guest)")
     audit = guest.audit(program, check=auditing is Auditing.FULL)
     unsure = unsure_end(program, observations)
-    return Audit(skipped="no volume was mounted when the program had ended") if audit is None else replace(audit, skipped=unsure)
+    return (
+        Audit(skipped="no volume was mounted when the program had ended")
+        if audit is None
+        else replace(audit, skipped=unsure or audit.skipped)
+    )
 
 
 def _without_expected(

@@ -1,5 +1,6 @@
 """What a run says: the paragraph of an item, the JSON line, and the tables at the end. Text only; who prints it is another matter."""
 
+import re
 import shlex
 import textwrap
 from collections import Counter
@@ -89,6 +90,8 @@ class Row:
     fingerprint: str = ""
     expected: tuple[tuple[str, str], ...] = ()
     excerpt: str = ""
+    #: Why there was no final audit, or none of the contents; empty where there was.
+    unaudited: str = ""
 
     @property
     def passed(self) -> bool:
@@ -118,6 +121,7 @@ def make_row(result: Result, folder: Path | str) -> Row:
         seconds=outcome.seconds,
         fingerprint=outcome.fingerprint,
         expected=outcome.expected,
+        unaudited=_unaudited(result),
         excerpt=_excerpt(Path(folder)) if outcome.messages or outcome.ending is Ending.CRASHED else "",
     )
     if result.judgement is None:
@@ -153,6 +157,17 @@ def _bare_row(item: Item, ending: str) -> Row:
         ending=ending,
         lifecycle=str(item.lifecycle),
     )
+
+
+def _unaudited(result: Result) -> str:
+    """Why an audit says nothing of the contents that a program left, or nothing at all; empty where it does."""
+    audit = result.record.audit
+    if audit is None:
+        return "switched off (--audit)" if result.record.outcome.ending is Ending.COMPLETED else "the run did not complete"
+    if audit.skipped:
+        return audit.skipped
+    known = result.judgement is not None and result.judgement.finals
+    return "" if known else "the state in which the program ended is not known"
 
 
 def _excerpt(folder: Path) -> str:
@@ -442,6 +457,11 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
     lives = Counter(row.lifecycle for row in ran)
     if lives:
         lines.append("guests: " + ", ".join(f"{count} items on {word} ones" for word, count in sorted(lives.items())))
+    if ran:
+        reasons = Counter(re.sub(r"\d+", "N", row.unaudited) for row in ran if row.unaudited)
+        lines.append(f"what programs left was audited after {len(ran) - reasons.total()} of {len(ran)} items")
+        for reason, count in reasons.most_common():
+            lines += _wrapped(f"{count} items were not, or only their volumes: {reason}", "    ", "        ")
     for note, count in Counter(row.lifecycle_note for row in ran if row.lifecycle_note).items():
         lines += _wrapped(f"{count} items on guests that were {note}", "", "    ")
     for (line, reason), count in Counter(pair for row in ran for pair in row.expected).items():

@@ -47,6 +47,7 @@ class FakeGuest:
     damage: str | None = None
     own_fault: str | None = None
     audited: Audit | None = None
+    audit_error: HarnessError | None = None
     refreshed: int = 0
     description: GuestDescription = DESCRIPTION
 
@@ -62,6 +63,8 @@ class FakeGuest:
         return tuple(replace(self.answer(step.operation), step=index) for index, step in enumerate(program.steps))
 
     def audit(self, program: Program, *, check: bool) -> Audit | None:
+        if self.audit_error is not None:
+            raise self.audit_error
         return self.audited
 
     def mark(self) -> int:
