@@ -74,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--audit",
         choices=[str(Auditing.FULL), str(Auditing.CONTENT), str(Auditing.NONE)],
-        default=str(Auditing.FULL),
+        default=str(Auditing.NONE),
         help="what is looked at after each program: all files, before and after their volume was unmounted and mounted again, with a check "
         "of the file system in between (full) or without (content); nothing (none) (default: %(default)s)",
     )

@@ -163,7 +163,7 @@ def _unaudited(result: Result) -> str:
     """Why an audit says nothing of the contents that a program left, or nothing at all; empty where it does."""
     audit = result.record.audit
     if audit is None:
-        return "switched off (--audit)" if result.record.outcome.ending is Ending.COMPLETED else "the run did not complete"
+        return "not asked for (--audit)" if result.record.outcome.ending is Ending.COMPLETED else "the run did not complete"
     if audit.skipped:
         return audit.skipped
     known = result.judgement is not None and result.judgement.finals

@@ -47,21 +47,23 @@ def judged(guest: BootedGuest, reading: StackReading, program: Program) -> Judge
     return with_audit(judge(Env(reading), program, observations), program, guest.audit(program, check=True))
 
 
-def expose(guest: BootedGuest, length: int) -> None:
-    """On the unmounted volume, say of the unwritten extent of file ``a`` that it is written: as a kernel that forgot to zero leaves it."""
+def edit(guest: BootedGuest, ext4: str, xfs: str) -> None:
+    """Change the inode of file ``a`` on the unmounted volume: a command of debugfs, or one of xfs_db."""
     (placed,) = guest.session.layout.volumes
-    assert placed.volume.mount is not None
-    options = [f"-odax={placed.volume.mount.dax}"] if placed.volume.mount.dax else []
-    ext4 = placed.volume.mount.filesystem == "ext4"
+    mount = placed.volume.mount
+    assert mount is not None
     (inode,) = guest.session.commands([GuestCommand(("stat", "-c", "%i", f"{placed.folder}/a"))])
+    change: tuple[str, ...] = ("debugfs", "-w", "-R", ext4, placed.node)
+    if mount.filesystem == "xfs":
+        change = ("xfs_db", "-x", "-c", f"inode {inode.stdout.strip()}", "-c", xfs, placed.node)
+    again = ("mount", *([f"-odax={mount.dax}"] if mount.dax else []), placed.node, placed.folder)
+    guest.session.commands([GuestCommand(argv) for argv in (("umount", placed.folder), change, again)])
+
+
+def expose(guest: BootedGuest, length: int) -> None:
+    """Say of the unwritten extent of file ``a`` that it is written: as a kernel that forgot to zero leaves it."""
     # ext4: an extent's length is its blocks, plus 32768 where they are unwritten. Header and start come before it in i_block.
-    change = (
-        GuestCommand(("debugfs", "-w", "-R", f"sif /a block[4] {length // 4096}", placed.node))
-        if ext4
-        else GuestCommand(("xfs_db", "-x", "-c", f"inode {inode.stdout.strip()}", "-c", "write u3.bmx[0].extentflag 0", placed.node))
-    )
-    mount = ("mount", *options, placed.node, placed.folder)
-    guest.session.commands([GuestCommand(("umount", placed.folder)), change, GuestCommand(mount)])
+    edit(guest, f"sif /a block[4] {length // 4096}", "write u3.bmx[0].extentflag 0")
 
 
 def test_what_a_program_leaves_is_read_before_and_after_and_the_check_is_silent(guest: BootedGuest) -> None:
@@ -83,18 +85,12 @@ def test_an_unzeroed_block_names_where_its_bytes_come_from(guest: BootedGuest) -
 
 def test_a_finding_of_the_check_deviates_with_what_it_said(guest: BootedGuest) -> None:
     reading = guest.refresh()
-    (placed,) = guest.session.layout.volumes
-    node, folder = placed.node, placed.folder
-    mount = placed.volume.mount
-    assert mount is not None
-    spoil: tuple[str, ...] = ("debugfs", "-w", "-R", "ssv free_inodes_count 1", node)
-    if mount.filesystem == "xfs":
-        spoil = ("xfs_db", "-x", "-c", "agf 0", "-c", "write freeblks 5", node)
-    remount = ("mount", *([f"-odax={mount.dax}"] if mount.dax else []), node, folder)
-    guest.session.commands([GuestCommand(("umount", folder)), GuestCommand(spoil), GuestCommand(remount)])
-    found = [step for step in judged(guest, reading, Program((Step(FILE),))).steps if step.verdict is Verdict.DEVIATES]
+    assert judged(guest, reading, UNWRITTEN).verdict is Verdict.CONFORMS
+    edit(guest, "sif /a links_count 2", "write core.nlinkv2 2")
+    found = [step for step in judged(guest, reading, SIZED).steps if step.verdict is Verdict.DEVIATES]
     assert [step.clause for step in found] == [CHECK]
     assert "exit status" in found[0].observed
+    assert "2" in found[0].observed.partition("\n")[2]
 
 
 def test_a_volume_that_somebody_holds_cannot_be_unmounted(guest: BootedGuest) -> None:
