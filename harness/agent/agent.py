@@ -1738,16 +1738,23 @@ _DIRECT_STEP = 2 << 20
 
 
 def age(request: dict[str, Any]) -> dict[str, Any]:
-    """Fill ``files`` (path, length) with the bytes of ``writer``, past the page cache, and remove them: their blocks keep the bytes."""
+    """Fill ``files`` with the bytes of ``writer``, past the page cache, and remove them: their blocks keep the bytes.
+
+    A file is path, length, and whether its blocks are allocated before they are written: allocators tell the two apart.
+    """
     writer = int(request["writer"])
     buffer = anonymous(_DIRECT_STEP)
     try:
-        for path, length in request["files"]:
+        for path, length, allocated in request["files"]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN["direct"], 0o600)
             try:
+                if allocated:
+                    os.posix_fallocate(descriptor, 0, length)
                 for at in range(0, length, _DIRECT_STEP):
                     count = min(_DIRECT_STEP, length - at)
-                    ctypes.memmove(buffer, tag_bytes(writer, at, count), count)
+                    for inside in range(0, count, _BLOCK):  # what is written here stays in the memory of a saved guest
+                        part = tag_bytes(writer, at + inside, min(_BLOCK, count - inside))
+                        ctypes.memmove(buffer + inside, part, len(part))
                     written = call("pwrite64", descriptor, buffer, count, at)
                     if written != count:
                         raise OSError(-min(written, 0) or errno.EIO, f"{written} bytes of {count} were written", path)
@@ -1756,7 +1763,7 @@ def age(request: dict[str, Any]) -> dict[str, Any]:
     finally:
         call("munmap", buffer, _DIRECT_STEP)
     os.sync()
-    for path, _ in request["files"]:
+    for path, _, _ in request["files"]:
         os.unlink(path)
     os.sync()
     return {}

@@ -66,7 +66,7 @@ def test_ageing_leaves_no_file_and_wrote_the_foreign_writers_bytes(client: Clien
 
     monkeypatch.setattr(os, "unlink", keep)
     try:
-        agent.age({"writer": FOREIGN_WRITER, "files": list(lengths.items())})
+        agent.age({"writer": FOREIGN_WRITER, "files": [[path, length, length < MIB] for path, length in lengths.items()]})
     except OSError as error:
         pytest.skip(f"{tmp_path} is on a file system without O_DIRECT: {error}")
     assert list(tmp_path.iterdir()) == []

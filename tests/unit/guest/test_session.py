@@ -203,8 +203,8 @@ def test_a_fresh_file_system_is_aged_under_a_mount_of_its_own_before_the_one_tha
     _, mount, age, umount, probe = ours
     assert [(s["call"], s["args"]["options"]) for s in mount["program"]["steps"]] == [("mount", "")]
     assert age["writer"] == FOREIGN_WRITER
-    assert sum(length for _, length in age["files"]) == AGED_BYTES
-    assert {path.rpartition("/")[0] for path, _ in age["files"]} == {"/mnt/main"}
+    assert sum(length for _, length, _ in age["files"]) == AGED_BYTES
+    assert {path.rpartition("/")[0] for path, _, _ in age["files"]} == {"/mnt/main"}
     assert [s["call"] for s in umount["program"]["steps"]] == ["umount"]
     assert probe["program"]["steps"][-1]["call"] == "drop_caches"
 
