@@ -20,6 +20,8 @@ from harness.model.verdict import Verdict, worst
 
 #: Files that are larger are not read back: they would take longer than the program.
 FILE_LIMIT_BYTES = 64 << 20
+#: Exit statuses: of what is no program, and of signals above; e2fsck(8): the bits of errors corrected, reboot needed, errors left.
+_NOT_RUN, _E2FSCK_FOUND = 126, 7
 
 BEFORE = clause(
     "C-AUDIT-01",
@@ -103,12 +105,20 @@ def _volume_from(row: Mapping[str, Any]) -> VolumeSeen:
         role=_text(row["role"]),
         before=_files_from(row.get("before")),
         unmount=None if row.get("unmount") is None else _text(row["unmount"]),
-        check=None
-        if check is None
-        else CheckSeen(" ".join(check["argv"]), int(check["status"]), _text(check["stdout"]) + _text(check["stderr"])),
+        check=None if check is None else _check_from(check),
         mount=None if row.get("mount") is None else _text(row["mount"]),
         after=_files_from(row.get("after")),
     )
+
+
+def _check_from(row: Mapping[str, Any]) -> CheckSeen:
+    """One that was not there, was ended at its limit, or could not do its work says nothing of the volume. Raises AgentError."""
+    command, status = " ".join(row["argv"]), int(row["status"])
+    text = _text(row["stdout"]) + _text(row["stderr"])
+    unable = status < 0 or status >= _NOT_RUN or (command.startswith("e2fsck") and status != 0 and not status & _E2FSCK_FOUND)
+    if unable:
+        raise AgentError(f"the check of a volume could not be made: {command} gave exit status {status}\n{text.strip()}")
+    return CheckSeen(command, status, text)
 
 
 def _files_from(rows: Sequence[Mapping[str, Any]] | None) -> tuple[FileSeen, ...] | None:

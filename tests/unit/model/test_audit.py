@@ -211,3 +211,13 @@ def test_what_still_ran_at_the_end_leaves_nobody_knows_what() -> None:
 def test_an_audit_that_is_none_is_an_agent_error(document: dict[str, object]) -> None:
     with pytest.raises(AgentError, match="an audit is malformed"):
         audit_from(document)
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("e2fsck -fn /dev/pmem0", 127), ("e2fsck -fn /dev/pmem0", -9), ("e2fsck -fn /dev/pmem0", 8), ("xfs_repair -n /dev/x", 127)],
+)
+def test_a_check_that_could_not_be_made_is_no_finding(command: str, status: int) -> None:
+    check = {"argv": command.split(), "status": status, "stdout": "", "stderr": "no such program in the guest"}
+    with pytest.raises(AgentError, match=rf"could not be made: {command} gave exit status {status}\nno such program"):
+        audit_from({"volumes": [{"role": "main", "check": check}], "took_s": 0})
