@@ -16,11 +16,11 @@ from harness.model.tag import FOREIGN_WRITER
 from harness.sizes import KIB, MIB
 
 _NAME = ".harness-age"
-#: How many files of which size are written and removed, and whether their blocks are allocated first. They are of the sizes that programs
-#: write, and as theirs they begin on a mount that nobody has used: so the allocators put them where those will be (docs/architecture.md
-#: has the measure). More than these 11.75 MiB a volume would not leave the templates of a whole suite within their limit.
-_FILES = ((4, 64 * KIB, True), (5, 2 * MIB, False), (4, 256 * KIB, False), (8, 64 * KIB, False))
-AGED_BYTES = sum(count * length for count, length, _ in _FILES)
+#: Rounds, each on a mount that nobody has used, as a program's is: how many files of which size are written and removed, and whether their
+#: blocks are allocated first. Allocators remember where they were, so what one round does moves none of the next (docs/architecture.md has
+#: the measure). More than these 11.75 MiB a volume would not leave the templates of a whole suite within their limit.
+_ROUNDS = (((4, 64 * KIB, True),), ((5, 2 * MIB, False), (4, 256 * KIB, False), (8, 64 * KIB, False)))
+AGED_BYTES = sum(count * length for kinds in _ROUNDS for count, length, _ in kinds)
 
 
 def aged_volumes(volumes: Sequence[PlacedVolume]) -> tuple[PlacedVolume, ...]:
@@ -37,9 +37,12 @@ def unmounting(volumes: Sequence[PlacedVolume]) -> Program:
     return Program(tuple(Step(op.UmountVolume(placed.volume.role)) for placed in volumes))
 
 
-def ageing_request(volumes: Sequence[PlacedVolume]) -> dict[str, object]:
-    """Return the arguments of the agent's request ``age``."""
-    kinds = [(length, allocated) for count, length, allocated in _FILES for _ in range(count)]
+def ageing_requests(volumes: Sequence[PlacedVolume]) -> list[dict[str, object]]:
+    """Return the arguments of the agent's request ``age``, round by round."""
+    return [_request(volumes, [kind[1:] for kind in kinds for _ in range(kind[0])]) for kinds in _ROUNDS]
+
+
+def _request(volumes: Sequence[PlacedVolume], kinds: Sequence[tuple[int, bool]]) -> dict[str, object]:
     files = [[f"{placed.folder}/{_NAME}-{number}", *kind] for placed in volumes for number, kind in enumerate(kinds)]
     return {"writer": FOREIGN_WRITER, "files": files}
 

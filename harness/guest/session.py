@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.errors import AgentError, GuestError, StackMismatchError
-from harness.guest.ageing import aged_volumes, ageing_request, mounting, unmounting
+from harness.guest.ageing import aged_volumes, ageing_requests, mounting, unmounting
 from harness.guest.audit import audit_request
 from harness.guest.facts import PROBE_FILE, TAINT, fact_patterns, probe_program, read_stack
 from harness.guest.filesystem import MOUNT_FOLDER, MOUNT_TABLE, clear_commands, make_commands, parse_mounts, unmount_commands
@@ -233,9 +233,10 @@ class GuestSession:
         """Leave foreign bytes in the free blocks of fresh file systems (harness/guest/ageing.py). Raises GuestError."""
         if not volumes:
             return
-        self._require_done(mounting(volumes), deadline)
-        self._link.request("age", deadline, **ageing_request(volumes))
-        self._require_done(unmounting(volumes), deadline)
+        for request in ageing_requests(volumes):
+            self._require_done(mounting(volumes), deadline)
+            self._link.request("age", deadline, **request)
+            self._require_done(unmounting(volumes), deadline)
 
     def _require_done(self, program: Program, deadline: Deadline) -> None:
         for step, seen in zip(program.steps, self.run(program, deadline), strict=True):
