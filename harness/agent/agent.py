@@ -30,6 +30,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import time
@@ -168,6 +169,8 @@ def nothing_or_errno(result: int) -> Outcome:
 
 SYNC = 0xA7
 WORD = 8
+#: The last of the 16383 writers is no step: it wrote what the blocks of an aged volume hold.
+MAX_STEPS = (1 << 14) - 2
 _BLOCK_WORDS = 1 << 14
 _BLOCK = _BLOCK_WORDS * WORD
 _ZERO_WORD = bytes(WORD)
@@ -1657,6 +1660,8 @@ def read_steps(program: Any) -> list[Step]:
     if not isinstance(program, dict) or program.get("format") != FORMAT:
         found = program.get("format") if isinstance(program, dict) else type(program).__name__
         raise ProtocolError(f"the program has format {found!r}, this agent reads {FORMAT}")
+    if len(program.get("steps", ())) > MAX_STEPS:
+        raise ProtocolError(f"the program has {len(program['steps'])} steps, this agent does at most {MAX_STEPS}: each is a writer")
     steps, processes = [], {"main"}
     lengths: dict[str, int] = {}
     for index, entry in enumerate(program.get("steps", ())):
@@ -1877,6 +1882,149 @@ def kernel_log(request: dict[str, Any]) -> dict[str, Any]:
     return {"lines": lines, "next": following}
 
 
+# ---- volumes before and after a program ------------------------------------------------------------------------------
+
+_DIRECT_STEP = 2 << 20
+
+
+def age(request: dict[str, Any]) -> dict[str, Any]:
+    """Fill ``files`` with the bytes of ``writer``, past the page cache, and remove them: their blocks keep the bytes.
+
+    A file is path, length, and whether its blocks are allocated before they are written: allocators tell the two apart.
+    """
+    writer = int(request["writer"])
+    buffer = anonymous(_DIRECT_STEP)
+    try:
+        for path, length, allocated in request["files"]:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN["direct"], 0o600)
+            try:
+                if allocated:
+                    os.posix_fallocate(descriptor, 0, length)
+                for at in range(0, length, _DIRECT_STEP):
+                    count = min(_DIRECT_STEP, length - at)
+                    for inside in range(0, count, _BLOCK):  # what is written here stays in the memory of a saved guest
+                        part = tag_bytes(writer, at + inside, min(_BLOCK, count - inside))
+                        ctypes.memmove(buffer + inside, part, len(part))
+                    written = call("pwrite64", descriptor, buffer, count, at)
+                    if written != count:
+                        raise OSError(-min(written, 0) or errno.EIO, f"{written} bytes of {count} were written", path)
+            finally:
+                os.close(descriptor)
+    finally:
+        call("munmap", buffer, _DIRECT_STEP)
+    os.sync()
+    for path, _, _ in request["files"]:
+        os.unlink(path)
+    os.sync()
+    return {}
+
+
+_LOOK_STEP = 4 << 20
+
+
+def audit(request: dict[str, Any]) -> dict[str, Any]:
+    """Read every file of each of ``volumes``, unmount, run ``check``, mount again, and read once more (docs/agent-protocol.md)."""
+    begun = time.monotonic()
+    limit, patience_s = int(request["file_limit"]), float(request["busy_s"])
+    rows = [_audit_volume(volume, limit, patience_s) for volume in request["volumes"]]
+    return {"volumes": rows, "took_s": round(time.monotonic() - begun, 3)}
+
+
+def _audit_volume(volume: dict[str, Any], limit: int, patience_s: float) -> dict[str, Any]:
+    """One volume; what follows a step that failed is not there."""
+    folder, device = volume["folder"], volume["device"]
+    row: dict[str, Any] = {"role": volume["role"]}
+    if not _is_mounted(folder):
+        return row
+    begun = time.monotonic()
+    row["before"] = _look(folder, limit)
+    looked = time.monotonic()
+    row["unmount"] = _errno_name(_unmount(folder, patience_s))
+    unmounted = time.monotonic()
+    if not row["unmount"]:
+        if volume.get("check"):
+            row["check"] = _command(list(volume["check"]), b"", float(volume["limit_s"]))
+        checked = time.monotonic()
+        row["mount"] = _errno_name(_mount(device, folder, volume["filesystem"], volume["options"]))
+        mounted = time.monotonic()
+        if not row["mount"]:
+            row["after"] = _look(folder, limit)
+        parts = (looked - begun, unmounted - looked, checked - unmounted, mounted - checked, time.monotonic() - mounted)
+        row["parts_s"] = [round(part, 4) for part in parts]
+    return row
+
+
+def _is_mounted(folder: str) -> bool:
+    """Whether something is mounted at ``folder``, by the kernel's table: the folder itself may answer for what lies below it."""
+    return any(line.split(" ")[4] == folder for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _errno_name(result: int) -> str:
+    return "" if result >= 0 else _ERRNO_NAMES.get(-result, f"E{-result}")
+
+
+def _unmount(folder: str, patience_s: float) -> int:
+    """Unmount; what held a file may be let go a little after the process that had it (io_uring does so in a worker)."""
+    text = ctypes.create_string_buffer(os.fsencode(folder))
+    end_at = time.monotonic() + patience_s
+    while True:
+        result = call("umount2", ctypes.addressof(text), 0)
+        if result != -errno.EBUSY or time.monotonic() > end_at:
+            return result
+        time.sleep(0.02)
+
+
+def _mount(device: str, folder: str, filesystem: str, options: str) -> int:
+    texts = [ctypes.create_string_buffer(text.encode()) for text in (device, folder, filesystem, options)]
+    at = [ctypes.addressof(text) for text in texts]
+    return call("mount", at[0], at[1], at[2], 0, at[3])
+
+
+def _look(folder: str, limit: int) -> list[dict[str, Any]]:
+    """Return everything below ``folder`` that is no folder, by path, with its size and content."""
+    found = []
+    for place, _, names in os.walk(folder, onerror=_raise):
+        for name in names:
+            path = os.path.join(place, name)
+            found.append({"path": os.path.relpath(path, folder), **_look_at(path, limit)})
+    return sorted(found, key=lambda row: str(row["path"]))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _look_at(path: str, limit: int) -> dict[str, Any]:
+    """Size and runs of one file; ``failed``: the error of the call that did not work; ``larger``: it was not read."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return {"size": status.st_size, "failed": f"it is no regular file (mode {status.st_mode:o})"}
+    if status.st_size > limit:
+        return {"size": status.st_size, "larger": True}
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            runs: list[list[Any]] = []
+            at = 0
+            while data := os.read(descriptor, _LOOK_STEP):
+                _join_runs(runs, at, decode(data))
+                at += len(data)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return {"size": status.st_size, "failed": _errno_name(-(error.errno or errno.EIO))}
+    return {"size": status.st_size, "runs": runs}
+
+
+def _join_runs(runs: list[list[Any]], at: int, more: list[list[Any]]) -> None:
+    """Add the runs of what was read from ``at`` on to those before it; zeroes go on as one run."""
+    for run in more:
+        if runs and run[2] == runs[-1][2] == "zero":
+            runs[-1][1] += run[1]
+        else:
+            runs.append([run[0] + at, *run[1:]])
+
+
 #: What a session answers beside ``run``.
 REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "hello": hello,
@@ -1885,6 +2033,8 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "remove_files": remove_files,
     "inspect": inspect,
     "kernel_log": kernel_log,
+    "age": age,
+    "audit": audit,
 }
 
 

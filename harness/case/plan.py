@@ -10,7 +10,7 @@ from harness.case.steps import read_count, read_errno, read_signal, read_size, r
 from harness.case.tree import Table, Tree, Word, accepted, as_table, as_truth, as_word, check_keys, require, substitute
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
-from harness.model.operation import Program, find_out_of_reach
+from harness.model.operation import MAX_STEPS, Program, find_out_of_reach
 from harness.model.stack import (
     MAIN,
     TARGET,
@@ -69,6 +69,8 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     values = dict(variant.values)
     steps = tuple(read_step(step, case.axes, values) for step in case.steps)
     stack = make_stack(values, case.mount_in_program, case.needs.ivshmem)
+    if len(steps) > MAX_STEPS:
+        raise CaseError(steps[MAX_STEPS].where, f"a case has at most {MAX_STEPS} steps, this one has {len(steps)}")
     check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
     beyond = find_out_of_reach([bound.step for bound in steps])
     if beyond is not None:

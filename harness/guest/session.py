@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import AgentError, GuestError, StackMismatchError
+from harness.guest.ageing import aged_volumes, ageing_requests, mounting, unmounting
+from harness.guest.audit import audit_request
 from harness.guest.facts import PROBE_FILE, TAINT, clone_patterns, clone_program, fact_patterns, probe_program, read_again, read_stack
 from harness.guest.filesystem import (
     FILESYSTEMS,
@@ -32,8 +34,9 @@ from harness.guest.pmem import (
 from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
-from harness.model.operation import Program, program_document
-from harness.model.outcome import Observation, observations_from
+from harness.model.audit import Audit, audit_from
+from harness.model.operation import Program, describe, program_document
+from harness.model.outcome import How, Observation, observations_from
 from harness.model.stack import Disk, Namespace, StackReading, StorageStack, Volume
 
 _DISK_SERIALS = "/sys/block/*/serial"
@@ -120,7 +123,7 @@ class GuestSession:
         self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
 
     def refresh(self, deadline: Deadline | None = None) -> StackReading:
-        """Make the stack fresh for a case (mkfs and mount; a bare node cleared; caches dropped) and read it back.
+        """Make the stack fresh for a case (mkfs, aged, mounted; a bare node cleared; caches dropped) and read it back.
 
         Raises GuestError: also when something is still mounted and cannot be unmounted, so that nothing is made on top of it.
         """
@@ -128,6 +131,7 @@ class GuestSession:
         layout = self.layout
         self._unmount(layout, deadline)
         self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
+        self._age(aged_volumes(layout.volumes), deadline)
         program = probe_program(layout)
         observations = self.run(program, deadline)
         files = self._link.read_files(fact_patterns(layout), deadline)
@@ -177,6 +181,15 @@ class GuestSession:
             limit_s=limit_s * self._scale,
         )
         return _observations(program, document)
+
+    def audit(self, program: Program, *, check: bool, deadline: Deadline | None = None) -> Audit | None:
+        """Look at what ``program`` left: read all files, unmount, ``check`` the file systems, mount again, and read once more.
+
+        None: no volume is mounted. Raises GuestError when the guest is lost or hangs; AgentError for a break of the protocol.
+        """
+        deadline = deadline or self._limit(120)
+        request = audit_request(self.layout, program, check=check, scale=self._scale, limit_s=max(1.0, deadline.remaining_s - 1.0))
+        return None if request is None else audit_from(self._link.request("audit", deadline, **request))
 
     def taint(self) -> int:
         """Return the kernel's taint flags."""
@@ -245,6 +258,20 @@ class GuestSession:
         if placed.volume.mount is None:
             return clear_commands(placed.node)
         return make_commands(placed.volume.mount.filesystem, placed.node, self._mkfs)
+
+    def _age(self, volumes: Sequence[PlacedVolume], deadline: Deadline) -> None:
+        """Leave foreign bytes in the free blocks of fresh file systems (harness/guest/ageing.py). Raises GuestError."""
+        if not volumes:
+            return
+        for request in ageing_requests(volumes):
+            self._require_done(mounting(volumes), deadline)
+            self._link.request("age", deadline, **request)
+            self._require_done(unmounting(volumes), deadline)
+
+    def _require_done(self, program: Program, deadline: Deadline) -> None:
+        for step, seen in zip(program.steps, self.run(program, deadline), strict=True):
+            if seen.how is not How.RETURNED:
+                raise GuestError(f"while ageing a volume, {describe(step.operation)} gave {seen.describe()}")
 
     def _read_versions(self, deadline: Deadline) -> tuple[tuple[str, str], ...]:
         asked = {"mkfs.ext4": ("mkfs.ext4", "-V"), "mkfs.xfs": ("mkfs.xfs", "-V"), "ndctl": ("ndctl", "--version")}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from harness.model.outcome import Run, RunKind
-from harness.model.tag import tag_bytes
+from harness.model.tag import FOREIGN_WRITER, tag_bytes
 
 
 class Origin(StrEnum):
@@ -39,6 +39,8 @@ class Piece:
         return self.raw if self.origin is Origin.RAW else b"\0" * self.length
 
     def describe(self) -> str:
+        if self.origin is Origin.TAG and self.writer == FOREIGN_WRITER:
+            return f"left from before the program (byte {self.source} of what was removed from the volume then)"
         if self.origin is Origin.TAG:
             return f"step {self.writer} (its bytes from {self.source})"
         return {Origin.ZERO: "zeroes", Origin.RAW: f"bytes {self.raw[:8].hex(' ')}", Origin.UNKNOWN: "anything"}[self.origin]

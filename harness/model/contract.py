@@ -1,10 +1,12 @@
 """The contract as a page: every clause and every fact, with its source."""
 
+from harness.model.audit import AUDIT_CALLS
 from harness.model.clause import CLAUSES
 from harness.model.facts import FACTS
 from harness.model.judge import RULE_MODULES
 
 assert RULE_MODULES  # importing them is what fills the tables
+assert AUDIT_CALLS
 
 HEADER = """\
 # The contract

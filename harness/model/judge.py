@@ -40,7 +40,10 @@ class StepVerdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdicts of all steps, the worst of them, and the facts that were asked."""
+    """The verdicts of all steps, the worst of them, and the facts that were asked.
+
+    ``finals`` are the states in which the program may have ended; empty where they are not known.
+    """
 
     verdict: Verdict
     steps: tuple[StepVerdict, ...]

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from harness.errors import UsageError
+from harness.model.tag import FOREIGN_WRITER
 
 # ---- names and flags -------------------------------------------------------------------------------------------------
 
@@ -729,11 +730,22 @@ class Step:
     line: int = 0
 
 
+#: Each step is a writer; the last one is kept for what lay on the medium before.
+MAX_STEPS = FOREIGN_WRITER - 1
+
+
 @dataclass(frozen=True)
 class Program:
-    """Steps in the order in which they are begun. The writer of the bytes a step writes is its index plus 1."""
+    """Steps in the order in which they are begun. The writer of the bytes a step writes is its index plus 1.
+
+    Raises ValueError for more than MAX_STEPS.
+    """
 
     steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.steps) > MAX_STEPS:
+            raise ValueError(f"a program has at most {MAX_STEPS} steps, each a writer of its own; this one has {len(self.steps)}")
 
 
 PROGRAM_FORMAT = 1

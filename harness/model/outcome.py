@@ -186,6 +186,14 @@ def _data(step: int, rows: Any) -> tuple[Run, ...] | None:
     return tuple(runs)
 
 
+def run_from(row: Any) -> Run:
+    """Return one run of the agent's. Raises ValueError where it is none."""
+    run = _run(row)
+    if run is None:
+        raise ValueError(f"{_shown(row)} is no run of bytes")
+    return run
+
+
 def _run(row: Any) -> Run | None:
     """Return a run, or None for what is none."""
     if not (isinstance(row, list) and len(row) >= 3 and _is_count(row[0]) and _is_count(row[1]) and row[1] > 0):

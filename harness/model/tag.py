@@ -8,6 +8,8 @@ The source offset of a step's first byte is 0, whatever file offset it goes to.
 SYNC = 0xA7
 WORD = 8
 MAX_WRITER = (1 << 14) - 1
+#: Who wrote what lies in the free blocks of a volume before a program begins (harness/guest/ageing.py); no step is this writer.
+FOREIGN_WRITER = MAX_WRITER
 
 
 def tag_bytes(writer: int, start: int, length: int) -> bytes:

@@ -15,7 +15,7 @@ from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError
 from harness.model.known import ExpectedLine
 from harness.model.stack import StorageStack
-from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, make_progress
+from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, chosen_auditing, make_progress
 from harness.plugin.outcome import fail_unless_passed, keep_row
 from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, make_item
 from harness.run.boot import BootedGuest, ways_in
@@ -111,7 +111,7 @@ class CaseItem(pytest.Item):
         folder = item_folder(Path(self.config.getoption("artifacts")), self.item)
         lease = self.stash[_LEASE]
         try:
-            run_item(self.item, lease, folder, self.expected)
+            run_item(self.item, lease, folder, self.expected, chosen_auditing(self.config))
         except (HarnessError, OSError) as error:
             fail_with_our_fault(self, self.item, str(Ending.HARNESS_ERROR), error)
         row = judged_row(self, self.item, folder)

@@ -17,7 +17,7 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged_row
-from harness.plugin.options import KERNELS, LIFECYCLES, POOL
+from harness.plugin.options import KERNELS, LIFECYCLES, POOL, chosen_auditing
 from harness.plugin.outcome import fail_unless_passed
 from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, place_suffix
 from harness.run.execute import judge_folder, run_item
@@ -117,7 +117,7 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
                 with (
                     contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease
                 ):
-                    run_item(item, lease, folder, load_nearest_expected(request.node.path))
+                    run_item(item, lease, folder, load_nearest_expected(request.node.path), chosen_auditing(config))
                     row = judged_row(request.node, item, folder)
                     if not row.passed:
                         hold_guest(config, lease, row)

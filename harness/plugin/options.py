@@ -19,6 +19,7 @@ from harness.model.known import ExpectedLine
 from harness.model.stack import Filesystem, RegionKind
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
+from harness.run.execute import Auditing
 from harness.run.kept import FOLDER, LogKeeper
 from harness.run.kernels import Kernels, read_kernels
 from harness.run.ledger import Ledger, open_ledger
@@ -88,6 +89,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--keep-going",
         action="store_true",
         help="try every item, also where its storage stack failed twice, or nothing came up on its kernel",
+    )
+    group.addoption(
+        "--audit",
+        choices=[str(Auditing.FULL), str(Auditing.CONTENT), str(Auditing.NONE)],
+        default=str(Auditing.NONE),
+        help="what is looked at after each program: all files, before and after their volume was unmounted and mounted again, with a check "
+        "of the file system in between (full) or without (content); nothing (none) (default: %(default)s)",
     )
     group.addoption("--artifacts", default="artifacts", metavar="DIR", help="where the evidence of every item is kept (default: artifacts)")
     group.addoption(
@@ -245,6 +253,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     if config.getoption("dist") != "load":
         return None
     return importlib.import_module("xdist.scheduler").WorkStealingScheduling(config, log)
+
+
+def chosen_auditing(config: pytest.Config) -> Auditing:
+    """Return how much of an audit items get: none where a person is to find the guest as the program left it."""
+    return Auditing.KEPT if config.getoption("keep_guest") else Auditing(config.getoption("audit"))
 
 
 def make_progress(config: pytest.Config) -> Callable[[str], None]:

@@ -1,7 +1,8 @@
 """The files kept from a run: one folder an item, enough to judge it again without a guest and to boot its machine by hand.
 
 ``plan.json`` what was to be done, ``stack.json`` the stack as it was, ``observations.json`` what the agent said,
-``run.json`` how the run ended and on what, ``verdict.json`` the judgement (an output, never read back),
+``audit.json`` what was on the volumes after the program, ``run.json`` how the run ended and on what, ``verdict.json`` the judgement (an
+output, never read back),
 ``console.txt`` what the console printed meanwhile, ``kernel.log`` where something went wrong, ``hang.txt`` blocked tasks and registers of
 a guest that hung, ``qemu.sh`` the machine.
 Every JSON file carries its format.
@@ -19,16 +20,18 @@ from typing import Any, TypeVar
 
 from harness.case.plan import Plan
 from harness.errors import AgentError, UsageError
+from harness.model.audit import Audit, audit_from
 from harness.model.claims import Decision
 from harness.model.operation import Program
 from harness.model.outcome import OBSERVATION_FORMAT, Observation, observations_from
 from harness.model.stack import StackReading
-from harness.run.documents import DocumentError, from_document, observations_document, to_document
+from harness.run.documents import DocumentError, audit_document, from_document, observations_document, to_document
 
 T = TypeVar("T")
 
 FORMAT = 1
 PLAN, STACK, OBSERVATIONS, RUN, VERDICT = "plan.json", "stack.json", "observations.json", "run.json", "verdict.json"
+AUDIT = "audit.json"
 CONSOLE, KERNEL_LOG, HANG, QEMU_SCRIPT = "console.txt", "kernel.log", "hang.txt", "qemu.sh"
 
 
@@ -175,12 +178,13 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that is kept of one run. ``observations`` is None where there are none."""
+    """Everything that is kept of one run. ``observations`` is None where there are none, ``audit`` where there was none to be had."""
 
     item: Item
     reading: StackReading
     observations: tuple[Observation, ...] | None
     outcome: RunOutcome
+    audit: Audit | None = None
 
 
 def item_folder(artifacts: Path, item: Item) -> Path:
@@ -197,6 +201,8 @@ def store_record(folder: Path, record: Record, console: str, kernel_log: str, ha
     _write(folder / STACK, to_document(record.reading))
     if record.observations is not None:
         _write(folder / OBSERVATIONS, observations_document(record.observations))
+    if record.audit is not None:
+        _write(folder / AUDIT, audit_document(record.audit))
     _write(folder / RUN, to_document(record.outcome))
     (folder / CONSOLE).write_text(console)
     for name, text in ((KERNEL_LOG, kernel_log), (HANG, hang)):
@@ -219,6 +225,7 @@ def load_record(folder: Path) -> Record:
         reading=_typed(StackReading, folder / STACK),
         observations=_load_observations(folder / OBSERVATIONS),
         outcome=_typed(RunOutcome, folder / RUN),
+        audit=_load_audit(folder / AUDIT),
     )
 
 
@@ -315,6 +322,15 @@ def _load_observations(path: Path) -> tuple[Observation, ...] | None:
         return None
     try:
         return observations_from(_load(path, OBSERVATION_FORMAT))
+    except AgentError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _load_audit(path: Path) -> Audit | None:
+    if not path.exists():
+        return None
+    try:
+        return audit_from(_load(path))
     except AgentError as error:
         raise UsageError(f"{path}: {error}") from error
 

@@ -25,6 +25,7 @@ from harness.machine.emulator import find_emulator
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind, Machine, started_machine
 from harness.machine.spec import MachineSpec, needed_ram_bytes
+from harness.model.audit import Audit
 from harness.model.known import ExpectedLine
 from harness.model.operation import Program
 from harness.model.outcome import Observation
@@ -328,15 +329,25 @@ class BootedGuest:
     def run(self, program: Program) -> tuple[Observation, ...]:
         with self._damage_noted():
             observations = self.session.run(program, limit_s=self._options.step_limit_s)
+        self._look_at_taint()
+        return observations
+
+    def audit(self, program: Program, *, check: bool) -> Audit | None:
+        with self._damage_noted():
+            audit = self.session.audit(program, check=check)
+        if audit is not None:
+            self._look_at_taint()
+        return audit
+
+    def _look_at_taint(self) -> None:
         try:
             taint = self.session.taint()
         except HarnessError as error:  # what was observed stays observed; how the guest ended is asked next
             self._damage.append(str(error))
-            return observations
-        if self._taint is not None and taint != self._taint:
+            return
+        if self._taint is not None and taint != self._taint and not self._tainted:
             self._tainted = f"the kernel's taint flags went from {self._taint} to {taint}"
             self._damage.append(self._tainted)
-        return observations
 
     def mark(self) -> int:
         return self.machine.console.mark()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Any, TypeVar, Union
 
+from harness.model.audit import Audit, FileSeen
 from harness.model.operation import OPERATIONS, Operation, Pin, Program, Step, arguments
 from harness.model.outcome import OBSERVATION_FORMAT, How, Observation, Run, RunKind
 
@@ -61,6 +62,35 @@ def _run_document(run: Run) -> list[Any]:
     if run.kind is RunKind.TAG:
         return [*place, run.writer, run.source]
     return [*place, run.raw.hex()] if run.kind is RunKind.RAW else place
+
+
+def audit_document(audit: Audit) -> dict[str, Any]:
+    """Return an audit as the agent says it, so that :func:`audit_from` reads it again."""
+    rows = []
+    for volume in audit.volumes:
+        check = volume.check
+        row = {
+            "role": volume.role,
+            "before": _file_rows(volume.before),
+            "unmount": volume.unmount,
+            "check": None if check is None else {"argv": [check.command], "status": check.status, "stdout": check.text, "stderr": ""},
+            "mount": volume.mount,
+            "after": _file_rows(volume.after),
+        }
+        rows.append({name: value for name, value in row.items() if value is not None})
+    return {"volumes": rows, "skipped": audit.skipped, "took_s": audit.took_s}
+
+
+def _file_rows(files: tuple[FileSeen, ...] | None) -> list[dict[str, Any]] | None:
+    if files is None:
+        return None
+    rows = []
+    for seen in files:
+        row: dict[str, Any] = {"path": seen.path, "size": seen.size, "failed": seen.note}
+        if seen.runs is not None:
+            row["runs"] = [_run_document(run) for run in seen.runs]
+        rows.append(row)
+    return rows
 
 
 def _read(kind: Any, document: Any, where: str) -> Any:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,27 @@ from harness.errors import AgentError, GuestHungError, HarnessError
 from harness.machine.console import fingerprint
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
+from harness.model.audit import Audit, unsure_end, with_audit
 from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
 from harness.model.known import KNOWN_DEVIATIONS, ExpectedLine, Known, KnownDeviation, find_known
+from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.verdict import Verdict
 from harness.run.artifacts import Ending, Item, Record, RunOutcome, load_record, store_record, store_verdict
 from harness.run.complaints import CRASHES, HANGS, split_expected
 from harness.run.documents import to_document
-from harness.run.pool import Lease
+from harness.run.pool import Guest, Lease
+
+
+class Auditing(StrEnum):
+    """How much of a final audit is made: all of it, without the checks of the file systems, or none (for a person's sake: KEPT)."""
+
+    FULL = "full"
+    CONTENT = "content"
+    NONE = "none"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -43,17 +55,19 @@ class Result:
         return completed and self.judgement is not None and self.judgement.verdict is Verdict.CONFORMS and self.known is Known.NO
 
 
-def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[ExpectedLine] = ()) -> Record:
-    """Run the program of ``item`` and keep everything in ``folder``. Judges nothing, and raises for no fault of the guest.
+def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[ExpectedLine] = (), auditing: Auditing = Auditing.FULL) -> Record:
+    """Run the program of ``item``, audit what it left, and keep everything in ``folder``. Judges nothing; no fault of the guest raises.
 
     ``expected``: console lines that are no complaint.
     """
     guest = lease.guest
     mark, started_s = guest.mark(), time.monotonic()
     observations: tuple[Observation, ...] | None = None
+    audit: Audit | None = None
     error: HarnessError | None = None
     try:
         observations = guest.run(item.program)
+        audit = _audited(guest, item.program, observations, auditing)
     except HarnessError as caught:
         error = caught
     # Asked before the ending: it waits until all that the kernel had to say has been read.
@@ -78,10 +92,28 @@ def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[Expected
         fingerprint=fingerprint(console) if messages or ending is Ending.CRASHED else "",
         expected=excused,
     )
-    record = Record(item, lease.reading, observations, outcome)
+    record = Record(item, lease.reading, observations, outcome, audit)
     log = guest.kernel_log() if ending is not Ending.COMPLETED or messages else ""
     store_record(folder, record, console, log, hang)
     return record
+
+
+def _audited(guest: Guest, program: Program, observations: Sequence[Observation], auditing: Auditing) -> Audit | None:
+    """Return the audit of what a program left, or why there is none: whatever a damaged guest still does is no news."""
+    if auditing is Auditing.NONE:
+        return None
+    damage = guest.find_damage()
+    if damage is not None:
+        return Audit(skipped=f"the guest was damaged before: {damage}")
+    if auditing is Auditing.KEPT:
+        return Audit(skipped="the guest is kept for somebody to look at, with its volumes mounted (--keep-guest)")
+    audit = guest.audit(program, check=auditing is Auditing.FULL)
+    unsure = unsure_end(program, observations)
+    return (
+        Audit(skipped="no volume was mounted when the program had ended")
+        if audit is None
+        else replace(audit, skipped=unsure or audit.skipped)
+    )
 
 
 def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, str]:
@@ -111,7 +143,7 @@ def judge_record(record: Record, known: tuple[KnownDeviation, ...] = KNOWN_DEVIA
         note = f"{outcome.ending}: {outcome.note}"
         return Result(record, None, Known.NO, None, tuple(Evidence(c, item.column, item.id, None, None, note) for c in item.claims))
     seen = record.observations
-    judgement = judge(Env(record.reading), item.program, seen)
+    judgement = with_audit(judge(Env(record.reading), item.program, seen), item.program, record.audit)
     state, entry = find_known(judgement, f"{item.family}/{item.name}", item.variant, record.reading.kernel_release, known)
     evidence = make_evidence(item.column, item.id, item.decisions, seen, record.reading, judgement.verdict)
     return Result(record, judgement, state, entry, evidence)

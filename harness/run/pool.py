@@ -11,6 +11,7 @@ from typing import Protocol
 
 from harness.errors import GuestError, HarnessError, StackMismatchError
 from harness.machine.machine import Ending as GuestEnding
+from harness.model.audit import Audit
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack, find_mismatches
@@ -30,6 +31,9 @@ class Guest(Protocol):
 
     def run(self, program: Program) -> tuple[Observation, ...]:
         """Run a program and return what was seen of each step. Raises GuestError or AgentError."""
+
+    def audit(self, program: Program, *, check: bool) -> Audit | None:
+        """Look at what ``program`` left on the volumes; None where none is mounted. Raises GuestError or AgentError."""
 
     def mark(self) -> int:
         """Return the present position of the console."""

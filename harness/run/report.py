@@ -1,5 +1,6 @@
 """What a run says: the paragraph of an item, the JSON line, and the tables at the end. Text only; who prints it is another matter."""
 
+import re
 import shlex
 import textwrap
 from collections import Counter
@@ -9,10 +10,12 @@ from pathlib import Path
 
 from harness.errors import CONSOLE_FOLLOWS, reason_of
 from harness.machine.console import find_report
+from harness.model.audit import AUDIT_CALLS
 from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailable, claim_statuses
 from harness.model.clause import CLAUSES
+from harness.model.judge import StepVerdict
 from harness.model.known import Known
-from harness.model.operation import describe
+from harness.model.operation import Step, describe
 from harness.model.verdict import Verdict
 from harness.run.artifacts import CONSOLE, HANG, KERNEL_LOG, Ending, GuestDescription, Item
 from harness.run.execute import Result
@@ -98,6 +101,8 @@ class Row:
     excerpt: str = ""
     kernel_args: str = ""
     logs: str = ""
+    #: Why there was no final audit, or none of the contents; empty where there was.
+    unaudited: str = ""
 
     @property
     def passed(self) -> bool:
@@ -127,6 +132,7 @@ def make_row(result: Result, folder: Path | str) -> Row:
         seconds=outcome.seconds,
         fingerprint=outcome.fingerprint,
         expected=(*outcome.guest.expected, *outcome.expected),
+        unaudited=_unaudited(result),
         excerpt=_excerpt(Path(folder)) if outcome.messages or outcome.ending is Ending.CRASHED else "",
     )
     if result.judgement is None:
@@ -169,6 +175,17 @@ def _bare_row(item: Item, ending: str) -> Row:
     )
 
 
+def _unaudited(result: Result) -> str:
+    """Why an audit says nothing of the contents that a program left, or nothing at all; empty where it does."""
+    audit = result.record.audit
+    if audit is None:
+        return "not asked for (--audit)" if result.record.outcome.ending is Ending.COMPLETED else "the run did not complete"
+    if audit.skipped:
+        return audit.skipped
+    known = result.judgement is not None and result.judgement.finals
+    return "" if known else "the state in which the program ended is not known"
+
+
 def _excerpt(folder: Path) -> str:
     """The first lines of what the kernel had to say; the artifacts have the rest."""
     lines = (folder / CONSOLE).read_text().splitlines() if (folder / CONSOLE).is_file() else []
@@ -191,13 +208,12 @@ def _with_guest(row: Row, guest: GuestDescription) -> Row:
 def _step_rows(result: Result) -> tuple[StepRow, ...]:
     assert result.judgement is not None
     steps = result.record.item.program.steps
-    pairs = ((verdict, steps[verdict.step]) for verdict in result.judgement.steps if verdict.verdict is not Verdict.CONFORMS)
     return tuple(
         StepRow(
             number=verdict.step + 1,
             of=len(steps),
-            line=step.line,
-            call=describe(step.operation),
+            line=steps[verdict.step].line if verdict.step < len(steps) else 0,
+            call=_call(steps, verdict),
             verdict=str(verdict.verdict),
             observed=verdict.observed,
             allowed=verdict.allowed,
@@ -205,8 +221,14 @@ def _step_rows(result: Result) -> tuple[StepRow, ...]:
             reason=verdict.reason,
             clause=verdict.clause,
         )
-        for verdict, step in pairs
+        for verdict in result.judgement.steps
+        if verdict.verdict is not Verdict.CONFORMS
     )
+
+
+def _call(steps: Sequence[Step], verdict: StepVerdict) -> str:
+    """What was done: the operation of a step, or what an audit does after the last one."""
+    return describe(steps[verdict.step].operation) if verdict.step < len(steps) else AUDIT_CALLS[verdict.clause]
 
 
 def step_lines(result: Result) -> Iterator[str]:
@@ -215,10 +237,11 @@ def step_lines(result: Result) -> Iterator[str]:
         return
     steps = result.record.item.program.steps
     for verdict in result.judgement.steps:
-        step = steps[verdict.step]
-        who = "" if step.process == "main" else f"{step.process}: "
+        process = steps[verdict.step].process if verdict.step < len(steps) else "main"
+        number = f"{verdict.step + 1:2}" if verdict.step < len(steps) else " -"
+        who = "" if process == "main" else f"{process}: "
         word = "" if verdict.verdict is Verdict.CONFORMS else f"  {str(verdict.verdict).upper()}"
-        yield f"  {verdict.step + 1:2} {who}{describe(step.operation)}: {verdict.observed}{word}"
+        yield f"  {number} {who}{_call(steps, verdict)}: {verdict.observed}{word}"
 
 
 # ---- the paragraph of an item ----------------------------------------------------------------------------------------
@@ -242,7 +265,7 @@ def _telling_steps(row: Row) -> list[StepRow]:
 
 def _step_text(row: Row, step: StepRow) -> str:
     where = f"{row.case}:{step.line}" if step.line else row.case
-    head = f"{where}  step {step.number} of {step.of}  {step.call}"
+    head = f"{where}  " + (f"step {step.number} of {step.of}  {step.call}" if step.number <= step.of else step.call)
     lines = [("stack", _stack_text(row)), ("observed", step.observed)]
     if step.verdict == str(Verdict.DEVIATES):
         lines += [("allowed", step.allowed), ("because", step.because)]
@@ -418,7 +441,8 @@ def _deviation_lines(rows: Sequence[Row]) -> list[str]:
             if step.verdict == str(Verdict.DEVIATES):
                 known = f"  (known: {row.reference})" if row.known == Known.YES else ""
                 seen = f"observed {step.observed}, allowed {step.allowed} [{step.clause or 'pin'}]"
-                lines.append(f"{row.node_id} step {step.number}: {step.call}: {seen}{known}")
+                place = f" step {step.number}" if step.number <= step.of else ""
+                lines.append(f"{row.node_id}{place}: {step.call}: {seen}{known}")
         if row.known == Known.GONE:
             lines.append(f"{row.node_id}: known deviation is gone ({row.reference})")
     return lines
@@ -433,7 +457,8 @@ def _undetermined_lines(rows: Sequence[Row]) -> list[str]:
             continue
         first = unsure[0]
         more = f" (and {len(unsure) - 1} later steps)" if len(unsure) > 1 else ""
-        lines.append(f"{row.node_id} step {first.number}: {first.call}: {first.reason}{more}")
+        place = f" step {first.number}" if first.number <= first.of else ""
+        lines.append(f"{row.node_id}{place}: {first.call}: {first.reason}{more}")
     return lines
 
 
@@ -486,6 +511,11 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
     lives = Counter(row.lifecycle for row in ran)
     if lives:
         lines.append("guests: " + ", ".join(f"{count} items on {word} ones" for word, count in sorted(lives.items())))
+    if ran:
+        reasons = Counter(re.sub(r"\d+", "N", row.unaudited) for row in ran if row.unaudited)
+        lines.append(f"what programs left was audited after {len(ran) - reasons.total()} of {len(ran)} items")
+        for reason, count in reasons.most_common():
+            lines += _wrapped(f"{count} items were not, or only their volumes: {reason}", "    ", "        ")
     for note, count in Counter(row.lifecycle_note for row in ran if row.lifecycle_note).items():
         lines += _wrapped(f"{count} items on guests that were {note}", "", "    ")
     for (line, reason), count in Counter(pair for row in ran for pair in row.expected).items():

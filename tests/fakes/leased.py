@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from harness.errors import HarnessError
 from harness.machine.console import Report, ReportKind
 from harness.machine.machine import Ending, EndKind
+from harness.model.audit import Audit
 from harness.model.operation import Operation, Pread, Program, Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading
@@ -45,6 +46,8 @@ class FakeGuest:
     refresh_error: HarnessError | None = None
     damage: str | None = None
     own_fault: str | None = None
+    audited: Audit | None = None
+    audit_error: HarnessError | None = None
     refreshed: int = 0
     description: GuestDescription = DESCRIPTION
 
@@ -58,6 +61,11 @@ class FakeGuest:
         if self.error is not None:
             raise self.error
         return tuple(replace(self.answer(step.operation), step=index) for index, step in enumerate(program.steps))
+
+    def audit(self, program: Program, *, check: bool) -> Audit | None:
+        if self.audit_error is not None:
+            raise self.audit_error
+        return self.audited
 
     def mark(self) -> int:
         return 7

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from harness.errors import AgentError, GuestError, StackMismatchError
+from harness.guest.ageing import AGED_BYTES
 from harness.guest.facts import probe_program
 from harness.guest.link import AgentLink, Endpoint
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
 from harness.model import operation as op
+from harness.model.audit import Audit, VolumeSeen
 from harness.model.operation import Program, Step
 from harness.model.stack import (
     DaxOption,
@@ -25,6 +27,7 @@ from harness.model.stack import (
     Volume,
     find_mismatches,
 )
+from harness.model.tag import FOREIGN_WRITER
 from harness.sizes import MIB
 from tests.unit.guest.fake_link import Answer, FakeStream
 
@@ -70,7 +73,7 @@ class FakeGuest:
             f"{ND}/namespace0.0/block/pmem0": "/sys/devices/x",
         }
         script: dict[str, Answer] = {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}}
-        script |= {"kernel_log": self._log, "inspect": self._inspect}
+        script |= {"kernel_log": self._log, "inspect": self._inspect, "age": {}}
         self.stream = FakeStream(script)
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
@@ -106,11 +109,14 @@ class FakeGuest:
             seen: dict[str, Any] = {"step": index, "how": "returned"} | ({} if "errno" in scripted else {"value": 0})
             if step["call"] == "mount":
                 self.mounts = ROOT_MOUNT + MAIN_MOUNT
+            if step["call"] == "umount":
+                self.mounts = ROOT_MOUNT
             if step["call"] == "statx":
                 seen["attributes"] = {"dax": 1}
             if step["call"] == "pagemap":
                 seen["frames"] = [self.frame]
-            steps.append({**seen, **scripted})
+            key = f"mount {step['args']['options']}" if step["call"] == "mount" else step["call"]
+            steps.append({**seen, **scripted, **self.outcomes.get(key, {})})
         return {"observations": {"format": 1, "steps": steps}}
 
     def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -215,10 +221,78 @@ def test_nothing_is_made_on_what_cannot_be_unmounted(guest: FakeGuest) -> None:
 
 
 def test_a_mount_that_is_refused_is_a_guest_error_with_its_errno(guest: FakeGuest) -> None:
-    guest.outcomes["mount"] = {"how": "failed", "errno": "EINVAL"}
+    guest.outcomes["mount dax=always"] = {"how": "failed", "errno": "EINVAL"}
     guest.session.set_up(DAX, PLACEMENTS)
     with pytest.raises(GuestError, match=r"while reading the stack back, mount\(options=dax=always\) gave EINVAL"):
         guest.session.refresh()
+
+
+def test_a_fresh_file_system_is_aged_under_a_mount_of_its_own_before_the_one_that_the_stack_asks_for(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    guest.stream.asked.clear()
+    guest.session.refresh()
+    ours = [
+        r
+        for r in guest.stream.asked
+        if r["do"] in ("run", "age") or (r["do"] == "commands" and r["commands"][-1]["argv"][0] == "mkfs.ext4")
+    ]
+    assert [r["do"] for r in ours] == ["commands", "run", "age", "run", "run"]
+    _, mount, age, umount, probe = ours
+    assert [(s["call"], s["args"]["options"]) for s in mount["program"]["steps"]] == [("mount", "")]
+    assert age["writer"] == FOREIGN_WRITER
+    assert sum(length for _, length, _ in age["files"]) == AGED_BYTES
+    assert {path.rpartition("/")[0] for path, _, _ in age["files"]} == {"/mnt/main"}
+    assert [s["call"] for s in umount["program"]["steps"]] == ["umount"]
+    assert probe["program"]["steps"][-1]["call"] == "drop_caches"
+
+
+def test_a_file_system_that_only_the_program_mounts_is_aged_too_and_a_bare_node_is_not(guest: FakeGuest) -> None:
+    for stack, aged in (
+        (StorageStack((Volume("main", Namespace(REGION), ALWAYS),), mount_in_program=True), True),
+        (StorageStack((Volume("main", Namespace(REGION), None),)), False),
+    ):
+        guest.stream.asked.clear()
+        guest.session.set_up(stack, PLACEMENTS)
+        guest.session.refresh()
+        assert ("age" in [request["do"] for request in guest.stream.asked]) is aged
+        assert guest.mounts == ROOT_MOUNT
+
+
+@pytest.mark.parametrize(("call", "said"), [("mount ", "mount"), ("umount", "umount")])
+def test_a_volume_that_cannot_be_aged_is_a_guest_error(guest: FakeGuest, call: str, said: str) -> None:
+    guest.outcomes[call] = {"how": "failed", "errno": "EIO"}
+    guest.session.set_up(DAX, PLACEMENTS)
+    with pytest.raises(GuestError, match=rf"while ageing a volume, {said}\(\) gave EIO"):
+        guest.session.refresh()
+
+
+def test_an_audit_says_how_each_volume_is_mounted_again_and_checked(guest: FakeGuest) -> None:
+    asked: list[dict[str, Any]] = []
+    guest.stream.script["audit"] = lambda request: asked.append(request) or {"volumes": [{"role": "main"}], "took_s": 0.5}  # type: ignore[func-returns-value]
+    guest.session.set_up(DAX, PLACEMENTS)
+    assert guest.session.audit(Program(()), check=True) == Audit((VolumeSeen("main"),), "", 0.5)
+    (volume,) = asked[0]["volumes"]
+    assert (volume["folder"], volume["device"], volume["filesystem"], volume["options"]) == (
+        "/mnt/main",
+        "/dev/pmem0",
+        "ext4",
+        "dax=always",
+    )
+    assert volume["check"] == ["e2fsck", "-fn", "/dev/pmem0"]
+    guest.session.audit(Program(()), check=False)
+    assert "check" not in asked[1]["volumes"][0]
+
+
+def test_a_volume_that_the_program_unmounts_is_not_audited(guest: FakeGuest) -> None:
+    guest.session.set_up(DAX, PLACEMENTS)
+    assert guest.session.audit(Program((Step(op.UmountVolume()),)), check=True) is None
+
+
+def test_an_audit_that_makes_no_sense_is_an_agent_error(guest: FakeGuest) -> None:
+    guest.stream.script["audit"] = {"volumes": [{"role": "main", "before": [{"path": "a", "size": "many"}]}], "took_s": 0}
+    guest.session.set_up(DAX, PLACEMENTS)
+    with pytest.raises(AgentError, match="an audit is malformed"):
+        guest.session.audit(Program(()), check=True)
 
 
 def test_a_bare_node_is_cleared_and_its_paths_are_the_node(guest: FakeGuest) -> None:

@@ -39,6 +39,7 @@ from harness.machine.console import ReportKind
 from harness.machine.machine import Ending, EndKind
 from harness.model.operation import Pwrite
 from harness.model.outcome import How, Observation
+from harness.model.audit import Audit, VolumeSeen
 from tests.fakes.leased import FakeGuest, FakeHost, complaint, obedient
 
 def fails(operation):
@@ -263,6 +264,26 @@ def test_what_conforms_passes_and_leaves_its_evidence(project: Project) -> None:
     assert [(row["ending"], row["verdict"], row["known"]) for row in project.rows()] == [("completed", "conforms", "no")] * 2
     assert (project.root / "artifacts/fam/one/disk-ext4-debian_6.12/verdict.json").exists()
     assert "== hits by clause ==" in (project.root / "artifacts/summary.txt").read_text()
+
+
+LEFT = "lambda stack: FakeGuest(stack, audited=Audit((VolumeSeen('main', (), 'EBUSY'),)))"
+
+
+def test_what_an_audit_finds_fails_the_item_where_one_is_asked_for(project: Project) -> None:
+    result = project.run("cases", "--audit", "full", make=LEFT)
+    result.assert_outcomes(failed=2)
+    assert "after the program: unmount" in text(result)
+    assert "observed  main: EBUSY" in text(result)
+    assert result.ret == 1
+    result = project.run("cases", make=LEFT)
+    result.assert_outcomes(passed=2)
+    assert "2 items were not, or only their volumes: not asked for (--audit)" in text(result)
+
+
+def test_an_audit_that_there_is_not_is_wrong_usage(project: Project) -> None:
+    result = project.run_apart("cases", "--audit", "some")
+    assert result.ret == 4  # pytest itself reads the options
+    assert "--audit: invalid choice: 'some'" in text(result)
 
 
 def test_the_run_ends_with_the_table_of_claims_and_what_it_ran_on(project: Project) -> None:

@@ -10,13 +10,14 @@ from harness.errors import AgentError, GuestError, GuestHungError, HarnessError,
 from harness.machine.console import Report, ReportKind
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
+from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.known import ExpectedLine, Known, KnownDeviation
 from harness.model.operation import Operation, Pwrite
-from harness.model.outcome import How, Observation
+from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.verdict import Verdict
 from harness.run.artifacts import Ending, find_records, item_folder, load_record, qemu_script
 from harness.run.complaints import reports_of, split_expected, without_stamps
-from harness.run.execute import classify, judge_folder, judge_record, run_item
+from harness.run.execute import Auditing, classify, judge_folder, judge_record, run_item
 from harness.run.pool import Lease
 from tests.fakes.leased import RUNNING, FakeGuest, complaint, make_reading, obedient
 from tests.unit.run.samples import item, ran, rich_program, stack
@@ -28,6 +29,10 @@ def failing(errno: str) -> Observation:
 
 def write_fails(operation: Operation) -> Observation:
     return failing("EIO") if isinstance(operation, Pwrite) else obedient(operation)
+
+
+def write_blocks(operation: Operation) -> Observation:
+    return Observation(0, How.BLOCKED) if isinstance(operation, Pwrite) else obedient(operation)
 
 
 def test_what_conforms_conforms_and_speaks_for_its_claims(tmp_path: Path) -> None:
@@ -49,6 +54,83 @@ def test_what_deviates_does_not_conform(tmp_path: Path) -> None:
 def test_the_record_is_read_again_as_it_was_kept(tmp_path: Path) -> None:
     kept = ran(tmp_path / "one", chosen=item(rich_program(), kernel_option="/some/path", decisions=()))
     assert load_record(tmp_path / "one") == kept
+
+
+CONTENT = (FileSeen("a", 4096, (Run(0, 4096, RunKind.TAG, 2),)),)
+CLEAN = VolumeSeen("main", CONTENT, "", CheckSeen("e2fsck -fn /dev/pmem0", 0, "clean"), "", CONTENT)
+
+
+def test_what_was_audited_is_kept_before_it_is_judged_and_judged_again_alike(tmp_path: Path) -> None:
+    raw = FileSeen("b c", 9, (Run(0, 8, RunKind.ZERO), Run(8, 1, RunKind.RAW, raw=b"x")))
+    broken = replace(
+        CLEAN, before=(*CONTENT, raw), check=CheckSeen("e2fsck -fn /dev/pmem0", 4, "Block bitmap differences"), mount=None, after=None
+    )
+    kept = ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((broken,), took_s=0.25)))
+    assert not (tmp_path / "one/verdict.json").exists()
+    assert load_record(tmp_path / "one") == kept
+    result = judge_folder(tmp_path / "one")
+    assert result.judgement is not None
+    assert [(step.clause, str(step.verdict)) for step in result.judgement.steps[3:]] == [
+        ("C-AUDIT-01", "deviates"),
+        ("C-AUDIT-02", "conforms"),
+        ("C-AUDIT-03", "deviates"),
+    ]
+    assert not result.conforms
+    assert result.evidence[0].verdict is Verdict.DEVIATES
+
+
+def test_a_clean_audit_changes_no_verdict(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((CLEAN,))))
+    result = judge_folder(tmp_path / "one")
+    assert result.conforms
+    assert result.judgement is not None
+    assert len(result.judgement.steps) == 8
+
+
+def test_a_deviation_of_an_audit_can_be_a_known_one(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((replace(CLEAN, after=()),))))
+    result = judge_folder(tmp_path / "one", known("C-AUDIT-05"))
+    assert result.known is Known.YES
+
+
+@pytest.mark.parametrize(
+    ("guest", "auditing", "reason"),
+    [
+        (FakeGuest(stack()), Auditing.FULL, "no volume was mounted when the program had ended"),
+        (FakeGuest(stack(), damage="its kernel complained: WARNING"), Auditing.FULL, "the guest was damaged before: its kernel complained"),
+        (FakeGuest(stack(), audited=Audit((CLEAN,))), Auditing.KEPT, "the guest is kept for somebody to look at"),
+        (FakeGuest(stack(), write_blocks, audited=Audit((CLEAN,))), Auditing.FULL, "step 2 had not ended when the program did"),
+    ],
+)
+def test_an_audit_that_is_not_made_leaves_its_reason_in_the_record(
+    tmp_path: Path, guest: FakeGuest, auditing: Auditing, reason: str
+) -> None:
+    run_item(item(), Lease(guest, make_reading(guest.stack)), tmp_path / "one", auditing=auditing)
+    audit = load_record(tmp_path / "one").audit
+    assert audit is not None
+    assert reason in audit.skipped
+
+
+def test_no_audit_leaves_nothing(tmp_path: Path) -> None:
+    guest = FakeGuest(stack(), audited=Audit((CLEAN,)))
+    run_item(item(), Lease(guest, make_reading(guest.stack)), tmp_path / "one", auditing=Auditing.NONE)
+    assert load_record(tmp_path / "one").audit is None
+    assert not (tmp_path / "one/audit.json").exists()
+
+
+def test_a_guest_that_hangs_in_the_audit_keeps_its_observations(tmp_path: Path) -> None:
+    guest = FakeGuest(stack(), audit_error=GuestHungError("the guest said nothing for 240 s"))
+    record = ran(tmp_path / "one", guest)
+    assert record.outcome.ending is Ending.HUNG
+    assert record.observations is not None
+    assert record.audit is None
+
+
+def test_an_audit_that_is_not_one_is_refused_with_its_file(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((CLEAN,))))
+    (tmp_path / "one/audit.json").write_text('{"format": 1, "volumes": [{}], "took_s": 0}')
+    with pytest.raises(UsageError, match=r"audit\.json: an audit is malformed"):
+        load_record(tmp_path / "one")
 
 
 def test_a_guest_that_hangs_is_asked_why_before_it_is_ended(tmp_path: Path) -> None:
@@ -117,7 +199,7 @@ def test_judging_again_gives_the_same_verdict(tmp_path: Path) -> None:
 def test_nothing_is_judged_while_it_is_run(tmp_path: Path) -> None:
     ran(tmp_path / "one")
     kept = {path.name for path in (tmp_path / "one").iterdir()}
-    assert kept == {"plan.json", "stack.json", "observations.json", "run.json", "console.txt", "qemu.sh"}
+    assert kept == {"plan.json", "stack.json", "observations.json", "audit.json", "run.json", "console.txt", "qemu.sh"}
 
 
 def test_what_an_earlier_run_left_in_the_folder_goes(tmp_path: Path) -> None:

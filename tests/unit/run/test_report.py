@@ -1,5 +1,6 @@
 """What a run says: every paragraph, every table, every exit status."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,17 @@ from harness.errors import BootError, GuestError
 from harness.machine.console import ReportKind
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
+from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.claims import Claim, Status
 from harness.model.clause import CLAUSES
 from harness.model.known import Known, KnownDeviation
 from harness.model.operation import Operation, Pin, Program, Pwrite
-from harness.model.outcome import How, Observation
+from harness.model.outcome import How, Observation, Run, RunKind
+from harness.model.tag import FOREIGN_WRITER
 from harness.model.verdict import Verdict
 from harness.run import report
 from harness.run.artifacts import Ending
+from harness.run.documents import to_document
 from harness.run.execute import judge_folder
 from harness.run.report import (
     NOT_SET_UP,
@@ -348,3 +352,30 @@ def test_a_booted_item_is_run_again_as_one() -> None:
 def test_a_lost_guest_means_that_the_run_could_not_be_done() -> None:
     assert exit_status([plain(), plain(ending=str(Ending.LOST), verdict=None)]) == 3
     assert exit_status([plain(), plain(ending=str(Ending.HUNG), verdict=None)]) == 1
+
+
+def test_an_audit_that_deviates_is_told_as_what_came_after_the_program(tmp_path: Path) -> None:
+    left = (FileSeen("a", 4096, (Run(0, 4096, RunKind.TAG, FOREIGN_WRITER),)),)
+    volume = VolumeSeen("main", left, "", CheckSeen("e2fsck -fn /dev/pmem0", 4, "Free blocks count wrong"), "", left)
+    found = row(tmp_path / "one", FakeGuest(stack(), audited=Audit((volume,))))
+    text = describe_row(found)
+    assert "cases/fam/one.yaml  after the program: read all files\n" in text
+    assert "observed  a: bytes 0..4095: left from before the program (byte 0 of what was removed from the volume then)" in text
+    assert "cases/fam/one.yaml  after the program: check the file system\n" in text
+    assert "Free blocks count wrong" in text
+    assert "(clause C-AUDIT-03, e2fsck(8), xfs_repair(8): exit status 0)" in text
+    lines = "\n".join(line for section in make_summary([found], {}) for line in section.lines)
+    assert f"{found.node_id}: after the program: check the file system: observed e2fsck" in lines
+    assert "what programs left was audited after 0 of 1 items" not in lines
+    assert next(json.loads(json.dumps(to_document(step)))["call"] for step in found.steps) == "after the program: read all files"
+
+
+def test_the_summary_counts_what_was_not_audited_and_why(tmp_path: Path) -> None:
+    rows = [
+        row(tmp_path / "one"),
+        row(tmp_path / "two", FakeGuest(stack(), audited=Audit(skipped="step 3 had not ended when the program did"))),
+    ]
+    lines = "\n".join(line for section in make_summary(rows, {}) for line in section.lines)
+    assert "what programs left was audited after 0 of 2 items" in lines
+    assert "1 items were not, or only their volumes: no volume was mounted when the program had ended" in lines
+    assert "1 items were not, or only their volumes: step N had not ended when the program did" in lines

@@ -1,0 +1,302 @@
+"""The final audit: what a program left in its files, read before and after the volume was unmounted, checked and mounted again.
+
+The guest is asked after the last step, when the processes of the program are gone. What it says is stored before anybody judges it.
+Contents are judged where the model knows the state in which the program ended; a finding of the check, or a volume that cannot be
+unmounted or mounted, deviates whatever the program did.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import AgentError
+from harness.model.clause import CLAUSES, clause
+from harness.model.content import Pieces, find_mismatch, has_unknown
+from harness.model.judge import Judgement, StepVerdict
+from harness.model.operation import Join, MountVolume, Program, UmountVolume
+from harness.model.outcome import How, Observation, Run, run_from
+from harness.model.state import Memory, State
+from harness.model.verdict import Verdict, worst
+
+#: Files that are larger are not read back: they would take longer than the program.
+FILE_LIMIT_BYTES = 64 << 20
+#: Exit statuses: of what is no program, and of signals above; e2fsck(8): the bits of errors corrected, reboot needed, errors left.
+_NOT_RUN, _E2FSCK_FOUND = 126, 7
+
+BEFORE = clause(
+    "C-AUDIT-01",
+    "what a program left in its files is read when it has ended, and no file is there that it did not make",
+    "POSIX write(), read()",
+)
+UNMOUNT = clause("C-AUDIT-02", "a volume can be unmounted when the processes that used it are gone", "umount2(2)")
+CHECK = clause("C-AUDIT-03", "the check of a volume that was unmounted finds nothing", "e2fsck(8), xfs_repair(8): exit status 0")
+MOUNT = clause("C-AUDIT-04", "a volume that was unmounted can be mounted again as it was", "mount(2)")
+AFTER = clause(
+    "C-AUDIT-05",
+    "what was in the files before a volume was unmounted is there when it is mounted again",
+    "umount2(2): what is dirty is written first",
+)
+#: What was done, for reports: an audit is no step of the program.
+AUDIT_CALLS = {
+    BEFORE: "after the program: read all files",
+    UNMOUNT: "after the program: unmount",
+    CHECK: "after the program: check the file system",
+    MOUNT: "after the program: mount again",
+    AFTER: "after the program: read all files again",
+}
+
+
+# ---- what was seen ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileSeen:
+    """A file as it was found. ``runs``: its content; None where it was not read, ``note`` says why (empty: larger than is read)."""
+
+    path: str
+    size: int
+    runs: tuple[Run, ...] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CheckSeen:
+    """What the check of a file system said, with its exit status."""
+
+    command: str
+    status: int
+    text: str
+
+
+@dataclass(frozen=True)
+class VolumeSeen:
+    """One volume. ``unmount``, ``mount``: an errno, empty where it worked; what comes after a failure is None, as is all of a volume that
+    was not mounted."""
+
+    role: str
+    before: tuple[FileSeen, ...] | None = None
+    unmount: str | None = None
+    check: CheckSeen | None = None
+    mount: str | None = None
+    after: tuple[FileSeen, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """``skipped`` says why there is none, or none of the contents; ``took_s`` is the guest's own measure."""
+
+    volumes: tuple[VolumeSeen, ...] = ()
+    skipped: str = ""
+    took_s: float = 0.0
+
+
+def audit_from(document: Mapping[str, Any]) -> Audit:
+    """Return the typed audit of the agent's answer or of what was stored. Raises AgentError where it breaks the protocol."""
+    try:
+        volumes = tuple(_volume_from(row) for row in document["volumes"])
+        return Audit(volumes, str(document.get("skipped", "")), float(document["took_s"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise AgentError(f"an audit is malformed: {error!r}") from error
+
+
+def _volume_from(row: Mapping[str, Any]) -> VolumeSeen:
+    check = row.get("check")
+    return VolumeSeen(
+        role=_text(row["role"]),
+        before=_files_from(row.get("before")),
+        unmount=None if row.get("unmount") is None else _text(row["unmount"]),
+        check=None if check is None else _check_from(check),
+        mount=None if row.get("mount") is None else _text(row["mount"]),
+        after=_files_from(row.get("after")),
+    )
+
+
+def _check_from(row: Mapping[str, Any]) -> CheckSeen:
+    """One that was not there, was ended at its limit, or could not do its work says nothing of the volume. Raises AgentError."""
+    command, status = " ".join(row["argv"]), int(row["status"])
+    text = _text(row["stdout"]) + _text(row["stderr"])
+    unable = status < 0 or status >= _NOT_RUN or (command.startswith("e2fsck") and status != 0 and not status & _E2FSCK_FOUND)
+    if unable:
+        raise AgentError(f"the check of a volume could not be made: {command} gave exit status {status}\n{text.strip()}")
+    return CheckSeen(command, status, text)
+
+
+def _files_from(rows: Sequence[Mapping[str, Any]] | None) -> tuple[FileSeen, ...] | None:
+    if rows is None:
+        return None
+    return tuple(_file_from(row) for row in rows)
+
+
+def _file_from(row: Mapping[str, Any]) -> FileSeen:
+    runs = row.get("runs")
+    seen = FileSeen(
+        _text(row["path"]), int(row["size"]), None if runs is None else tuple(run_from(run) for run in runs), _text(row.get("failed", ""))
+    )
+    at = 0
+    for run in seen.runs or ():
+        if run.offset != at:
+            raise ValueError(f"the runs of {seen.path} do not add up: one starts at {run.offset}, the one before ends at {at}")
+        at += run.length
+    return seen
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+# ---- which volumes, and when not -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AuditedVolume:
+    """A volume to audit: how it is to be mounted again."""
+
+    role: str
+    filesystem: str
+    options: str
+
+
+def audited_volumes(program: Program, mounted: Sequence[AuditedVolume]) -> tuple[AuditedVolume, ...]:
+    """Return the volumes of ``mounted`` (by the set-up), as the program's own mounts and unmounts leave them."""
+    left = {volume.role: volume for volume in mounted}
+    for step in program.steps:
+        if isinstance(step.operation, UmountVolume):
+            left.pop(step.operation.volume, None)
+        elif isinstance(step.operation, MountVolume):
+            found = step.operation
+            left.setdefault(found.volume, AuditedVolume(found.volume, found.filesystem, found.options))
+    return tuple(left.values())
+
+
+def unsure_end(program: Program, observations: Sequence[Observation]) -> str:
+    """Return why nobody can know what a program left in its files, or nothing: what still runs is killed, done or not."""
+    joined = {
+        step.operation.label: seen for step, seen in zip(program.steps, observations, strict=True) if isinstance(step.operation, Join)
+    }
+    for number, (step, seen) in enumerate(zip(program.steps, observations, strict=True), 1):
+        last = joined.get(step.start, seen) if step.start is not None else seen
+        if last.how in (How.BLOCKED, How.STARTED):
+            return f"step {number} had not ended when the program did"
+    return ""
+
+
+# ---- the judgement ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Asked:
+    """The clauses that an audit asks, and what comes of them."""
+
+    step: int
+    flipped: frozenset[str]
+    rows: list[StepVerdict] = field(default_factory=list)
+
+    def holds(self, clause_id: str, condition: bool, allowed: str, observed: str) -> bool:
+        right = not condition if clause_id in self.flipped else condition
+        verdict = Verdict.CONFORMS if right else Verdict.DEVIATES
+        self.add(clause_id, verdict, allowed, observed)
+        return right
+
+    def add(self, clause_id: str, verdict: Verdict, allowed: str, observed: str, reason: str = "") -> None:
+        entry = CLAUSES[clause_id]
+        because = f"{entry.says}  (clause {entry.id}, {entry.source})"
+        self.rows.append(StepVerdict(self.step, verdict, observed, allowed, because, (clause_id,), reason, clause_id))
+
+
+def with_audit(judgement: Judgement, program: Program, audit: Audit | None, flipped: frozenset[str] = frozenset()) -> Judgement:
+    """Return ``judgement`` with the verdicts on an audit behind those of the steps (``step`` is then the number of steps).
+
+    Contents are left out where ``judgement`` does not know the states in which the program may have ended.
+    """
+    if audit is None:
+        return judgement
+    asked = _Asked(len(program.steps), flipped)
+    finals = () if audit.skipped else judgement.finals
+    if finals:
+        finals = _judge_content(asked, BEFORE, finals, {v.role: v.before for v in audit.volumes if v.before is not None})
+    for volume in audit.volumes:
+        _judge_volume(asked, volume)
+    if finals:
+        _judge_content(asked, AFTER, finals, {v.role: v.after for v in audit.volumes if v.after is not None})
+    steps = (*judgement.steps, *asked.rows)
+    return Judgement(worst(step.verdict for step in steps), steps, judgement.facts, judgement.finals)
+
+
+def _judge_volume(asked: _Asked, volume: VolumeSeen) -> None:
+    if volume.unmount is not None:
+        asked.holds(UNMOUNT, not volume.unmount, f"{volume.role}: unmounted", f"{volume.role}: {volume.unmount or 'unmounted'}")
+    if volume.check is not None:
+        found = f"{volume.check.command}: exit status {volume.check.status}"
+        asked.holds(
+            CHECK, volume.check.status == 0, "exit status 0", found if volume.check.status == 0 else f"{found}\n{volume.check.text.strip()}"
+        )
+    if volume.mount is not None:
+        asked.holds(MOUNT, not volume.mount, f"{volume.role}: mounted", f"{volume.role}: {volume.mount or 'mounted'}")
+
+
+def _judge_content(asked: _Asked, clause_id: str, finals: tuple[State, ...], seen: Mapping[str, tuple[FileSeen, ...]]) -> tuple[State, ...]:
+    """Enter the verdict on what all files showed, and return the final states that explain it."""
+    if not seen:
+        return finals
+    differences = [(state, next(_differences(state, seen), None)) for state in finals]
+    left = tuple(state for state, difference in differences if difference is None)
+    first = next((difference for _, difference in differences if difference is not None), None)
+    count = sum(len(files) for files in seen.values())
+    if left or first is None:
+        unknown = "" if any(not _unknown(state, seen) for state in left) else "what a step left there is not known to the model"
+        unread = next((f"{file.path}: {_why_unread(file)}" for files in seen.values() for file in files if file.runs is None), "")
+        words = f"{count} files, as the model has them"
+        if unknown or unread:
+            asked.add(clause_id, Verdict.UNDETERMINED, words, words, unread or unknown)
+        else:
+            asked.holds(clause_id, True, words, words)
+        return left
+    allowed, observed = first
+    asked.holds(clause_id, False, allowed, observed)
+    return ()
+
+
+def _why_unread(seen: FileSeen) -> str:
+    return seen.note or f"{seen.size} bytes are more than an audit reads"
+
+
+def _expected(state: State, role: str) -> dict[str, Memory]:
+    files = {path: state.objects[number] for (volume, path), number in state.files.items() if volume == role}
+    return {path: memory for path, memory in files.items() if isinstance(memory, Memory) and memory.is_file}
+
+
+def _differences(state: State, seen: Mapping[str, tuple[FileSeen, ...]]) -> Iterator[tuple[str, str]]:
+    """Yield what is allowed and what was observed wherever the files of ``state`` are not those that were seen."""
+    for role, files in seen.items():
+        expected = _expected(state, role)
+        found = {file.path: file for file in files}
+        for path in sorted(expected.keys() | found.keys()):
+            name = path if role == "main" else f"{role}:{path}"
+            if path not in found:
+                yield f"{name}: a file of {expected[path].size} bytes", f"{name}: no such file"
+            elif path not in expected:
+                yield f"{name}: no such file", f"{name}: a file of {found[path].size} bytes"
+            else:
+                yield from _file_differences(name, expected[path], found[path])
+
+
+def _file_differences(name: str, memory: Memory, seen: FileSeen) -> Iterator[tuple[str, str]]:
+    if seen.size != memory.size:
+        yield f"{name}: {memory.size} bytes", f"{name}: {seen.size} bytes"
+    elif seen.note:
+        yield f"{name}: can be read", f"{name}: {seen.note}"
+    elif seen.runs is not None:
+        mismatch = find_mismatch(_content(memory), seen.runs)
+        if mismatch is not None:
+            span = f"{name}: bytes {mismatch.offset}..{mismatch.offset + mismatch.length - 1}"
+            yield f"{span}: {mismatch.allowed}", f"{span}: {mismatch.observed}"
+
+
+def _content(memory: Memory) -> Pieces:
+    return memory.content.read(0, memory.size)
+
+
+def _unknown(state: State, seen: Mapping[str, tuple[FileSeen, ...]]) -> bool:
+    return any(has_unknown(_content(memory)) for role in seen for memory in _expected(state, role).values())
