@@ -508,15 +508,25 @@ def main(words: Sequence[str]) -> int:
     chosen = parser.parse_args(words)
     if chosen.command == "run":
         return _run(chosen)
-    if chosen.command == "judge":
-        recordings = [recording for path in chosen.files for recording in read_recordings(path)]
-        print("\n".join(summary_lines([judged(recording) for recording in recordings])))
-        return 0
-    for recording in read_recordings(chosen.file):
-        if recording.index == chosen.index:
+    try:
+        return _judge(chosen.files) if chosen.command == "judge" else _show(chosen.file, chosen.index)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"no recordings can be read: {error}", file=sys.stderr)
+        return 2
+
+
+def _judge(files: Sequence[Path]) -> int:
+    recordings = [recording for path in files for recording in read_recordings(path)]
+    print("\n".join(summary_lines([judged(recording) for recording in recordings])))
+    return 0
+
+
+def _show(file: Path, index: int) -> int:
+    for recording in read_recordings(file):
+        if recording.index == index:
             print("\n".join(program_lines(judged(recording))))
             return 0
-    print(f"{chosen.file} has no program {chosen.index}", file=sys.stderr)
+    print(f"{file} has no program {index}", file=sys.stderr)
     return 2
 
 
