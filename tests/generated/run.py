@@ -48,8 +48,8 @@ from harness.run.template import make_cloner
 from harness.sizes import MIB
 from tests.generated.generator import World, draw, uses_volumes
 
-#: Asleep so long in one call is blocked: less than in a case, since a program that blocks costs as much.
-BLOCKED_S = 1.5
+#: Asleep so long in one call is blocked, as in a case.
+BLOCKED_S = 3.0
 STEP_LIMIT_S = 30.0
 GUEST_BYTES = 384 * MIB
 #: What a program may leave at the end of a bare node: this much is cleared there too.
