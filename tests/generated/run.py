@@ -510,6 +510,8 @@ def main(words: Sequence[str]) -> int:
         return _run(chosen)
     try:
         return _judge(chosen.files) if chosen.command == "judge" else _show(chosen.file, chosen.index)
+    except BrokenPipeError:  # whoever reads has read enough
+        return 1
     except (OSError, ValueError, KeyError) as error:
         print(f"no recordings can be read: {error}", file=sys.stderr)
         return 2
