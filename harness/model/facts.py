@@ -296,3 +296,17 @@ fact(
     (True, False),
     lambda k, v: k.since(6, 0) and v.filesystem in ("xfs", None),
 )
+fact(
+    "direct_append_looks_at_offset",
+    "whether an O_DIRECT write through a descriptor with O_APPEND is refused for the offset that it asks for",
+    "fs/xfs/xfs_file.c xfs_file_dio_write; fs/ext4/file.c ext4_dio_write_checks comes after ext4_write_checks",
+    (True, False),
+    lambda k, v: v.filesystem == "xfs" and not v.dax,
+)
+fact(
+    "map_sync_asked",
+    "whether a file system looks at MAP_SYNC of mappings that are not MAP_SHARED_VALIDATE",
+    "fs/ext4/file.c ext4_file_mmap and fs/xfs/xfs_file.c xfs_file_mmap call daxdev_mapping_supported; mm/shmem.c does not",
+    (True, False),
+    lambda k, v: v.filesystem in ("ext4", "xfs"),
+)

@@ -100,6 +100,18 @@ def evicted(c: Context, s: State, number: int, low: int, high: int) -> State:
     return neighbours_in_doubt(c, s, number)
 
 
+def refused_direct(c: Context, s: State, of: OpenFile, at: int, length: int) -> list[State]:
+    """Return the states after an O_DIRECT write was refused: the cached pages of its range may be gone all the same.
+
+    Source: fs/iomap/direct-io.c __iomap_dio_rw invalidates them before iomap_dio_bio_iter looks at the alignment; block/fops.c does alike.
+    """
+    memory = s.memory(of.memory)
+    if not of.direct or memory.dax or not memory.on_volume or length <= 0:
+        return [s]
+    gone = evicted(c, s, of.memory, page_floor(max(at, 0)), page_ceil(max(at, 0) + length))
+    return [s] if gone == s else [s, gone]
+
+
 def neighbours_in_doubt(c: Context, s: State, number: int) -> State:
     """Return the state in which any page of a file may have left its cache, where pages are kept several in one."""
     memory = s.memory(number)

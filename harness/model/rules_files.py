@@ -44,6 +44,7 @@ from harness.model.rule import (
     overlaps,
     put,
     received,
+    refused_direct,
     removed,
     resized,
     rule,
@@ -175,6 +176,11 @@ clause(
     "C-DIO-07",
     "on a node, what O_DIRECT cannot move goes through the page cache, from the first page without a struct page on, if any came before it",
     "block/fops.c __blkdev_direct_IO_simple moves what could be pinned; blkdev_write_iter and blkdev_read_iter go on buffered",
+)
+clause(
+    "C-DIO-08",
+    "where the file system looks at the offset before it appends, an O_DIRECT write that appends is EINVAL for an unaligned offset too",
+    "fs/xfs/xfs_file.c xfs_file_dio_write looks at ki_pos before xfs_file_write_checks moves it to the end",
 )
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
@@ -365,6 +371,12 @@ def _direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int
     return rows
 
 
+def _odd_before_append(c: Context, memory: Memory, of: OpenFile, asked: int) -> tuple[str, bool, str]:
+    """Return whether an O_DIRECT write is refused for the offset that was asked for, though it would be appended elsewhere."""
+    looks = of.direct and not memory.dax and memory.is_file and bool(volume_fact(c, "direct_append_looks_at_offset", memory))
+    return ("EINVAL", looks and asked % int(volume_fact(c, "dio_offset_alignment", memory)) != 0, "C-DIO-08")
+
+
 def _usable(c: Context, s: State, buffers: Sequence[Buffer], *, into: bool) -> int:
     """Return how many bytes there are before the first that the process may not read, or write (``into``)."""
     usable = 0
@@ -436,6 +448,7 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
     buffered = RwFlag.NOWAIT in flags and not of.direct and not volume_fact(c, "buffered_nowait_write", memory)
     if c.refuses(("EINVAL", buffered, "C-RWF-04")):
         return [s] if c.settled else []
+    asked = at
     if memory.is_file and of.append and c.holds("C-RW-08", True):
         at = memory.size
     if memory.is_file and RwFlag.APPEND in flags and c.holds("C-RWF-03", True):
@@ -452,8 +465,8 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
             return [s] if c.settled else []
         total = min(total, most - at)
         buffers = _first(buffers, total)
-    if c.refuses(*_direct_refusals(c, s, memory, of, at, buffers)):
-        return [s] if c.settled else []
+    if c.refuses(_odd_before_append(c, memory, of, asked), *_direct_refusals(c, s, memory, of, at, buffers)):
+        return refused_direct(c, s, of, at, total) if c.settled else []
     usable = _usable(c, s, _first(buffers, total), into=False)
     if c.refuses(*_fault_refusals(memory, of, usable, total)):
         spoilt = unknown(max(0, min(usable, memory.size - at)))

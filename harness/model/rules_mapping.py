@@ -44,6 +44,8 @@ from harness.model.state import HUGE, PAGE, Mapping, Memory, OpenFile, State, pa
 
 #: Minor faults that the measurement itself may take beside those of the pages in question.
 FAULT_NOISE = 0
+#: How many pages of a page cache one fault maps at most.
+FAULT_AROUND_PAGES = 16
 
 # ---- making and unmaking ---------------------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ def mmap(c: Context, s: State, op: Mmap) -> list[State]:
     memory = file_memory(s, of)
     asks_sync = MapFlag.SYNC in flags
     offers_sync = memory.kind != "bar" and bool(volume_fact(c, "map_sync", memory))
-    looks_at_sync = memory.is_file or validate
+    looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
     if c.refuses(
         *rows,
         ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
@@ -462,6 +464,11 @@ clause(
     "a page of a DAX mapping that nothing touched is not present",
     "fs/dax.c: vm_operations without map_pages, no fault-around",
 )
+clause(
+    "C-FRAME-07",
+    "a page behind the end of the file is not present, nor one that lies further from all that was touched than a fault maps around itself",
+    "mmap(2) NOTES; mm/memory.c do_fault_around: 64 KiB",
+)
 clause("C-FRAME-06", "/proc/self/pagemap can be read", "proc_pid_pagemap(5)")
 clause(
     "C-LOCK-03",
@@ -538,18 +545,20 @@ def pagemap(c: Context, s: State, op: Pagemap) -> list[State]:
         c.doubts(f"the observation does not say of each of {pages} pages where it is")
         return [s]
     for index, frame in enumerate(frames):
-        if not _frame_is_right(c, m, memory, index, page_floor(op.offset) + index * PAGE, frame):
+        if not _frame_is_right(c, s, m, memory, index, page_floor(op.offset) + index * PAGE, frame):
             return []
     return [s]
 
 
-def _frame_is_right(c: Context, m: Mapping, memory: Memory, index: int, at: int, frame: int) -> bool:
+def _frame_is_right(c: Context, s: State, m: Mapping, memory: Memory, index: int, at: int, frame: int) -> bool:
     if not 0 <= at < m.end:
         return True  # of what lies around the mapping nothing is known
     if frame == 0:
         return c.agrees("C-FRAME-03", at not in m.sure, f"page {index} present", f"page {index} not present")
     inside = _in_a_region(c, frame)
     where = f"page {index} {'inside' if inside else 'outside of'} the pmem regions (frame {frame:#x})"
+    if memory.on_volume and not c.agrees("C-FRAME-07", at < usable_end(s, m) and _may_be_mapped(m, at), f"page {index} not present", where):
+        return False
     copied = at in m.private_pages
     on_device = memory.on_volume and volume_fact(c, "mapping_frames", memory) == "region" and not copied
     if not on_device:
@@ -563,6 +572,11 @@ def _frame_is_right(c: Context, m: Mapping, memory: Memory, index: int, at: int,
         return c.agrees("C-FRAME-04", not inside, f"page {index} the zero page", where)
     # Blocks that are only allocated: the zero page, or the device's own where a neighbour's write initialised them too.
     return c.agrees("C-FRAME-04", own or not inside, f"page {index} the zero page or inside the region of {memory.volume}", where)
+
+
+def _may_be_mapped(m: Mapping, at: int) -> bool:
+    """Whether a page was touched, or lies so near to one that was that its fault may have mapped it too."""
+    return m.touched.touches(at - (FAULT_AROUND_PAGES - 1) * PAGE, at + FAULT_AROUND_PAGES * PAGE)
 
 
 def _in_a_region(c: Context, frame: int) -> bool:
@@ -616,7 +630,6 @@ def _locked_range(m: Mapping, offset: int, length: int | None) -> tuple[int, int
 @rule(Smaps)
 def smaps(c: Context, s: State, op: Smaps) -> list[State]:
     _, m = look_up(c, s, op.mapping, Mapping)
-    memory = s.memory(m.memory)
     if not c.returns("C-SMAPS-03", 0):
         return []
     told = c.seen.attribute("vm_flags")
@@ -625,8 +638,7 @@ def smaps(c: Context, s: State, op: Smaps) -> list[State]:
         return [s]
     flags = told.split()
     wanted = [("C-SMAPS-01", "sf", m.sync), ("C-SMAPS-02", "rd", m.readable), ("C-SMAPS-02", "wr", m.writable)]
-    if memory.on_volume:
-        wanted.append(("C-LOCK-02", "lo", _is_locked(c, s, m, 0, PAGE)))
+    wanted.append(("C-LOCK-02", "lo", _is_locked(c, s, m, 0, PAGE)))
     for clause_id, flag, is_set in wanted:
         allowed = f"flag {flag} {'set' if is_set else 'clear'}"
         if not c.agrees(clause_id, (flag in flags) == is_set, allowed, f"VmFlags {told}"):

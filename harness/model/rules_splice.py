@@ -39,6 +39,7 @@ from harness.model.rule import (
     mapping_reaches,
     put,
     received,
+    refused_direct,
     rule,
     sent,
     volume_fact,
@@ -466,7 +467,7 @@ def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], targe
         return [s] if c.settled else []
     head, rest = take(of.views, most)
     if c.refuses(("EINVAL", _odd_for_direct(c, s.memory(into.memory), into, at, head), "C-SPLICE-21")):
-        return [s] if c.settled else []
+        return refused_direct(c, s, into, at, most) if c.settled else []
     if not _counted(c, "C-SPLICE-20", most):
         return []
     head, rest = take(of.views, c.seen.value)
@@ -581,7 +582,7 @@ def _file_to_file(
     moved, refusal = _rounds(c, s, (of, at), (into, to), length, most, copies=copies)
     if refusal is not None and not moved:
         if c.refuses(refusal):
-            return [s] if c.settled else []
+            return refused_direct(c, s, into, to, most) if c.settled else []
         moved = most
     if c.refuses(("EFBIG", most > 0 and _too_far(c, s, into, to), "C-RW-11")):
         return [s] if c.settled else []

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.operation import DropCaches, Meminfo, MountVolume, UmountVolume
+from harness.model.outcome import How
 from harness.model.rule import rule
 from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
 from harness.sizes import MIB
@@ -37,6 +38,8 @@ clause(
 
 @rule(MountVolume)
 def mount(c: Context, s: State, op: MountVolume) -> list[State]:
+    if c.seen.how is How.BLOCKED:
+        raise Undetermined("the kernel may wait for the module of a file system as long as the guest takes to load it")
     wants = _dax_wanted(op.options)
     refuses = op.filesystem == "ext4" and bool(c.env.fact("ext4_refuses_dax_mount", op.volume))
     if c.refuses(

@@ -435,7 +435,8 @@ class _Drawer:
 
     def _recv_flags(self, values: dict[str, Any]) -> tuple[Any, ...]:
         kind = _words("recv", "flags")
-        return tuple(flag for flag in kind if flag == "dontwait") if self._chance(0.95) else ()
+        chosen = self._weighted({"dontwait": 0.95, "": 0.03, "dontwait zerocopy": 0.02}).split()
+        return tuple(flag for flag in kind if flag in chosen)
 
     def _set_pipe_size_size(self, values: dict[str, Any]) -> int:
         return self._pick((0, 1, 4096, 4097, 8192, 65536, 131072, MIB, 2 * MIB))

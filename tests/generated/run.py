@@ -48,8 +48,8 @@ from harness.run.template import make_cloner
 from harness.sizes import MIB
 from tests.generated.generator import World, draw, uses_volumes
 
-#: Asleep so long in one call is blocked: less than in a case, since a program that blocks costs as much.
-BLOCKED_S = 1.5
+#: Asleep so long in one call is blocked, as in a case.
+BLOCKED_S = 3.0
 STEP_LIMIT_S = 30.0
 GUEST_BYTES = 384 * MIB
 #: What a program may leave at the end of a bare node: this much is cleared there too.
@@ -508,15 +508,27 @@ def main(words: Sequence[str]) -> int:
     chosen = parser.parse_args(words)
     if chosen.command == "run":
         return _run(chosen)
-    if chosen.command == "judge":
-        recordings = [recording for path in chosen.files for recording in read_recordings(path)]
-        print("\n".join(summary_lines([judged(recording) for recording in recordings])))
-        return 0
-    for recording in read_recordings(chosen.file):
-        if recording.index == chosen.index:
+    try:
+        return _judge(chosen.files) if chosen.command == "judge" else _show(chosen.file, chosen.index)
+    except BrokenPipeError:  # whoever reads has read enough
+        return 1
+    except (OSError, ValueError, KeyError) as error:
+        print(f"no recordings can be read: {error}", file=sys.stderr)
+        return 2
+
+
+def _judge(files: Sequence[Path]) -> int:
+    recordings = [recording for path in files for recording in read_recordings(path)]
+    print("\n".join(summary_lines([judged(recording) for recording in recordings])))
+    return 0
+
+
+def _show(file: Path, index: int) -> int:
+    for recording in read_recordings(file):
+        if recording.index == index:
             print("\n".join(program_lines(judged(recording))))
             return 0
-    print(f"{chosen.file} has no program {chosen.index}", file=sys.stderr)
+    print(f"{file} has no program {index}", file=sys.stderr)
     return 2
 
 

@@ -1,0 +1,1 @@
+"""The generator of programs, and what runs and judges them."""

@@ -1,0 +1,168 @@
+"""Generated programs are run, kept and judged; one hundred of them on this computer's tmpfs."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.model.operation import Meminfo, Open, OpenFlag, Pread, Program, Pwrite, Step
+from harness.model.outcome import How, Observation
+from harness.model.verdict import Verdict
+from harness.run.artifacts import Ending
+from tests.generated import run
+from tests.generated.generator import World, draw
+from tests.generated.run import (
+    Judged,
+    Recording,
+    Stage,
+    host_reading,
+    host_stages,
+    judged,
+    program_lines,
+    read_recordings,
+    record,
+    step_kinds,
+    summary_lines,
+    write_recording,
+)
+
+RDWR = (OpenFlag.CREAT, OpenFlag.RDWR)
+PROGRAM = Program((Step(Open("f", "a", RDWR)), Step(Pwrite("f", 0, 10)), Step(Pread("f", 0, 10))))
+#: Of the first hundred programs of seed 1 so many may be judged to deviate on a tmpfs.
+MOST_DEVIATING = 32
+
+
+def recording(*observations: Observation, program: Program = PROGRAM, index: int = 3) -> Recording:
+    return Recording(1, index, "somewhere", program, host_reading(), observations, Ending.COMPLETED, "")
+
+
+RIGHT = recording(
+    Observation(0, How.RETURNED, 0),
+    Observation(1, How.RETURNED, 10),
+    Observation(2, How.FAILED, errno="EIO"),
+)
+
+
+class FakeStage:
+    """Runs nothing, and is damaged by one program."""
+
+    def __init__(self, damaging: int) -> None:
+        self.reading, self.world = host_reading(), World()
+        self.ran: list[int] = []
+        self._damaging = damaging
+
+    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
+        self.ran.append(len(program.steps))
+        return None, Ending.LOST, "it is a fake"
+
+    def find_damage(self) -> str | None:
+        return "damaged" if self.ran[-1] == self._damaging else None
+
+
+def test_a_hundred_programs_on_this_computer_are_judged_and_few_deviate() -> None:
+    """The agent and the judge fail at none; what deviates is printed, and drawn again by its index."""
+
+    def choose(world: World) -> Iterator[tuple[int, int, Program]]:
+        return ((1, index, draw(1, index, world)) for index in range(100))
+
+    with host_stages() as start_one:
+        found = [judged(one) for one in record(start_one, choose, "host-tmpfs", print)]
+    assert len(found) == 100
+    assert [one.recording.note for one in found if one.recording.ending is not Ending.COMPLETED] == []
+    assert [one.crash for one in found if one.crash] == []
+    deviating = [one for one in found if one.deviation]
+    assert len(deviating) <= MOST_DEVIATING, "\n".join(line for one in deviating for line in program_lines(one))
+
+
+def test_a_stage_that_is_damaged_is_given_up_and_the_next_one_goes_on() -> None:
+    stages: list[FakeStage] = []
+    programs = [Program((Step(Meminfo()),) * count) for count in (1, 2, 3)]
+
+    @contextlib.contextmanager
+    def start_one() -> Iterator[Stage]:
+        stages.append(FakeStage(damaging=2))
+        yield stages[-1]
+
+    said: list[str] = []
+    ran = list(record(start_one, lambda _: [(1, index, program) for index, program in enumerate(programs)], "nowhere", said.append))
+    assert [one.index for one in ran] == [0, 1, 2]
+    assert [stage.ran for stage in stages] == [[1, 2], [3]]
+    assert said == ["program 1: damaged; going on with a new guest"]
+
+
+def test_recordings_survive_being_written_also_while_the_file_still_grows(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    other = replace(RIGHT, index=4, reading=replace(RIGHT.reading, kernel_release="6.1"))
+    with path.open("w") as file:
+        last = write_recording(file, RIGHT, None)
+        last = write_recording(file, replace(RIGHT, index=5), last)
+        write_recording(file, other, last)
+        file.write('{"seed": 1, "ind')
+    assert list(read_recordings(path)) == [RIGHT, replace(RIGHT, index=5), other]
+    assert sum("reading" in json.loads(line) for line in path.read_text().splitlines()[:-1]) == 2
+
+
+def test_groups_and_figures_are_of_what_deviates() -> None:
+    lines = list(summary_lines([judged(RIGHT), judged(replace(RIGHT, index=9))]))
+    assert lines[0] == "2 programs, 6 steps; 2 programs deviate: 1000 of 1,000, in 1 groups"
+    assert lines[3].startswith("   2  C-RW-02 | pread | EIO | returns N")
+
+
+def test_steps_are_counted_by_what_could_be_said_of_them() -> None:
+    steps = (*PROGRAM.steps, Step(Pread("f", 0, 10)), Step(Pread("f", 0, 10)))
+    seen = (*(RIGHT.observations or ()), Observation(3, How.RETURNED, 10), Observation(4, How.NOT_RUN))
+    assert step_kinds(judged(recording(*seen, program=Program(steps)))) == {
+        "conforms": 2,
+        "deviates": 1,
+        "after a deviation": 1,
+        "not run": 1,
+    }
+
+
+def test_a_judge_that_fails_is_a_finding_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("no volume 17")
+
+    monkeypatch.setattr(run, "judge", fail)
+    one = judged(RIGHT)
+    assert (one.judgement, one.group) == (None, "the judge failed | KeyError: 'no volume N'")
+    assert "# the judge failed: KeyError: 'no volume N'" in list(program_lines(one))
+
+
+def test_a_program_is_shown_as_a_case_has_it_with_what_was_seen() -> None:
+    one = judged(RIGHT)
+    assert one.deviation is not None
+    assert one.deviation.verdict is Verdict.DEVIATES
+    assert list(program_lines(one)) == [
+        "# somewhere, seed 1, index 3: completed",
+        "  - open: {name: f, path: a, flags: [creat, rdwr]}",
+        "    # step 1: returned 0",
+        "  - pwrite: {file: f, offset: 0, length: 10}",
+        "    # step 2: returned 10",
+        "  - pread: {file: f, offset: 0, length: 10}",
+        "    # step 3: EIO; deviates: observed EIO; allowed returns 10 (C-RW-02)",
+    ]
+
+
+def test_a_run_without_observations_is_not_judged() -> None:
+    one = judged(replace(RIGHT, observations=None, ending=Ending.LOST, note="gone"))
+    assert (one.judgement, one.group, step_kinds(one)) == (None, "", {})
+    assert "not completed: somewhere seed 1 index 3: guest lost: gone" in list(summary_lines([one]))
+
+
+def test_unknown_stacks_programs_and_files_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "some.jsonl"
+    with path.open("w") as file:
+        write_recording(file, RIGHT, None)
+    assert run.main(["run", "--stack", "e820-fsdax-ext3", "-o", str(tmp_path / "new.jsonl")]) == 2
+    assert "no storage stack 'e820-fsdax-ext3'; there are: e820-fsdax-ext4-dax_always" in capsys.readouterr().err
+    assert run.main(["show", str(path), "99"]) == 2
+    assert "has no program 99" in capsys.readouterr().err
+    assert run.main(["judge", str(tmp_path / "nowhere.jsonl")]) == 2
+    assert "nowhere.jsonl" in capsys.readouterr().err
+    assert run.main(["show", str(path), "3"]) == 0
+    assert "pread" in capsys.readouterr().out
+    assert isinstance(judged(RIGHT), Judged)
