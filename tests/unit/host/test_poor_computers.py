@@ -23,7 +23,9 @@ def run_apart(*flags: str, setup: str, code: str, arguments: tuple[str, ...] = (
         pytest.skip(f"no namespaces of one's own here: {' '.join(apart)}: {tried.stderr.strip()}")
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("PMEM_HARNESS_", "XDG_"))}
     command = [*apart, "sh", "-euc", f'{setup}\nexec "$@"', "drill", sys.executable, "-c", code, *arguments]
-    return process.run(command, Deadline.after(300), env={**settings, "PYTHONPATH": str(ROOT), **environment}).stdout
+    done = process.run(command, Deadline.after(600), check=False, env={**settings, "PYTHONPATH": str(ROOT), **environment})
+    assert done.status == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 SAID = """
