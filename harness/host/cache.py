@@ -4,6 +4,7 @@ An entry is built in a folder of its own, written through to the disk, and renam
 finds the entry's folder may use it without asking: what an interrupted build left behind has another name.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -17,8 +18,13 @@ from filelock import FileLock, Timeout
 
 from harness.errors import HostError
 from harness.host.deadline import Deadline
+from harness.sizes import MIB
 
 Progress = Callable[[str], None]
+
+#: A disk that has no more room than this, when something could not be built, is told of.
+_LITTLE_BYTES = 64 * MIB
+_REMEDY = "name a folder of yours, with room, with PMEM_HARNESS_CACHE (images and all else) or PMEM_HARNESS_TEMPLATES (templates)"
 
 
 def content_key(*parts: bytes | str) -> str:
@@ -52,22 +58,41 @@ def stored_entry(store: Path, name: str, build: Callable[[Path], None], progress
         (store / "building").mkdir(parents=True, exist_ok=True)
         (store / "locks").mkdir(exist_ok=True)
     except OSError as error:
-        raise HostError(f"cannot write the cache {store}: {error.strerror}; set PMEM_HARNESS_CACHE to a folder of yours") from error
+        raise _unwritable(store, error) from error
     with _locked(store, name, progress, deadline):
         if entry.is_dir():  # the builder we waited for made it
             return entry
         remove_abandoned(store, name)
-        unfinished = _fresh_folder(store, name)
+        try:
+            unfinished = _fresh_folder(store, name)
+        except OSError as error:
+            raise _unwritable(store, error) from error
         try:
             build(unfinished)
             _write_through(unfinished)
             unfinished.rename(entry)
             _sync(store)
         except OSError as error:
-            raise HostError(f"could not build {entry}: {error}") from error
+            raise HostError(f"could not build {entry}: {error}; nothing of it is kept.{_lack_of_room(store, error)}") from error
+        except HostError as error:
+            if lack := _lack_of_room(store):
+                raise HostError(f"could not build {entry}: {error}\nNothing of it is kept.{lack}") from error
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return entry
+
+
+def _unwritable(store: Path, error: OSError) -> HostError:
+    return HostError(f"cannot write the cache {error.filename or store}: {error.strerror}; {_REMEDY}")
+
+
+def _lack_of_room(store: Path, error: OSError | None = None) -> str:
+    """Return what to do where the disk is full, or as good as full; else an empty text."""
+    free = shutil.disk_usage(store).free
+    if free >= _LITTLE_BYTES and (error is None or error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+        return ""
+    return f" {free // MIB} MiB are free in {store}: free some room there, or {_REMEDY}"
 
 
 def remove_entry(store: Path, name: str, progress: Progress, deadline: Deadline, inode: int | None = None) -> bool:
@@ -101,6 +126,8 @@ def _locked(store: Path, name: str, progress: Progress, deadline: Deadline) -> I
             lock.acquire(timeout=deadline.remaining_s)
         except Timeout as error:
             raise HostError(f"another process holds {path} for more than {deadline.limit_s:.0f} s; is it stuck?") from error
+    except OSError as error:
+        raise HostError(f"cannot lock {path}: {error.strerror}; is the cache another user's? {_REMEDY}") from error
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from harness.host.deadline import Deadline, wait_until
 from harness.host.sparse import copy_sparse
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import Channels, Emulator, Memory, backing_files, disk_files, memory_files, qemu_command
-from harness.machine.custody import private_folder
+from harness.machine.custody import REMEDY, private_folder
 from harness.machine.machine import QMP_LIMIT_S, BootTimes, Machine, Qemu, connect_qmp, is_elf, read_ssh_port, running_qemu
 from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement, check
@@ -44,11 +44,11 @@ def save_machine(machine: Machine, folder: Path, deadline: Deadline) -> SavedMac
     qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=deadline)
     qmp.execute("migrate", {"uri": f"file:{folder / STATE}"}, deadline=deadline)
     _wait_migrated(qmp, "saving", deadline)
-    try:
-        for path in backing_files(machine.spec, machine.folder):
+    for path in backing_files(machine.spec, machine.folder):
+        try:
             copy_sparse(path, folder / path.name)
-    except OSError as error:
-        raise HostError(f"cannot save a machine in {folder}: {error.strerror}") from error
+        except OSError as error:
+            raise HostError(f"cannot save a machine's {path.name} in {folder}: {error.strerror}") from error
     return SavedMachine(folder, machine.spec, machine.placements)
 
 
@@ -78,11 +78,12 @@ def restored_machine(
     with private_folder(sum(size for path, size in backing_files(spec, Path()).items() if path in copied)) as folder:
         started_s = time.monotonic()
         memory = Memory(keep or folder) if writable or keep else Memory(saved.folder, private=True)
-        try:
-            for path in copied:
-                copy_sparse(saved.folder / path, (folder if path in disk_files(spec, Path()) else memory.folder) / path)
-        except OSError as error:
-            raise HostError(f"cannot copy {error.filename or saved.folder} for a clone: {error.strerror}") from error
+        for path in copied:
+            target = (folder if path in disk_files(spec, Path()) else memory.folder) / path
+            try:
+                copy_sparse(saved.folder / path, target)
+            except OSError as error:
+                raise HostError(f"cannot copy {saved.folder / path} to {target} for a clone: {error.strerror}; {REMEDY}") from error
 
         def make_command(channels: Channels) -> list[str]:
             pvh = is_elf(spec.boot_kernel)

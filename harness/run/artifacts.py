@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.case.plan import Plan
-from harness.errors import AgentError, UsageError
+from harness.errors import AgentError, HostError, UsageError
 from harness.model.audit import Audit, audit_from
 from harness.model.claims import Decision
 from harness.model.operation import Program
@@ -193,7 +193,18 @@ def item_folder(artifacts: Path, item: Item) -> Path:
 
 
 def store_record(folder: Path, record: Record, console: str, kernel_log: str, hang: str = "") -> None:
-    """Write everything but the verdict; what an earlier run left in the folder goes."""
+    """Write everything but the verdict; what an earlier run left in the folder goes. Raises HostError, and leaves no half of a record."""
+    try:
+        _store_record(folder, record, console, kernel_log, hang)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HostError(
+            f"cannot keep what was seen in {folder}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "
+            "free some room, or name another folder with --artifacts"
+        ) from error
+
+
+def _store_record(folder: Path, record: Record, console: str, kernel_log: str, hang: str) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

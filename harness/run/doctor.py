@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.case.case import KERNEL_OPTIONS, Needs
 from harness.errors import HarnessError
 from harness.host import settings
+from harness.host.memory import find_room
 from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, find_tool
 from harness.image.bundle import image_store, is_built
 from harness.image.catalog import Catalog, KernelChoice
@@ -46,6 +47,7 @@ def examine(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iterator[Fin
         yield Finding(tool.program, False, f"missing: {tool.purpose}; package {tool.package} (needed only to build images)", needed=False)
     if not lacking:
         yield Finding("building", True, "all programs that build images are here", needed=False)
+    yield Finding("memory", None, find_room().describe())
     for folder in (settings.runtime_root() or _MEMORY_FOLDER, _existing(image_store())):
         if folder.exists():
             yield Finding("room", None, f"{format_size(shutil.disk_usage(folder).free // 2**20 * 2**20)} free in {folder}")

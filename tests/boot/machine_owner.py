@@ -20,7 +20,7 @@ def main(boot_kernel: str, initrd: str, rootfs: str, logs: str) -> None:
     emulator = find_emulator()
     accelerator = choose_accelerator(emulator)
     spec = MachineSpec(Path(boot_kernel), Path(initrd), Path(rootfs))
-    with started_machine(spec, emulator, accelerator, Path(logs), Deadline.after(60, accelerator.time_scale)) as machine:
+    with started_machine(spec, emulator, accelerator, Path(logs), Deadline.after(180, accelerator.time_scale)) as machine:
         reaper = next(child.pid for child in psutil.Process().children() if "reaper.py" in " ".join(child.cmdline()))
         print(machine.folder, machine.pid, reaper, flush=True)
         threading.Event().wait()

@@ -108,5 +108,5 @@ def test_the_kernel_log_goes_on_where_it_was_left(guest: BootedGuest) -> None:
 def test_what_the_guest_says_of_time_and_commands_arrives(guest: BootedGuest) -> None:
     from harness.guest.link import GuestCommand
 
-    (output,) = guest.session.commands([GuestCommand(("uname", "-r"))], Deadline.after(30))
+    (output,) = guest.session.commands([GuestCommand(("uname", "-r"))], Deadline.after(300))
     assert output.stdout.strip() == guest.description.release

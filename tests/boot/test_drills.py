@@ -91,7 +91,7 @@ class Project:
         self.assert_nothing_left()
         return session
 
-    def assert_nothing_left(self, limit_s: float = 5.0) -> None:
+    def assert_nothing_left(self, limit_s: float = 30.0) -> None:
         assert wait_until(lambda: not self.left(), Deadline.after(limit_s)), self.left()
 
     def left(self) -> list[str]:
@@ -455,10 +455,10 @@ def test_a_kernel_that_does_not_boot_is_told_once_with_its_logs_and_its_other_it
 def test_an_interrupted_run_leaves_nothing(project: Project, number: signal.Signals, workers: str) -> None:
     running = project.start("-n", workers)
     try:
-        assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(300)), (project.root / "said").read_text()
+        assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(900)), (project.root / "said").read_text()
         running.send_signal(number)
-        # Ctrl-C ends in order, which may take QEMU a moment; what is killed is cleaned up by others at once.
-        project.assert_nothing_left(limit_s=10.0 if number is signal.SIGINT else 5.0)
+        # Ctrl-C ends in order, what is killed is cleaned up by others. How soon is a matter of what else runs here.
+        project.assert_nothing_left()
     finally:
         running.kill()
         running.wait()
@@ -466,7 +466,7 @@ def test_an_interrupted_run_leaves_nothing(project: Project, number: signal.Sign
 
 def test_a_worker_that_is_killed_makes_the_run_one_that_could_not_be_done(project: Project) -> None:
     running = project.start("-n", "2")
-    assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(300)), (project.root / "said").read_text()
+    assert wait_until(lambda: any("qemu" in line for line in project.left()), Deadline.after(900)), (project.root / "said").read_text()
     workers = [child for child in psutil.Process(running.pid).children() if "exec(eval(" in " ".join(child.cmdline())]
     assert workers
     workers[0].kill()

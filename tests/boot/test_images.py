@@ -31,7 +31,7 @@ def guest_of(image: GuestImage, logs: Path) -> "Iterator[tuple[Ssh, Deadline]]":
     """Boot the image with an e820 and an NVDIMM region, and connect."""
     emulator = find_emulator()
     accelerator = choose_accelerator(emulator)
-    deadline = Deadline.after(60, accelerator.time_scale)
+    deadline = Deadline.after(180, accelerator.time_scale)
     spec = MachineSpec(image.boot_kernel, image.initrd, image.rootfs, regions=REGIONS)
     with (
         started_machine(spec, emulator, accelerator, logs, deadline) as machine,

@@ -58,7 +58,7 @@ def booted(
     image: GuestImage, emulator: Emulator, accelerator: Accelerator, logs: Path, spec: MachineSpec | None = None
 ) -> Iterator[Machine]:
     spec = spec or plain(image)
-    with started_machine(spec, emulator, accelerator, logs, Deadline.after(60, accelerator.time_scale)) as machine:
+    with started_machine(spec, emulator, accelerator, logs, Deadline.after(180, accelerator.time_scale)) as machine:
         yield machine
     assert not machine.folder.exists()
     assert not psutil.pid_exists(machine.pid)
@@ -69,7 +69,7 @@ def plain(image: GuestImage) -> MachineSpec:
 
 
 def soon(accelerator: Accelerator) -> Deadline:
-    return Deadline.after(5, accelerator.time_scale)
+    return Deadline.after(30, accelerator.time_scale)
 
 
 def test_regions_disks_and_bar_are_where_the_machine_says(
@@ -152,7 +152,7 @@ def test_a_killed_owner_leaves_no_qemu_no_reaper_and_no_folder(image: GuestImage
     with (tmp_path / "said").open("wb") as said, (tmp_path / "errors").open("wb") as errors:
         owner = process.start(command, stdout=said.fileno(), stderr=errors.fileno(), env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
-        assert wait_until(lambda: (tmp_path / "said").read_text().endswith("\n") or owner.poll() is not None, Deadline.after(300)), (
+        assert wait_until(lambda: (tmp_path / "said").read_text().endswith("\n") or owner.poll() is not None, Deadline.after(900)), (
             "the owner never had a machine"
         )
     finally:
@@ -161,7 +161,7 @@ def test_a_killed_owner_leaves_no_qemu_no_reaper_and_no_folder(image: GuestImage
     words = (tmp_path / "said").read_text().split()
     assert len(words) == 3, (tmp_path / "errors").read_text()
     folder, (qemu, reaper) = Path(words[0]), map(int, words[1:])
-    assert wait_until(lambda: not (folder.exists() or is_alive(qemu) or is_alive(reaper)), Deadline.after(5))
+    assert wait_until(lambda: not (folder.exists() or is_alive(qemu) or is_alive(reaper)), Deadline.after(60))
 
 
 def is_alive(pid: int) -> bool:

@@ -1,6 +1,7 @@
 """The command line beside pytest: what each command prints, and what it says when it cannot."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_the_doctor_says_what_is_missing_and_what_brings_it(capsys: pytest.Captu
     assert "MISSING  qemu-system-x86_64" in said
     assert "image debian_6.12 (default)" in said
     assert "not built: python -m harness images build debian_6.12" in said
+    assert re.search(r"^- +memory +[0-9.]+\w* are free (on this computer|within the memory limit)", said, re.MULTILINE)
     assert "./bootstrap cases puts in place what is missing" in said
 
 

@@ -69,7 +69,7 @@ class Runner:
     def ask(self, *steps: Step | Operation, **more: Any) -> dict[str, Any]:
         whole = tuple(s if isinstance(s, Step) else Step(s) for s in steps)
         document = program_document(Program(whole))
-        request = {"roots": self.roots, "devices": {}, "blocked_ms": 200, "limit_ms": 20_000, **more}
+        request = {"roots": self.roots, "devices": {}, "blocked_ms": 500, "limit_ms": 120_000, **more}
         return self.client.ask("run", program=document, **request)
 
     def run(self, *steps: Step | Operation, **more: Any) -> tuple[Observation, ...]:

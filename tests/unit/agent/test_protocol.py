@@ -1,5 +1,6 @@
 """Requests that cannot be meant, hosts that go away, and programs that will not end."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -132,10 +133,11 @@ def readers_of_pipes(pid: int) -> list[int]:
     left = [pid]
     while left:
         for path in Path(f"/proc/{left.pop()}/task").glob("*/children"):
-            for child in map(int, path.read_text().split()):
-                left.append(child)
-                if "pipe" in Path(f"/proc/{child}/wchan").read_text():
-                    found.append(child)
+            with contextlib.suppress(OSError):  # it has just ended
+                for child in map(int, path.read_text().split()):
+                    left.append(child)
+                    if "pipe" in Path(f"/proc/{child}/wchan").read_text():
+                        found.append(child)
     return found
 
 

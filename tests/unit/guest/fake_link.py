@@ -61,4 +61,4 @@ class FakeShell:
 
 
 def soon() -> Deadline:
-    return Deadline.after(20)
+    return Deadline.after(120)

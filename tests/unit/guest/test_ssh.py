@@ -15,7 +15,7 @@ from tests.unit.guest.fake_ssh import KeyPair, make_key, ssh_server
 
 
 def soon() -> Deadline:
-    return Deadline.after(20)
+    return Deadline.after(120)
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_two_floods_at_once_do_not_deadlock(ssh: Ssh) -> None:
 
 
 def test_a_command_that_never_ends_is_ended_by_the_deadline(ssh: Ssh) -> None:
-    with pytest.raises(GuestError, match="still running in the guest after 0 s: hang"):
-        ssh.run(["hang"], Deadline.after(0.2))
+    with pytest.raises(GuestError, match="still running in the guest after 2 s: hang"):
+        ssh.run(["hang"], Deadline.after(2))
 
 
 def test_a_guest_that_dies_during_a_command_is_a_guest_error(ssh: Ssh) -> None:

@@ -1,5 +1,7 @@
 """bootstrap decides what to install from what it finds, and says it."""
 
+import shutil
+import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -8,7 +10,9 @@ from types import ModuleType
 import pytest
 
 from harness.errors import HostError
+from harness.host import process
 from harness.host.apt import Archive
+from harness.host.deadline import Deadline
 
 FILE = Path(__file__).parents[3] / "bootstrap"
 DEBIAN = Archive("http://mirror.example/debian", ("bookworm", "bookworm-updates"), ("main",), "/k.gpg")
@@ -67,7 +71,7 @@ def test_debian_12_without_a_known_mirror_is_told_what_to_add() -> None:
 def test_without_root_the_exact_commands_are_printed() -> None:
     wanted = bootstrap.installation(host("bookworm", DEBIAN), ("mmdebstrap", "qemu-system-x86"))
     with pytest.raises(HostError) as caught:
-        bootstrap.install(host("bookworm", DEBIAN, root=False), wanted)
+        bootstrap.require_means(host("bookworm", DEBIAN, root=False), wanted)
     lines = str(caught.value).splitlines()
     assert lines[0] == "packages are missing, and only root can install them. Run these, then try again:"
     assert lines[-3:] == [
@@ -81,7 +85,52 @@ def test_without_root_the_exact_commands_are_printed() -> None:
 def test_without_apt_the_packages_are_named() -> None:
     wanted = bootstrap.installation(host("", apt=False), ("mmdebstrap", "qemu-system-x86"))
     with pytest.raises(HostError, match=r"no apt-get.*mmdebstrap qemu-system-x86"):
-        bootstrap.install(host("", apt=False), wanted)
+        bootstrap.require_means(host("", apt=False), wanted)
+
+
+def test_nothing_is_asked_for_where_nothing_is_missing() -> None:
+    bootstrap.require_means(host("", apt=False, root=False), bootstrap.installation(host("", apt=False), ()))
+
+
+def test_on_another_distribution_the_keys_of_debian_are_needed_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bootstrap, "DEBIAN_KEYS", tmp_path / "debian-archive-keyring.gpg")
+    assert "debian-archive-keyring" in bootstrap.missing_packages(host(""))
+    assert "debian-archive-keyring" not in bootstrap.missing_packages(host("trixie"))
+
+
+def test_an_apt_that_has_only_an_old_qemu_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "call", lambda command: None)
+    monkeypatch.setattr(bootstrap, "missing_packages", lambda host: ("qemu-system-x86",))
+    with pytest.raises(HostError, match="still missing or too old: qemu-system-x86; install newer ones yourself"):
+        bootstrap.install(host(""), bootstrap.installation(host(""), ("qemu-system-x86",)))
+
+
+@pytest.mark.parametrize("job", ["cases", "tests"])
+def test_without_apt_one_message_names_the_packages_and_nothing_is_done(tmp_path: Path, job: str) -> None:
+    shutil.copytree(FILE.parent / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(FILE, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    environment = {"PATH": "/nowhere", "HOME": str(tmp_path)}
+    done = process.run([sys.executable, str(tmp_path / "bootstrap"), job], Deadline.after(120), check=False, env=environment)
+    assert (done.status, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bootstrap: this is no Debian (no apt-get): install what these Debian packages have, then try again: ")
+    assert {"mmdebstrap", "qemu-system-x86", "zstd"} <= set(line.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("tool", ["", "id"])
+def test_without_python_and_without_apt_the_message_does_not_speak_of_apt_get(tmp_path: Path, tool: str) -> None:
+    if tool:
+        (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
+    script = tmp_path / "bootstrap"
+    # The last place where a Python is looked for cannot be emptied here, so it is another one.
+    script.write_text(FILE.read_text().replace(" /usr/bin/python3; do", " /nowhere/python3; do"))
+    done = process.run(["/bin/sh", str(script), "cases"], Deadline.after(120), check=False, env={"PATH": str(tmp_path)})
+    assert done.status == 3
+    assert "no Python 3.11 or newer" in done.stderr
+    assert "(Debian: the packages python3 and python3-venv), then try again" in done.stderr
+    assert "sudo" not in done.stderr
 
 
 def test_installation_and_first_run_are_announced(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ def silent(_: str) -> None:
 
 
 def soon() -> Deadline:
-    return Deadline.after(30)
+    return Deadline.after(120)
 
 
 def write_one(folder: Path) -> None:

@@ -34,7 +34,7 @@ SIZE = struct.pack("<I", len(elf()))
 
 
 def soon() -> Deadline:
-    return Deadline.after(30)
+    return Deadline.after(120)
 
 
 def test_release_is_read_from_the_setup_header(tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ def test_a_folder_without_a_mark_is_one_too_when_the_clock_was_set_back_an_hour_
 def test_a_leftover_goes_with_the_processes_that_work_in_it(tmp_path: Path) -> None:
     folder = left_by(tmp_path, "999999999 1 gone")
     worker = process.start([sys.executable, "-c", "import time; time.sleep(600)", str(folder / "ram")])
-    assert wait_until(lambda: any(left.pids for left in find_leftovers([tmp_path])), Deadline.after(10))
+    assert wait_until(lambda: any(left.pids for left in find_leftovers([tmp_path])), Deadline.after(60))
     (found,) = find_leftovers([tmp_path])
     assert found.pids == (worker.pid,)
     remove_leftover(found)
-    worker.wait(10)
+    worker.wait(60)
     assert not folder.exists()
     assert not psutil.pid_exists(worker.pid)
 

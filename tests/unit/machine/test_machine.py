@@ -20,7 +20,7 @@ from tests.fakes.machine import EXIT, FAKE_ACCELERATOR, FAKE_EMULATOR, PANIC, PA
 
 @contextlib.contextmanager
 def started(
-    folder: Path, script: dict[str, object], regions: tuple[Region, ...] = (), limit_s: float = 30.0, ended: list[Machine] | None = None
+    folder: Path, script: dict[str, object], regions: tuple[Region, ...] = (), limit_s: float = 120.0, ended: list[Machine] | None = None
 ) -> Iterator[Machine]:
     spec = fake_spec(folder, script, regions)
     with started_machine(spec, FAKE_EMULATOR, FAKE_ACCELERATOR, folder / "logs", Deadline.after(limit_s)) as machine:
@@ -149,8 +149,8 @@ def test_a_qemu_that_lost_an_nvdimm_is_a_machine_error(tmp_path: Path) -> None:
 
 def test_a_guest_that_panics_is_classified_by_pvpanic(tmp_path: Path) -> None:
     with started(tmp_path, {"quiet": [READY], "sysrq": {"c": [PANIC, PANICKED, RESET, EXIT]}}) as machine:
-        machine.send_sysrq("c", Deadline.after(10))
-        ending = machine.wait_ended(Deadline.after(10))
+        machine.send_sysrq("c", Deadline.after(60))
+        ending = machine.wait_ended(Deadline.after(60))
         assert ending.kind is EndKind.PANIC
         assert [report.kind for report in ending.reports] == [ReportKind.PANIC]
     assert machine.ending().kind is EndKind.PANIC
@@ -158,7 +158,7 @@ def test_a_guest_that_panics_is_classified_by_pvpanic(tmp_path: Path) -> None:
 
 def test_a_guest_that_powers_off_ended_by_itself(tmp_path: Path) -> None:
     with started(tmp_path, {"quiet": [READY], "sysrq": {"o": [POWER_OFF, EXIT]}}) as machine:
-        assert machine.power_off(Deadline.after(10)).kind is EndKind.SHUTDOWN
+        assert machine.power_off(Deadline.after(60)).kind is EndKind.SHUTDOWN
 
 
 def test_a_guest_that_does_not_listen_is_still_running_after_power_off(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_a_guest_that_does_not_listen_is_still_running_after_power_off(tmp_path:
 
 def test_pressing_a_key_on_a_machine_that_is_gone_is_a_machine_error(tmp_path: Path) -> None:
     with started(tmp_path, {"quiet": [READY], "sysrq": {"o": [POWER_OFF, EXIT]}}) as machine:
-        machine.power_off(Deadline.after(10))
+        machine.power_off(Deadline.after(60))
         with pytest.raises(MachineError):
-            machine.send_sysrq("w", Deadline.after(10))
+            machine.send_sysrq("w", Deadline.after(60))
 
 
 def test_an_error_in_the_body_leaves_nothing(tmp_path: Path) -> None:

@@ -38,31 +38,31 @@ def qmp(tmp_path: Path, script: dict[str, object]) -> Iterator[Qmp]:
 
 
 def test_a_command_returns_its_value_and_is_in_the_transcript(qmp: Qmp, tmp_path: Path) -> None:
-    qmp.connect(Deadline.after(10))
-    assert qmp.execute("query-status", {"a": 1}, deadline=Deadline.after(10)) == {}
+    qmp.connect(Deadline.after(60))
+    assert qmp.execute("query-status", {"a": 1}, deadline=Deadline.after(60)) == {}
     lines = [json.loads(line) for line in (tmp_path / "qmp.jsonl").read_text().splitlines()]
     assert [line[1:] for line in lines] == [["execute", {"command": "query-status", "arguments": {"a": 1}}], ["return", {}]]
 
 
 @pytest.mark.parametrize("script", [{"quiet": [["event", "STOP", {}], ["event", "RESUME", {}]]}])
 def test_events_arrive_though_nobody_waits(qmp: Qmp) -> None:
-    qmp.connect(Deadline.after(10))
-    qmp.execute("cont", deadline=Deadline.after(10))
-    assert qmp.wait_event("RESUME", Deadline.after(10)) is not None
+    qmp.connect(Deadline.after(60))
+    qmp.execute("cont", deadline=Deadline.after(60))
+    assert qmp.wait_event("RESUME", Deadline.after(60)) is not None
     assert [event["event"] for event in qmp.events()] == ["STOP", "RESUME"]
     assert qmp.wait_event("SHUTDOWN", Deadline.after(0.05)) is None
 
 
 def test_a_refusal_names_the_command_and_the_reason(qmp: Qmp) -> None:
-    qmp.connect(Deadline.after(10))
+    qmp.connect(Deadline.after(60))
     with pytest.raises(MachineError, match=r"refused the QMP command explode: it exploded$"):
-        qmp.execute("explode", deadline=Deadline.after(10))
+        qmp.execute("explode", deadline=Deadline.after(60))
 
 
 @pytest.mark.parametrize("script", [{"quiet": [["mute"]]}])
 def test_silence_ends_at_the_deadline(qmp: Qmp) -> None:
-    qmp.connect(Deadline.after(10))
-    qmp.execute("cont", deadline=Deadline.after(10))
+    qmp.connect(Deadline.after(60))
+    qmp.execute("cont", deadline=Deadline.after(60))
     with pytest.raises(MachineError, match="did not answer query-status over QMP within 0 s"):
         qmp.execute("query-status", deadline=Deadline.after(0.2))
 
@@ -76,14 +76,14 @@ def test_a_greeting_that_never_comes_ends_at_the_deadline(qmp: Qmp) -> None:
 @pytest.mark.parametrize("script", [{"refuse": 1}])
 def test_a_qemu_that_dies_first_hangs_up(qmp: Qmp) -> None:
     with pytest.raises(MachineError, match="hung up while we waited for the greeting"):
-        qmp.connect(Deadline.after(10))
+        qmp.connect(Deadline.after(60))
 
 
 @pytest.mark.parametrize("script", [{"quiet": [["event", "SHUTDOWN", {"reason": "guest-reset"}], ["exit", 0]]}])
 def test_the_last_event_before_the_end_is_not_lost(qmp: Qmp) -> None:
-    qmp.connect(Deadline.after(10))
-    qmp.execute("cont", deadline=Deadline.after(10))
-    assert qmp.wait_closed(Deadline.after(10))
+    qmp.connect(Deadline.after(60))
+    qmp.execute("cont", deadline=Deadline.after(60))
+    assert qmp.wait_closed(Deadline.after(60))
     assert [event["event"] for event in qmp.events()] == ["SHUTDOWN"]
     with pytest.raises(MachineError, match="hung up while we waited for query-status"):
-        qmp.execute("query-status", deadline=Deadline.after(10))
+        qmp.execute("query-status", deadline=Deadline.after(60))
