@@ -148,7 +148,6 @@ def test_a_guest_that_does_not_come_up_for_a_shell_leaves_its_logs(
 
     (tmp_path / "artifacts/not-set-up/shell/old-1").mkdir(parents=True)
     monkeypatch.setattr("harness.__main__.Cloner", Broken)
-    monkeypatch.setattr("harness.__main__.find_host", lambda: None)
     assert main(["shell"]) == 3
     assert "harness: QEMU did not start\nlogs: artifacts/not-set-up/shell/debian_6.12-1\n" in capsys.readouterr().err
     assert (tmp_path / "artifacts/not-set-up/shell/debian_6.12-1/console.log").read_text() == "last words"

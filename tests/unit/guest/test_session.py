@@ -116,7 +116,8 @@ class FakeGuest:
             if step["call"] == "pagemap":
                 seen["frames"] = [self.frame]
             key = f"mount {step['args']['options']}" if step["call"] == "mount" else step["call"]
-            steps.append({**seen, **scripted, **self.outcomes.get(key, {})})
+            answer = {**seen, **scripted, **self.outcomes.get(key, {})}
+            steps.append({name: value for name, value in answer.items() if name != "value" or answer["how"] == "returned"})
         return {"observations": {"format": 1, "steps": steps}}
 
     def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,11 @@ class Reference:
                 return Observation(index, How.RETURNED, op.size)
         return Observation(index, How.RETURNED)
 
+    def _unmap(self, pages: range) -> None:
+        """Take pages out of the page table; of a DAX file all of them."""
+        gone = self._mapped if self._dax else set(pages)
+        self._mapped, self._writable = self._mapped - gone, self._writable - gone
+
     def _touch(self, start: int, length: int, held: set[int]) -> int:
         """Fault the pages of a range in, and return how many were not in ``held``."""
         pages = {index for index, _, _ in spans(start, start + length)}
@@ -176,7 +181,7 @@ class Reference:
         file = self._files["f"]
         if self._waits():
             return Observation(index, How.BLOCKED)
-        self._mapped, self._writable = set(), set()
+        self._unmap(range(-(-size // PAGE), -(-file.size // PAGE)))
         file.zero(min(size, file.size), -(-file.size // PAGE) * PAGE)
         file.size = size
         return Observation(index, How.RETURNED)
@@ -184,7 +189,7 @@ class Reference:
     def _punch(self, index: int, start: int, end: int) -> Observation:
         if self._waits():
             return Observation(index, How.BLOCKED)
-        self._mapped, self._writable = set(), set()
+        self._unmap(range(-(-start // PAGE), end // PAGE))
         self._files["f"].zero(start, end)
         return Observation(index, How.RETURNED)
 

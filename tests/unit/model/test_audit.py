@@ -24,21 +24,21 @@ from harness.model.audit import (
 )
 from harness.model.judge import Judgement, StepVerdict
 from harness.model.operation import (
-    Buffer,
     FutexWait,
     Join,
     Mmap,
     MountVolume,
     Open,
     OpenFlag,
+    Pipe,
     Pread,
-    Preadv,
     Program,
     Pwrite,
-    RwFlag,
+    Splice,
     Step,
     Store,
     UmountVolume,
+    UnixPair,
 )
 from harness.model.outcome import How, Observation, Run
 from harness.model.tag import FOREIGN_WRITER, MAX_WRITER
@@ -139,11 +139,11 @@ def test_a_finding_deviates_and_what_follows_is_left_out(change: dict[str, objec
 
 
 def test_findings_count_where_contents_cannot_be_judged() -> None:
-    lost: list[Row] = [*ROWS, (Preadv("f", 0, (Buffer(8),), (RwFlag.NOWAIT,)), returned(8, zero(8)))]
+    lost: list[Row] = [*ROWS, (UnixPair("u"), returned()), (Pipe("p"), returned()), (Splice("u", "p", 8), returned(8))]
     bad = replace(volume(before=()), check=CheckSeen("e2fsck -fn /dev/pmem0", 4, "wrong"))
     result = audited(bad, rows=lost)
     assert result.verdict is Verdict.DEVIATES
-    assert [step.clause for step in result.steps[3:]] == [UNMOUNT, CHECK, MOUNT]
+    assert [step.clause for step in result.steps[len(lost) :]] == [UNMOUNT, CHECK, MOUNT]
     assert [step.clause for step in audited(bad, skipped="step 1 had not ended").steps[2:]] == [UNMOUNT, CHECK, MOUNT]
 
 

@@ -20,7 +20,6 @@ from harness.model.operation import (
     RdmaOpen,
     RdmaRegister,
     Store,
-    UnixPair,
     XdpSocket,
     XdpUmem,
 )
@@ -116,12 +115,6 @@ def test_a_socket_has_one_umem_of_whole_chunks() -> None:
     )
     assert judged(DAX, *ANONYMOUS, SOCKET, (XdpUmem("x", "m", 0, 5000), failed("EINVAL"))).verdict is Verdict.CONFORMS
     assert judged(DAX, *ANONYMOUS, SOCKET, (XdpUmem("x", "m", 0, 5000), returned())).verdict is Verdict.DEVIATES
-
-
-def test_a_umem_of_another_kind_of_socket_is_undetermined() -> None:
-    result = judged(DAX, *ANONYMOUS, (UnixPair("x"), returned()), (XdpUmem("x", "m"), failed("ENOPROTOOPT")))
-    assert result.verdict is Verdict.UNDETERMINED
-    assert result.steps[-1].reason
 
 
 def test_a_region_is_registered_and_deregistered() -> None:

@@ -234,7 +234,7 @@ def test_collecting_looks_at_no_kernel_and_an_unreadable_one_is_an_error_of_the_
     project.write("cases/fam/one.yaml", XDP_CASE)
     assert project.run("--collect-only", "-q", "cases", "--kernel", "mine").ret == 0
     result = project.run("cases", "--kernel", "mine")
-    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*2 not set up in*"])
     assert "no kernel in" in text(result)
     assert result.ret == 3
 
