@@ -725,6 +725,11 @@ clause(
     "statx(2); fs/ext4/inode.c ext4_getattr, fs/xfs/xfs_iops.c xfs_vn_getattr look at the block device, not at DAX",
 )
 clause("C-STAT-04", "statx says in its mask whether it reports STATX_DIOALIGN", "statx(2): stx_mask")
+clause(
+    "C-STAT-05",
+    "statx of a node shows the size of the inode that names it, 0",
+    "fs/stat.c generic_fillattr; block/bdev.c bdev_statx adds alignments only",
+)
 clause("C-FLAG-01", "FS_IOC_FSGETXATTR shows FS_XFLAG_DAX as it was last set", "ioctl_xfs_fsgetxattr(2); dax.rst")
 clause("C-FLAG-03", "a node has no FS_XFLAG_DAX: ENOTTY", "fs/ioctl.c ioctl_fsgetxattr; block/ioctl.c blkdev_ioctl")
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
@@ -743,6 +748,8 @@ def statx(c: Context, s: State, op: Statx) -> list[State]:
         return []
     if memory.kind == "bar":
         return [s]
+    if memory.kind == "node" and not c.agrees("C-STAT-05", seen.number("size") == 0, "size 0", f"size {seen.attribute('size')}"):
+        return []
     if not c.agrees("C-STAT-02", seen.number("dax") == int(memory.dax), f"DAX {int(memory.dax)}", f"DAX {seen.attribute('dax')}"):
         return []
     reported, told_so = bool(volume_fact(c, "dioalign_reported", memory)), seen.number("dio_supported")
