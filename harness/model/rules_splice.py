@@ -95,6 +95,8 @@ def pipe(c: Context, s: State, op: PipeOperation) -> list[State]:
 @rule(SetPipeSize)
 def set_pipe_size(c: Context, s: State, op: SetPipeSize) -> list[State]:
     number, of = look_up(c, s, op.pipe, Pipe)
+    if op.size >= 1 << 32:
+        raise Undetermined("no clause covers a size that does not fit into 32 bits: later kernels cut it off")
     if c.refuses(("EINVAL", op.size < 0 or op.size > 1 << 31, "C-PIPE-14")):
         return [s] if c.settled else []
     slots = 1

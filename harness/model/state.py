@@ -171,10 +171,14 @@ class Mapping:
         ``present``, it does not hold them. Pages that were copied on write stay."""
         m = self
         low, high = max(page_floor(start), 0), page_ceil(end)
+        for a, b in self.huge.spans:  # what is mapped at once goes at once
+            for at in range(a, b, HUGE):
+                if at < high and low < at + HUGE:
+                    low, high = min(low, at), max(high, at + HUGE)
         for a, b in outside(self.private_pages, low, high):
-            m = replace(m, sure=m.sure.remove(a, b), dirty=m.dirty.remove(a, b))
+            m = replace(m, sure=m.sure.remove(a, b), dirty=m.dirty.remove(a, b), huge=m.huge.remove(a, b))
             if not present:
-                m = replace(m, touched=m.touched.remove(a, b), stored=m.stored.remove(a, b), huge=m.huge.remove(a, b))
+                m = replace(m, touched=m.touched.remove(a, b), stored=m.stored.remove(a, b))
         return m
 
 

@@ -319,3 +319,13 @@ def test_a_step_may_be_another_process() -> None:
     rows: list[Row] = [*MAPPED, (Fork("child"), returned()), (Step(Close("f"), "child"), returned())]
     assert conforms(DAX, *rows, (Pread("f", 0, 10), returned(10, tag(10, 2))))
     assert conforms(DAX, *rows, (Step(Pread("f", 0, 10), "child"), failed("EBADF")))
+
+
+def test_a_write_into_a_hole_that_is_mapped_as_one_huge_page_takes_all_of_it() -> None:
+    rows: list[Row] = [OPEN, (Ftruncate("f", 4 * MIB), returned())]
+    rows.append((Mmap("m", 4 * MIB, "f"), returned(0, attributes=(("address_mod_2mib", 0),))))
+    rows += [(Load("m", 0, 8192), returned(8192, zero(8192), minor_faults=1)), (Pwrite("f", 100, 5000), returned(5000))]
+    for faults in (0, 2):
+        shown = returned(8192, zero(100), tag(5000, 5), zero(3092), minor_faults=faults)
+        assert conforms(DAX, *rows, (Load("m", 0, 8192), shown))
+    assert not conforms(DAX, *rows, (Load("m", 0, 8192), returned(8192, zero(100), tag(5000, 5), zero(3092), minor_faults=3)))
