@@ -275,10 +275,10 @@ fact(
 )
 fact(
     "splice_moves",
-    "whether splice and its like move all that can move, or may stop before",
+    "whether splice and its like move all that can move, or stop at the first page",
     "mm/filemap.c filemap_splice_read, fs/splice.c copy_splice_read, iter_file_splice_write, splice_pipe_to_pipe, link_pipe, iter_to_pipe "
     "(6.12), generic_file_splice_read (6.1): each goes on until the length, the slots or the source end; shown on 6.1 and 6.12",
-    ("all", "some"),
+    ("all", "page"),
     lambda k, v: "all",
 )
 fact(

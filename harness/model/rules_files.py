@@ -583,7 +583,7 @@ def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, mem
         return [s] if c.settled else []
     if c.seen.how is How.FAILED:
         rest = all_zero(memory.content.read(op.offset, memory.size))
-        right = op.whence is Whence.DATA and c.seen.errno == "ENXIO" and rest
+        right = op.whence is Whence.DATA and c.seen.errno == "ENXIO" and 0 <= op.offset < memory.size and rest
         return [s] if c.agrees("C-SEEK-04", right, "a position, or ENXIO where only zeroes follow", c.seen.describe()) else []
     if not c.counts("C-SEEK-04", lambda at: _may_seek_to(memory, op, at), f"{op.offset}..{memory.size}, past zeroes only"):
         return []

@@ -308,10 +308,11 @@ def _file_views(c: Context, s: State, of: OpenFile, at: int, count: int, *, copi
 
 
 def _counted(c: Context, clause_id: str, most: int, volume: str = "main") -> bool:
-    """Whether the call moved ``most``; a kernel may move less only where its fact says so."""
+    """Whether the call moved ``most``; a kernel that stops at the first page moves less, and its fact says so."""
     known = any(reading.role == volume for reading in c.env.reading.volumes)
     if c.env.fact("splice_moves", volume if known else c.env.reading.volumes[0].role) == "all":
         return c.counts(clause_id, lambda n: n == most, str(most))
+    most = min(most, PAGE)
     return c.counts(clause_id, lambda n: 0 < n <= most if most else n == 0, f"1..{most}" if most else "0")
 
 

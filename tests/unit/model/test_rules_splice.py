@@ -227,7 +227,7 @@ def test_splice_from_a_file_moves_all_that_there_is_where_the_fact_says_so(where
     counts = [returned(n) for n in range(92)]
     splice = Splice("f", "p", 90, source_offset=4090)
     assert accepted(where, FILE_AND_PIPE, splice, counts) == 1
-    assert accepted(Env(where.reading, {"splice_moves": "some"}), FILE_AND_PIPE, splice, counts) == 90
+    assert accepted(Env(where.reading, {"splice_moves": "page"}), FILE_AND_PIPE, splice, counts) == 90
 
 
 def test_splice_at_the_end_of_the_file_is_zero_and_nothing_else() -> None:
@@ -563,12 +563,12 @@ def test_a_read_into_a_mapping_is_loaded_from_it() -> None:
 
 def test_every_rule_of_this_family_follows_a_bounded_number_of_states() -> None:
     """Where a count is taken from what was seen one state follows, never one for each count that would have been allowed."""
-    some = Env(PAGE_CACHE.reading, {"splice_moves": "some"})
+    one_page = Env(PAGE_CACHE.reading, {"splice_moves": "page"})
     state = State()
     for op, seen in FILE_AND_PIPE:
         assert isinstance(op, Operation)
         (state,) = RULES[type(op)](Context(PAGE_CACHE, 1, "main", seen), state, op)
-    after = RULES[Splice](Context(some, 3, "main", returned(777)), state, Splice("f", "p", 5000, source_offset=0))
+    after = RULES[Splice](Context(one_page, 3, "main", returned(777)), state, Splice("f", "p", 5000, source_offset=0))
     assert len(after) == 1
 
 
