@@ -53,7 +53,7 @@ from harness.model.rule import (
     volume_fact,
     waits_for_pins,
 )
-from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
+from harness.model.state import PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
 from harness.sizes import MIB
 
 # ---- opening and closing ---------------------------------------------------------------------------------------------
@@ -593,7 +593,9 @@ def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, mem
 def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
     if op.whence is Whence.DATA:
         return op.offset <= at < memory.size and all_zero(memory.content.read(op.offset, at))
-    return at == memory.size or (op.offset <= at < memory.size and all_zero(memory.content.read(at, at + 1)))
+    begins = at == op.offset or at % PAGE == 0
+    end = min(memory.size, page_ceil(at + 1))
+    return at == memory.size or (begins and op.offset <= at < memory.size and all_zero(memory.content.read(at, end)))
 
 
 @rule(Fsync)
