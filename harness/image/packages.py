@@ -2,16 +2,21 @@
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
+from harness.host import settings
 from harness.host.apt import Mirrors, source_lines
 from harness.host.cache import Progress, file_sha256
 from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.host.tools import find_tool, require_tool
+
+#: What the last build that failed said, in the cache.
+FAILED_BUILD_LOG = "failed-build.log"
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,23 @@ def mmdebstrap_command(
 
 
 def run_mmdebstrap(command: list[str], deadline: Deadline, log: Path) -> None:
-    """Run an mmdebstrap command; what it mounts vanishes with its processes, however they end. Raises HostError."""
-    run([*_own_mounts(os.geteuid() == 0, deadline), *command], deadline, log=log)
+    """Run an mmdebstrap command; what it mounts vanishes with its processes, however they end.
+
+    Raises HostError; ``log`` goes with the unfinished build, so the error names a copy of it in the cache.
+    """
+    try:
+        run([*_own_mounts(os.geteuid() == 0, deadline), *command], deadline, log=log)
+    except HostError as error:
+        raise HostError(_naming_a_copy(str(error), log)) from error
+
+
+def _naming_a_copy(message: str, log: Path) -> str:
+    kept = settings.cache_root() / FAILED_BUILD_LOG
+    try:
+        shutil.copyfile(log, kept)
+    except OSError:
+        return message.replace(f"\nwhole output: {log}", "")
+    return message.replace(str(log), str(kept))
 
 
 def _own_mounts(is_root: bool, deadline: Deadline) -> tuple[str, ...]:

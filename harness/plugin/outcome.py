@@ -115,9 +115,12 @@ class Results:
             self._progress(text)
 
     def _add(self, row: Row) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / RESULTS).open("a" if self.rows else "w") as file:
-            file.write(json.dumps({"format": ROW_FORMAT, **to_document(row)}) + "\n")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / RESULTS).open("a" if self.rows else "w") as file:
+                file.write(json.dumps({"format": ROW_FORMAT, **to_document(row)}) + "\n")
+        except OSError as error:
+            pytest.exit(f"cannot write {self._folder / RESULTS}: {error.strerror}; --artifacts names another folder", COULD_NOT_RUN)
         self.rows.append(row)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -586,3 +586,11 @@ def test_results_can_be_read_where_they_were_kept(project: Project) -> None:
     project.run("cases")
     folders = sorted(Path(str(row["folder"])).name for row in project.rows())
     assert folders == ["disk-ext4-debian_6.12", "e820-fsdax-ext4-dax_always-debian_6.12"]
+
+
+def test_results_that_cannot_be_written_end_the_run_with_one_sentence(project: Project) -> None:
+    project.write("artifacts/results.jsonl/in the way", "")
+    result = project.run("cases")
+    assert result.ret == 3
+    assert "cannot write artifacts/results.jsonl: Is a directory; --artifacts names another folder" in text(result)
+    assert "Traceback" not in text(result)
