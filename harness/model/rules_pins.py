@@ -99,7 +99,7 @@ def _answer_for_file(c: Context, memory: Memory, m: Mapping, start: int, length:
             return "works", "C-LTP-03"
         return str(volume_fact(c, f"longterm_shared_{driver}", memory)), "C-LTP-02" if memory.dax else "C-LTP-03"
     untouched = str(volume_fact(c, f"longterm_private_{driver}", memory))
-    if not m.private_pages.touches(low, high):
+    if not m.private_pages.touches(low, high) or not m.writable:  # what may not be written is not found writable in page tables
         return untouched, "C-LTP-04"
     copied = str(volume_fact(c, f"longterm_copied_{driver}", memory))
     if m.private_pages.covers(low, high) or copied == untouched:

@@ -13,6 +13,7 @@ from harness.model.operation import (
     Fork,
     Ftruncate,
     GetXflags,
+    IoUringRegister,
     IoUringSetup,
     Load,
     Lseek,
@@ -319,6 +320,13 @@ def test_a_step_may_be_another_process() -> None:
     rows: list[Row] = [*MAPPED, (Fork("child"), returned()), (Step(Close("f"), "child"), returned())]
     assert conforms(DAX, *rows, (Pread("f", 0, 10), returned(10, tag(10, 2))))
     assert conforms(DAX, *rows, (Step(Pread("f", 0, 10), "child"), failed("EBADF")))
+
+
+def test_a_copied_page_that_may_not_be_written_any_more_is_not_found_by_its_page_table() -> None:
+    for where, errno in ((DAX, "EOPNOTSUPP"), (PAGE_CACHE, "EFAULT")):
+        mapping: Row = (Mmap("m", 4096, "f", flags=(MapFlag.PRIVATE, MapFlag.POPULATE)), returned())
+        rows: list[Row] = [*FILE, mapping, (Mprotect("m", READ_ONLY), returned()), (IoUringSetup("r"), returned())]
+        assert conforms(where, *rows, (IoUringRegister("r", "m"), failed(errno)))
 
 
 def test_a_write_into_a_hole_that_is_mapped_as_one_huge_page_takes_all_of_it() -> None:
