@@ -62,6 +62,8 @@ clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descript
 clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2) ERRORS")
 clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
 
+#: The largest offset that a number of 64 bits can say.
+MOST_OFFSET = 2**63 - 1
 #: How much of a bare node the set-up zeroes; what stands behind it is unknown.
 NODE_KNOWN_BYTES = 16 * MIB
 
@@ -133,7 +135,11 @@ clause(
 clause(
     "C-RW-03", "a read shows what was last written there, by whatever way it was written", "POSIX read(); fs/dax.c: one copy of the data"
 )
-clause("C-RW-04", "a negative offset is EINVAL", "pread(2) ERRORS")
+clause(
+    "C-RW-04",
+    "a negative offset, or one from which the length reaches past 2^63, is EINVAL",
+    "pread(2) ERRORS; fs/read_write.c rw_verify_area",
+)
 clause("C-RW-05", "writing needs a descriptor open for writing: EBADF", "write(2) ERRORS")
 clause("C-RW-06", "a write to a regular file or a node with room writes all bytes", "write(2)")
 clause("C-RW-07", "a buffer that the process may not read or write is EFAULT", "read(2), write(2) ERRORS")
@@ -261,8 +267,8 @@ def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence
     total = sum(b.length for b in buffers)
     if c.refuses(
         ("EBADF", not of.readable, "C-RW-01"),
-        ("EINVAL", at < 0 or any(b.length < 0 for b in buffers), "C-RW-04"),
-        _unsupported(c, memory, flags),
+        ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
+        _unsupported(c, memory, flags if total else ()),
     ):
         return [s] if c.settled else []
     if memory.kind == "bar":
@@ -435,8 +441,8 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
     total = sum(b.length for b in buffers)
     if c.refuses(
         ("EBADF", not of.writable, "C-RW-05"),
-        ("EINVAL", at < 0 or any(b.length < 0 for b in buffers), "C-RW-04"),
-        _unsupported(c, memory, flags),
+        ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
+        _unsupported(c, memory, flags if total else ()),
     ):
         return [s] if c.settled else []
     if memory.kind == "bar":

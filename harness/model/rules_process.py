@@ -5,7 +5,7 @@ from dataclasses import replace
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
 from harness.model.operation import Fork, FutexWait, FutexWake, ProcessVmReadv
-from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, usable_end, volume_fact
+from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, sent, store_into, touch, usable_end, volume_fact
 from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
 
 #: The size of a futex word.
@@ -59,7 +59,8 @@ def futex_wait(c: Context, s: State, op: FutexWait) -> list[State]:
     if has_unknown(word):
         raise Undetermined("the value of the futex word is not known to the model")
     value = int.from_bytes(b"".join(piece.bytes() for piece in word), "little")
-    states = _key_taken(c, s, number, op.offset, op.private)
+    # Looking at the word faults its page in, whatever is done to find the key.
+    states = [after for taken in _key_taken(c, s, number, op.offset, op.private) for after in sent(taken, number, op.offset, WORD)]
     if c.refuses(("EAGAIN", value != op.value & 0xFFFFFFFF, "C-FUTEX-06")):
         return states if c.settled else []
     waiter = Waiter(c.step, _key(s, number, op.offset, op.private))

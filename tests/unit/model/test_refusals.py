@@ -12,6 +12,7 @@ from harness.model.operation import (
     Fallocate,
     Fork,
     Ftruncate,
+    FutexWait,
     GetXflags,
     IoUringRegister,
     IoUringSetup,
@@ -144,6 +145,8 @@ PUNCH, ZERO, KEEP = AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE, AllocateFl
         (XFS_CACHE, FILE, Pwrite("f", 0, 10, flags=(RwFlag.NOWAIT,)), returned(10)),
         (DAX, FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), failed("EOPNOTSUPP")),
         (env(volume(dax=False), release="6.16.0"), FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), returned(10)),
+        (DAX, FILE, Pread("f", 0, 0, flags=(RwFlag.DONTCACHE,)), returned(0)),
+        (DAX, FILE, Pread("f", 2**63 - 1, 10), failed("EINVAL")),
         # copying
         (DAX, FILE, CopyFileRange("f", "f", 10, 0, 5), failed("EINVAL")),
         (DAX, FILE, CopyFileRange("f", "f", 65536, 16000, 16384), returned(384)),
@@ -299,6 +302,19 @@ def test_what_tcp_was_told_more_would_follow_may_be_held_back() -> None:
     for seen in (failed("EAGAIN"), returned(10, tag(10, 2))):
         assert conforms(DAX, *rows, (from_there, seen))
     assert not conforms(DAX, *rows, (from_there, returned(11, tag(11, 2))))
+
+
+def test_the_end_of_a_lot_that_was_sent_over_tcp_may_still_be_on_its_way() -> None:
+    rows: list[Row] = [(TcpPair("t"), returned()), (Send("t", 65536), returned(65536))]
+    for count in (65536, 40000):
+        assert conforms(DAX, *rows, (Recv("t", 65536, (SendFlag.DONTWAIT,)), returned(count, tag(count, 2))))
+    assert not conforms(DAX, *rows, (Recv("t", 65536, (SendFlag.DONTWAIT,)), returned(100, tag(100, 2))))
+
+
+def test_a_private_futex_wait_faults_the_page_of_its_word_in() -> None:
+    rows: list[Row] = [*MAPPED, (FutexWait("m", 0, 1, private=True), failed("EAGAIN"))]
+    assert conforms(DAX, *rows, (Load("m", 0, 4), returned(4, tag(4, 2), minor_faults=0)))
+    assert not conforms(DAX, *rows, (Load("m", 0, 4), returned(4, tag(4, 2), minor_faults=1)))
 
 
 def test_truncating_all_of_a_file_leaves_no_large_folio_in_part() -> None:
