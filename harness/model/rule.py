@@ -44,6 +44,12 @@ def file_memory(s: State, of: OpenFile) -> Memory:
     return s.memory(of.memory)
 
 
+def first_data(memory: Memory, start: int, end: int) -> int:
+    """Return the first byte from ``start`` on that has data, or ``end``."""
+    spans = memory.data.within(start, end).spans
+    return spans[0][0] if spans else end
+
+
 def volume_fact(c: Context, name: str, memory: Memory) -> str | int | bool:
     """Return a fact of the volume that ``memory`` lies on, in the memory's own DAX state."""
     return c.env.fact(name, memory.volume, memory.dax)

@@ -35,6 +35,7 @@ from harness.model.rule import (
     cache,
     cleaned,
     file_memory,
+    first_data,
     folios_left,
     forget_pages,
     grown,
@@ -280,7 +281,7 @@ def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence
         return [s] if c.returns("C-DIO-04", 0) else []
     count = min(total, max(0, memory.size - at))
     asked = _first(buffers, count) if memory.kind == "node" else tuple(buffers)
-    start = _first_data(memory, at, at + total) if memory.is_file and not memory.dax and not behind else at
+    start = first_data(memory, at, at + total) if memory.is_file and not memory.dax and not behind else at
     skip = start - at if of.direct and c.holds("C-DIO-05", start > at) else 0
     if (count or behind) and skip < total and c.refuses(*_direct_refusals(c, s, memory, of, at + skip, _after(asked, skip))):
         return [s] if c.settled else []
@@ -352,12 +353,6 @@ def _after(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:
             out.append(replace(b, length=b.length - gone, shift=b.shift + gone, offset=b.offset + gone))
         count -= b.length
     return tuple(out)
-
-
-def _first_data(memory: Memory, start: int, end: int) -> int:
-    """Return the first byte from ``start`` on that has data, or ``end``."""
-    spans = memory.data.within(start, end).spans
-    return spans[0][0] if spans else end
 
 
 def _direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int, buffers: Sequence[Buffer]) -> list[tuple[str, bool, str]]:

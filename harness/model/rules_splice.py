@@ -33,6 +33,7 @@ from harness.model.outcome import How
 from harness.model.rule import (
     cache,
     cleaned,
+    first_data,
     layouts_broken,
     look_up,
     mapping_bytes,
@@ -282,15 +283,9 @@ def _direct_refusal(c: Context, s: State, of: OpenFile, at: int, length: int, sl
     memory = s.memory(of.memory)
     step = int(volume_fact(c, "dio_offset_alignment", memory)) if of.direct and not memory.dax else 1
     length = min(length, slots * PAGE)
-    start = _first_data(memory, at, at + length) if memory.is_file else at
+    start = first_data(memory, at, at + length) if memory.is_file else at
     odd = start % step != 0 or (length - (start - at)) % step != 0
     return ("EINVAL", odd and at < memory.size and start < at + length, "C-SPLICE-11")
-
-
-def _first_data(memory: Memory, start: int, end: int) -> int:
-    """Return the first byte from ``start`` on that has data, or ``end``."""
-    spans = memory.data.within(start, end).spans
-    return spans[0][0] if spans else end
 
 
 def _file_views(c: Context, s: State, of: OpenFile, at: int, count: int, *, copies: bool) -> tuple[State, tuple[View, ...]]:
