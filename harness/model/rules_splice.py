@@ -470,7 +470,7 @@ def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], targe
         held = into.kind == "tcp" and SpliceFlag.MORE in op.flags
         return [s.with_object(goal, replace(into, views=(*into.views, *_pages_of(head)), held=held))]
     at = into.position if op.target_offset is None else op.target_offset
-    if c.refuses(("EFBIG", _too_far(c, s, into, at), "C-RW-11")):
+    if c.refuses(*_no_room(c, s, into, at)):
         return [s] if c.settled else []
     head, rest = take(of.views, most)
     if c.refuses(("EINVAL", _odd_for_direct(c, s.memory(into.memory), into, at, head), "C-SPLICE-21")):
@@ -516,6 +516,15 @@ def _receiver_gone(c: Context, s: State, into: Socket) -> list[State] | None:
         return [s]
     errno = "ECONNRESET" if into.kind == "tcp" else "EPIPE"
     return [s] if c.refuses(("EPIPE", True, "C-SOCK-08"), (errno, True, "C-SOCK-08")) and c.settled else []
+
+
+def _no_room(c: Context, s: State, of: OpenFile, at: int) -> list[tuple[str, bool, str]]:
+    """Return what a write at ``at`` is refused with because nothing can be there."""
+    memory = s.memory(of.memory)
+    return [
+        ("EFBIG", _too_far(c, s, of, at), "C-RW-11"),
+        ("ENOSPC", memory.kind == "node" and at >= memory.size, "C-NODE-02"),
+    ]
 
 
 def _too_far(c: Context, s: State, of: OpenFile, at: int) -> bool:
@@ -591,7 +600,7 @@ def _file_to_file(
         if c.refuses(refusal):
             return refused_direct(c, s, into, to, most) if c.settled else []
         moved = most
-    if c.refuses(("EFBIG", most > 0 and _too_far(c, s, into, to), "C-RW-11")):
+    if most and c.refuses(*_no_room(c, s, into, to)):
         return [s] if c.settled else []
     if not _counted(c, clause_id, moved, s.memory(of.memory).volume):
         return []

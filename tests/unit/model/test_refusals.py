@@ -121,6 +121,7 @@ PUNCH, ZERO, KEEP = AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE, AllocateFl
         (DAX, FILE, Lseek("f", -20000, Whence.END), failed("EINVAL")),
         (DAX, FILE, Lseek("f", MOST + 1), failed("EINVAL")),
         (NODE, [OPEN], Lseek("f", 1, Whence.END), failed("EINVAL")),
+        (NODE, [OPEN, (Lseek("f", 0, Whence.END), returned(256 * MIB))], Sendfile("f", "f", 1, 0), failed("ENOSPC")),
         (NODE, [OPEN], Lseek("f", 0, Whence.DATA), failed("EINVAL")),
         (DAX, FILE, Lseek("f", 16 * KIB, Whence.HOLE), failed("ENXIO")),
         (DAX, FILE, Lseek("f", 0, Whence.DATA), returned(0)),
