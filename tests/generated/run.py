@@ -135,6 +135,8 @@ class GuestStage:
         """Have the roots of the volumes be fresh folders; a program that mounts gets the volumes themselves, which are then made anew."""
         session, layout = self._guest.session, self._layout
         if uses_volumes(program):
+            self._count = 0
+            self._sweep()  # what the program before left on a bare node goes here too
             yield
             left = [GuestCommand(("sh", "-c", f"umount {v.folder}; rm -f {v.folder}/[abc]"), may_fail=True) for v in layout.mounted]
             session.commands(left)
