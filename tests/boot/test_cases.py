@@ -39,9 +39,12 @@ def test_a_mount_without_dax_behind_the_plans_back_makes_every_dax_item_an_error
     assert status == 3, said
     mounted = [row for row in rows if not mounts_itself(str(row["case"]))]
     assert len(mounted) > 100
-    assert {row["ending"] for row in mounted} == {"not set up"}
-    assert all("StackMismatchError" in str(row["note"]) for row in mounted)
-    assert all("dax=never" in str(row["note"]) for row in mounted)
+    # What failed often enough is not tried again; nothing has a verdict.
+    assert {row["ending"] for row in mounted} <= {"not set up", "not tried"}
+    assert {row["verdict"] for row in mounted} == {None}
+    refused = [str(row["note"]) for row in mounted if row["ending"] == "not set up"]
+    assert len(refused) >= 2
+    assert all("StackMismatchError" in note and "dax=never" in note for note in refused)
 
 
 def mounts_itself(case: str) -> bool:
