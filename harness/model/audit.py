@@ -245,11 +245,12 @@ def _judge_content(asked: _Asked, clause_id: str, finals: tuple[State, ...], see
     first = next((difference for _, difference in differences if difference is not None), None)
     count = sum(len(files) for files in seen.values())
     if left or first is None:
-        unknown = "" if any(not _unknown(state, seen) for state in left) else "what a step left there is not known to the model"
+        # What a step may leave in more than one way is not compared; everything beside it is.
+        known = not left or any(not _unknown(state, seen) for state in left)
         unread = next((f"{file.path}: {_why_unread(file)}" for files in seen.values() for file in files if file.runs is None), "")
-        words = f"{count} files, as the model has them"
-        if unknown or unread:
-            asked.add(clause_id, Verdict.UNDETERMINED, words, words, unread or unknown)
+        words = f"{count} files, as the model has them" + ("" if known else ", but for bytes that a step left open")
+        if unread:
+            asked.add(clause_id, Verdict.UNDETERMINED, words, words, unread)
         else:
             asked.holds(clause_id, True, words, words)
         return left

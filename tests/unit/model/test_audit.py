@@ -34,6 +34,7 @@ from harness.model.operation import (
     Pread,
     Program,
     Pwrite,
+    Sendfile,
     Splice,
     Step,
     Store,
@@ -221,3 +222,19 @@ def test_a_check_that_could_not_be_made_is_no_finding(command: str, status: int)
     check = {"argv": command.split(), "status": status, "stdout": "", "stderr": "no such program in the guest"}
     with pytest.raises(AgentError, match=rf"could not be made: {command} gave exit status {status}\nno such program"):
         audit_from({"volumes": [{"role": "main", "check": check}], "took_s": 0})
+
+
+def test_bytes_that_a_step_left_open_are_not_compared_and_all_others_are() -> None:
+    rows: list[Row] = [
+        (Open("f", "a", RDWR), returned()),
+        (Pwrite("f", 0, 16384), returned(16384)),
+        (Sendfile("f", "f", 4096, 100), returned(4096)),
+    ]
+    rest = tag(12288, 2, 4096, offset=4096)
+    for open_bytes in (tag(4096, 2), tag(4096, 2, 100)):
+        left = (seen(open_bytes, rest),)
+        result = audited(volume(left, left), rows=rows)
+        assert result.verdict is Verdict.CONFORMS
+        assert "but for bytes that a step left open" in result.steps[3].observed
+    wrong = (seen(tag(4096, 2), tag(12288, 2, 0, offset=4096)),)
+    assert [step.clause for step in deviations(audited(volume(wrong, wrong), rows=rows))] == [BEFORE]
