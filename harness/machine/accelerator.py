@@ -239,11 +239,13 @@ def _compare(emulator: Emulator, turns: int, tcg: _Pace, kvm: _Pace) -> Measurem
         if kvm.loop_s <= tcg.loop_s / 2:
             break
     if math.isinf(kvm.loop_s):
-        seen = f"a loop of {turns:,} turns took {tcg.loop_s:.2f} s under tcg and was not done after {stopped_s:.2f} s under kvm"
-        return Measurement(False, f"KVM is slower: {seen}", turns, round(tcg.loop_s, 3), round(stopped_s, 3), kvm_stopped=True)
+        tcg_s, kvm_s = round(tcg.loop_s, 3), round(stopped_s, 3)
+        seen = f"a loop of {turns:,} turns took {tcg_s:.2f} s under tcg and was not done after {kvm_s:.2f} s under kvm"
+        return Measurement(False, f"KVM is slower: {seen}", turns, tcg_s, kvm_s, kvm_stopped=True)
     faster = kvm.loop_s < tcg.loop_s
-    seen = f"a loop of {turns:,} turns took {tcg.loop_s:.2f} s under tcg and {kvm.loop_s:.2f} s under kvm"
-    return Measurement(faster, f"KVM is {'faster' if faster else 'not faster'}: {seen}", turns, round(tcg.loop_s, 3), round(kvm.loop_s, 3))
+    tcg_s, kvm_s = round(tcg.loop_s, 3), round(kvm.loop_s, 3)
+    seen = f"a loop of {turns:,} turns took {tcg_s:.2f} s under tcg and {kvm_s:.2f} s under kvm"
+    return Measurement(faster, f"KVM is {'faster' if faster else 'not faster'}: {seen}", turns, tcg_s, kvm_s)
 
 
 def run_self_test(emulator: Emulator, accelerator: str, turns: int = 1, limit_s: float = _START_LIMIT_S) -> SelfTest:
