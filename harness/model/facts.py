@@ -290,6 +290,14 @@ fact(
     lambda k, v: "0" if v.dax else "EFAULT",
 )
 fact(
+    "dax_write_tail",
+    "how a write into DAX ends before a byte of the buffer that cannot be read: at that byte, or up to three bytes before it",
+    "arch/x86/lib/copy_user_uncached_64.S copy_to_nontemporal (since 6.4) stores words of four bytes and gives up at the first that it "
+    "cannot load; before, arch/x86/lib/copy_user_64.S went on byte by byte",
+    ("byte", "word"),
+    lambda k, v: "word" if v.dax and k.since(6, 4) else "byte",
+)
+fact(
     "buffered_nowait_write",
     "whether a file takes writes with RWF_NOWAIT without O_DIRECT",
     "fs/xfs/xfs_file.c and block/fops.c: FOP_BUFFER_WASYNC (FMODE_BUF_WASYNC since 6.0); not fs/ext4/file.c",

@@ -65,6 +65,8 @@ clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX fi
 
 #: The largest offset that a number of 64 bits can say.
 MOST_OFFSET = 2**63 - 1
+#: What a copy into DAX moves at a time, at its end.
+_WORD = 4
 #: How much of a bare node the set-up zeroes; what stands behind it is unknown.
 NODE_KNOWN_BYTES = 16 * MIB
 
@@ -196,6 +198,12 @@ clause(
     "on DAX a read that begins in a hole and whose buffer the process may not write returns 0, as if the file ended there",
     "fs/dax.c dax_iomap_iter returns iov_iter_zero, which moved nothing, and dax_iomap_rw takes that for the end (6.1, "
     "6.12); read(2) has EFAULT",
+)
+clause(
+    "C-RW-13",
+    "a write into DAX moves whole words: it may end up to three bytes before the page of the buffer that cannot be read, or be EFAULT "
+    "where no more than those come before it",
+    "arch/x86/lib/copy_user_uncached_64.S copy_to_nontemporal: fact dax_write_tail",
 )
 clause(
     "C-RW-09",
@@ -473,8 +481,17 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
         spoilt = unknown(max(0, min(usable, memory.size - at)))
         after = _faulted_in(c, s, _first(buffers, usable))
         return [put(c, x, of.memory, at, spoilt, bypass=True) if spoilt else x for x in after] if c.settled else []
-    total = usable if c.holds("C-RW-09", usable < total) else total
-    moved = _moved(c, flags, total, "C-RW-06")
+    if usable < total and memory.is_file and not memory.dax and any(_grows_under(c, s, of, at + usable, b) for b in buffers):
+        raise Undetermined("how much is written of a buffer that is the same file, which grows meanwhile, is not specified")
+    early = c.holds("C-RW-09", usable < total)
+    total = usable if early else total
+    if early and memory.dax and volume_fact(c, "dax_write_tail", memory) == "word":
+        if total < _WORD and c.seen.how is How.FAILED and c.refuses(("EFAULT", True, "C-RW-13")):
+            return _faulted_in(c, s, _first(buffers, total)) if c.settled else []
+        least = max(1, total - _WORD + 1)
+        moved = c.seen.value if c.counts("C-RW-13", lambda n: least <= n <= usable, f"{least}..{usable}") else None
+    else:
+        moved = _moved(c, flags, total, "C-RW-06")
     if moved is None:
         return []
     total = moved
@@ -482,6 +499,14 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
     if offset is None:
         s = s.with_object(number, replace(of, position=at + total))
     return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, _first(buffers, total))]
+
+
+def _grows_under(c: Context, s: State, of: OpenFile, end: int, b: Buffer) -> bool:
+    """Whether the bytes of ``b`` are those of the file that is written, of which a write up to ``end`` lets more be reached."""
+    if b.mapping is None:
+        return False
+    _, m = look_up(c, s, b.mapping, Mapping)
+    return m.memory == of.memory and end > page_ceil(s.memory(of.memory).size)
 
 
 def _faulted_in(c: Context, s: State, buffers: Sequence[Buffer]) -> list[State]:
@@ -660,9 +685,8 @@ def fallocate(c: Context, s: State, op: Fallocate) -> list[State]:
         return []
     before = layouts_broken(s, of.memory) if breaks else s
     after = _allocated(c, before, of.memory, op, punch=punch, zero=zero, keep=keep)
-    if not takes:
-        return [after]
-    return folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
+    low, high = (page_ceil(op.offset), page_floor(op.offset + op.length)) if takes else (0, 0)
+    return folios_left(c, before, after, of.memory, low, high)
 
 
 def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> list[State]:

@@ -46,7 +46,7 @@ from harness.model.rule import (
     volume_fact,
     waits_for_pins,
 )
-from harness.model.rules_files import read_file, write_file
+from harness.model.rules_files import MOST_OFFSET, read_file, write_file
 from harness.model.state import PAGE, Mapping, Memory, OpenFile, Pipe, Socket, State, View, copy_view, page_ceil, page_floor, take
 
 #: A connected pair of stream sockets takes this much without a reader (net.core.wmem_default, tcp_rmem: more than that).
@@ -203,6 +203,17 @@ clause("C-SPLICE-02", "splice between two ends of which neither is a pipe is EIN
 clause("C-SPLICE-03", "an offset for a pipe is ESPIPE", "splice(2) ERRORS")
 clause("C-SPLICE-04", "a target opened with O_APPEND is EINVAL", "splice(2) ERRORS; fs/splice.c do_splice_direct for sendfile")
 clause("C-SPLICE-05", "a negative offset, or an offset for a socket, is EINVAL", "fs/splice.c do_splice; fs/read_write.c rw_verify_area")
+clause(
+    "C-SPLICE-08",
+    "an offset from which the length reaches past 2^63 is EINVAL",
+    "fs/read_write.c rw_verify_area, called by do_sendfile and fs/splice.c do_splice; for a splice from a file 6.1 asks later, in "
+    "do_splice_to, and for what the free slots take",
+)
+clause(
+    "C-SPLICE-09",
+    "sendfile from what the file system cannot hold is EOVERFLOW",
+    "fs/read_write.c do_sendfile: the smaller s_maxbytes of both ends",
+)
 clause("C-SPLICE-06", "splicing or teeing a pipe into itself is EINVAL", "splice(2), tee(2) ERRORS")
 clause("C-SPLICE-07", "moving 0 bytes returns 0", "splice(2), tee(2), vmsplice(2)")
 
@@ -401,12 +412,24 @@ def splice(c: Context, s: State, op: Splice) -> list[State]:
         return [s] if c.settled else []
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
+    if isinstance(target, OpenFile) and c.refuses(("EINVAL", _wraps(target, op.target_offset, op.length), "C-SPLICE-08")):
+        return [s] if c.settled else []
     if isinstance(source, OpenFile) and isinstance(target, Pipe):
+        free = target.slots - len(target.views)
+        capped = _wraps(source, op.source_offset, min(op.length, free * PAGE))
+        if _wraps(source, op.source_offset, op.length) and not capped:
+            raise Undetermined("whether the length is looked at before the pipe's free slots is not specified")
+        if c.refuses(("EINVAL", capped, "C-SPLICE-08")):
+            return [s] if c.settled else []
         nonblock = SpliceFlag.NONBLOCK in op.flags or target.nonblock
         return _file_to_pipe(c, s, (number, source), (goal, target), op.source_offset, op.length, nonblock=nonblock)
     if isinstance(source, Pipe):
         return _from_pipe(c, s, op, (number, source), (goal, target))
     return _from_socket(c, s)
+
+
+def _wraps(of: OpenFile, offset: int | None, length: int) -> bool:
+    return (of.position if offset is None else offset) + length > MOST_OFFSET
 
 
 def _from_socket(c: Context, s: State) -> list[State]:
@@ -541,7 +564,14 @@ def sendfile(c: Context, s: State, op: Sendfile) -> list[State]:
     goal, target = _end(c, s, op.target)
     at = source.position if op.offset is None else op.offset
     unwritable = isinstance(target, OpenFile) and not target.writable
-    if c.refuses(("EBADF", not source.readable or unwritable, "C-SPLICE-01"), ("EINVAL", at < 0, "C-SPLICE-05")):
+    if c.refuses(
+        ("EBADF", not source.readable or unwritable, "C-SPLICE-01"),
+        ("EINVAL", at < 0, "C-SPLICE-05"),
+        ("EINVAL", op.length > 0 and at + op.length > MOST_OFFSET, "C-SPLICE-08"),
+    ):
+        return [s] if c.settled else []
+    ends = [e for e in (source, target) if isinstance(e, OpenFile)]
+    if c.refuses(("EOVERFLOW", any(_too_far(c, s, e, at if op.length else at - 1) for e in ends), "C-SPLICE-09")):
         return [s] if c.settled else []
     if c.refuses(("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04")):
         return [s] if c.settled else []

@@ -17,6 +17,7 @@ FOUND = Path(__file__).parents[2] / "recorded" / "found.jsonl"
 #: Programs in which a file becomes what nobody specifies, because it is written from an overlapping part of itself.
 UNSPECIFIED = {
     "debian_6.12-disk-ext4/C-RW-03-pread",
+    "debian_6.12-disk-ext4/C-RW-06-write",
     "debian_6.12-e820-fsdax-ext4-dax_always/C-RW-03-read",
     "debian_6.12-e820-fsdax-ext4-dax_never/C-PIPE-05-read",
 }
