@@ -1832,6 +1832,14 @@ def read_files(request: dict[str, Any]) -> dict[str, Any]:
     return {"files": files, "folders": folders, "block_bytes": block_bytes}
 
 
+def taint() -> int | None:
+    """Return the kernel's taint flags, or None where they cannot be read."""
+    try:
+        return int(Path("/proc/sys/kernel/tainted").read_text())
+    except OSError:
+        return None
+
+
 def remove_files(request: dict[str, Any]) -> dict[str, Any]:
     for path in request["paths"]:
         with contextlib.suppress(FileNotFoundError):
@@ -1927,7 +1935,7 @@ def audit(request: dict[str, Any]) -> dict[str, Any]:
     begun = time.monotonic()
     limit, patience_s = int(request["file_limit"]), float(request["busy_s"])
     rows = [_audit_volume(volume, limit, patience_s) for volume in request["volumes"]]
-    return {"volumes": rows, "took_s": round(time.monotonic() - begun, 3)}
+    return {"volumes": rows, "took_s": round(time.monotonic() - begun, 3), "taint": taint()}
 
 
 def _audit_volume(volume: dict[str, Any], limit: int, patience_s: float) -> dict[str, Any]:
@@ -2052,7 +2060,8 @@ def answer(line: bytes, host: socket.socket | None, token: str | None = None) ->
         if token is not None and not hmac.compare_digest(str(request.get("token")), token):
             raise ProtocolError("the first request of a connection must carry the agent's token")
         if request.get("do") == "run":
-            return f'{{"id": {json.dumps(number)}, "ok": true, "observations": {run_program(request, host)}}}'
+            seen = run_program(request, host)
+            return f'{{"id": {json.dumps(number)}, "ok": true, "observations": {seen}, "taint": {json.dumps(taint())}}}'
         if request.get("do") not in REQUESTS:
             raise ProtocolError(f"unknown request {request.get('do')!r}: known are run, {', '.join(REQUESTS)}")
         return json.dumps({"id": number, "ok": True, **REQUESTS[request["do"]](request)})

@@ -97,12 +97,16 @@ def _files_of(answer: Mapping[str, Any]) -> GuestFiles:
 
 
 class AgentLink:
-    """Sends requests and matches the answers. After a GuestError the link is of no more use: the guest is."""
+    """Sends requests and matches the answers. After a GuestError the link is of no more use: the guest is.
+
+    ``taint``: the kernel's taint flags, as the last answer that has them said; None where they could not be read, or nothing was run.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._numbers = itertools.count(1)
         self._rest = b""
+        self.taint: int | None = None
 
     def request(self, do: str, deadline: Deadline, **arguments: Any) -> dict[str, Any]:
         """Send one request and return its answer.
@@ -117,6 +121,7 @@ class AgentLink:
         if answer.get("id") != number:
             raise AgentError(f"asked for {do} with id {number}, the answer has id {answer.get('id')}: {str(answer)[:300]}")
         if answer.get("ok") is True:
+            self.taint = answer.get("taint", self.taint)
             return answer
         problem = f"the agent answered {do} with an error: {answer.get('error')}"
         kinds: dict[object, type[HarnessError]] = {"protocol": AgentError, "hang": GuestHungError}

@@ -192,11 +192,10 @@ class GuestSession:
         return None if request is None else audit_from(self._link.request("audit", deadline, **request))
 
     def taint(self) -> int:
-        """Return the kernel's taint flags."""
-        text = self._link.read_files((TAINT,), self._limit(30)).text(TAINT)
-        if text is None:
+        """Return the kernel's taint flags after the last program or audit. Raises GuestError where nobody could read them."""
+        if self._link.taint is None:
             raise GuestError(f"the guest does not let {TAINT} be read")
-        return int(text)
+        return self._link.taint
 
     def kernel_log(self, after: int = 0) -> tuple[tuple[KernelLine, ...], int]:
         """Return the kernel's messages from sequence number ``after`` on, and the number to go on from."""

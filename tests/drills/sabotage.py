@@ -28,6 +28,8 @@ from tests.drills.debugger import attached
 
 Sabotage = Callable[[BootedGuest], contextlib.AbstractContextManager[None]]
 SABOTAGES: dict[str, Sabotage] = {}
+#: Set when somebody has looked whether the host is to blame for what became of the first item.
+LOOKED = threading.Event()
 
 
 def sabotage(function: Callable[[BootedGuest], Iterator[None]]) -> Callable[[BootedGuest], Iterator[None]]:
@@ -68,6 +70,11 @@ class Sabotaged:
     def run(self, program: Program) -> tuple[Observation, ...]:
         with self._fault(self._guest):
             return self._guest.run(program)
+
+    def find_own_fault(self) -> str | None:
+        found = self._guest.find_own_fault()
+        LOOKED.set()
+        return found
 
 
 # ---- another stack than the one that was asked for -------------------------------------------------------------------
@@ -211,9 +218,8 @@ def qemu_stopped(guest: BootedGuest) -> Iterator[None]:
 @sabotage
 def console_unread(guest: BootedGuest) -> Iterator[None]:
     """The follower stops, and the kernel prints more than the line to it holds."""
-    released = threading.Event()
     original = Console._take
-    Console._take = lambda self, *rest, **more: released.wait()  # type: ignore[method-assign,assignment]
+    Console._take = lambda self, *rest, **more: LOOKED.wait(90)  # type: ignore[method-assign,assignment]
     script = 'n=0; while [ $n -lt 8000 ]; do echo "<0>the quick brown fox jumps over the lazy dog" > /dev/kmsg; n=$((n+1)); done'
     assert guest.session.ssh is not None
     with contextlib.suppress(Exception):
@@ -221,8 +227,6 @@ def console_unread(guest: BootedGuest) -> Iterator[None]:
     try:
         yield
     finally:
-        # The drill is over when somebody has looked at what became of it.
-        threading.Timer(90, released.set).start()
         Console._take = original  # type: ignore[method-assign]
 
 

@@ -27,6 +27,7 @@ from typing import Any, Protocol, TextIO
 
 from harness.case.plan import named_stacks
 from harness.errors import GuestError, HarnessError
+from harness.guest.facts import taint_of
 from harness.guest.filesystem import clear_commands
 from harness.guest.layout import Layout
 from harness.guest.link import AgentLink, Endpoint, GuestCommand
@@ -102,7 +103,7 @@ class GuestStage:
         self._damage: str | None = None
         self.reading = guest.refresh()
         self._layout = guest.session.layout
-        self._taint = guest.session.taint()
+        self._taint = taint_of(self.reading)
         self._has_node = any(volume.volume.mount is None for volume in self._layout.volumes)
         self.world = World(tuple(volume.volume.role for volume in self._layout.volumes))
 
@@ -113,7 +114,7 @@ class GuestStage:
         try:
             with self._fresh(program):
                 observations = session.run(program, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S)
-            taint = self._taint if self._count else session.taint()
+            taint = session.taint()
             if taint != self._taint:
                 self._damage = f"the kernel's taint flags went from {self._taint} to {taint}"
         except HarnessError as caught:

@@ -101,6 +101,15 @@ def test_a_run_carries_program_places_and_limits() -> None:
     )
 
 
+def test_the_taint_is_that_of_the_last_answer_that_tells_it() -> None:
+    link = AgentLink(FakeStream({"run": {"observations": {}, "taint": 512}, "hello": {}, "audit": {"taint": None}}))
+    seen = [link.taint]
+    for do in ("run", "hello", "audit"):
+        link.request(do, soon())
+        seen.append(link.taint)
+    assert seen == [None, 512, 512, None]
+
+
 def test_a_run_without_observations_is_an_agent_error() -> None:
     with pytest.raises(AgentError, match="the answer to run has no observations"):
         AgentLink(FakeStream({"run": {}})).run({}, {}, {}, soon(), blocked_s=1, limit_s=1)

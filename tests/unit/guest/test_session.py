@@ -77,6 +77,7 @@ class FakeGuest:
         self.stream = FakeStream(script)
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
+        self.taint: int | None = 0
         self.loadable: tuple[str, ...] = ("xfs",)
 
     def _read_files(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class FakeGuest:
             key = f"mount {step['args']['options']}" if step["call"] == "mount" else step["call"]
             answer = {**seen, **scripted, **self.outcomes.get(key, {})}
             steps.append({name: value for name, value in answer.items() if name != "value" or answer["how"] == "returned"})
-        return {"observations": {"format": 1, "steps": steps}}
+        return {"observations": {"format": 1, "steps": steps}, "taint": self.taint}
 
     def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
         return self._run(request) | self._read_files(request)
@@ -130,6 +131,16 @@ class FakeGuest:
 @pytest.fixture
 def guest() -> FakeGuest:
     return FakeGuest()
+
+
+def test_the_taint_comes_with_a_run_and_a_guest_that_hides_it_is_an_error(guest: FakeGuest) -> None:
+    guest.taint = 512
+    guest.session.run(Program(()))
+    assert guest.session.taint() == 512
+    guest.taint = None
+    guest.session.run(Program(()))
+    with pytest.raises(GuestError, match="does not let /proc/sys/kernel/tainted be read"):
+        guest.session.taint()
 
 
 def test_a_dax_stack_is_made_mounted_and_read_back(guest: FakeGuest) -> None:
@@ -361,13 +372,9 @@ def test_observations_of_other_steps_than_asked_for_are_an_agent_error(guest: Fa
         guest.session.run(Program((Step(op.Meminfo()),)))
 
 
-def test_taint_and_kernel_log_are_read(guest: FakeGuest) -> None:
-    assert guest.session.taint() == 0
+def test_the_kernel_log_is_read(guest: FakeGuest) -> None:
     (line,), following = guest.session.kernel_log(41)
     assert (line.sequence, line.uptime_s, line.level, line.text, following) == (41, 1.5, 4, "hello", 42)
-    guest.files["/proc/sys/kernel/tainted"] = None
-    with pytest.raises(GuestError, match="does not let /proc/sys/kernel/tainted be read"):
-        guest.session.taint()
 
 
 def test_a_session_without_ssh_has_no_shell(guest: FakeGuest) -> None:
