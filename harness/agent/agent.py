@@ -338,7 +338,6 @@ RDMA = {"local_write": 1, "remote_write": 2, "remote_read": 4}
 
 _MSG_WAITALL = 0x100
 _MSG_ERRQUEUE = 0x2000
-_POLLERR = 0x8
 _SO_ZEROCOPY = 60
 _F_SETPIPE_SZ = 1031
 _FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_PRIVATE = 0, 1, 128

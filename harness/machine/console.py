@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from harness.host.deadline import Deadline, wait_until
+
 #: How long the follower may leave what has arrived unread.
 _DRAIN_S = 1.0
+_DRAIN_ROUNDS = 5
 #: How the guest's init begins the lines in which it says how far it has come.
 MILESTONE = "pmem-harness: "
 
@@ -214,14 +217,16 @@ class Console:
             return self._at_end
         poller = select.poll()
         poller.register(self._line, select.POLLIN)
-        with self._lock:
-            before = self._length
-        if not poller.poll(0):
-            return True
-        # Something is there to be read. A follower that is alive takes it within a moment.
-        self._thread.join(_DRAIN_S)
-        with self._lock:
-            return self._length != before or not poller.poll(0)
+        for _ in range(_DRAIN_ROUNDS):
+            with self._lock:
+                before = self._length
+            # A follower that is alive takes what is there within a moment.
+            if wait_until(lambda: not poller.poll(0), Deadline.after(_DRAIN_S)):
+                return True
+            with self._lock:
+                if self._length == before:
+                    return False
+        return True  # it is read, and the guest prints faster than that
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait until QEMU closed the line and all of it is drained; False when ``timeout_s`` passed first."""
@@ -231,12 +236,15 @@ class Console:
     def _drain(self) -> None:
         while True:
             try:
-                chunk = self._line.recv(65536)
+                # What was read stays there until it was taken: whoever sees nothing to be read sees all that was said.
+                chunk = self._line.recv(65536, socket.MSG_PEEK)
             except OSError:
                 chunk = b""
             if not chunk:
                 break
             self._take(chunk)
+            with contextlib.suppress(OSError):
+                self._line.recv(len(chunk))
         # What a dying guest printed last need not end with a line end.
         self._take(b"\n" if self._partial else b"", printed=False)
         self._at_end = True

@@ -13,7 +13,7 @@ from harness.errors import AgentError
 from harness.model.clause import CLAUSES, clause
 from harness.model.content import Pieces, find_mismatch, has_unknown
 from harness.model.judge import Judgement, StepVerdict
-from harness.model.operation import Join, MountVolume, Program, UmountVolume
+from harness.model.operation import Join, MountVolume, Program, Step, UmountVolume
 from harness.model.outcome import How, Observation, Run, run_from
 from harness.model.state import Memory, State
 from harness.model.verdict import Verdict, worst
@@ -22,6 +22,10 @@ from harness.model.verdict import Verdict, worst
 FILE_LIMIT_BYTES = 64 << 20
 #: Exit statuses: of what is no program, and of signals above; e2fsck(8): the bits of errors corrected, reboot needed, errors left.
 _NOT_RUN, _E2FSCK_FOUND = 126, 7
+#: xfsprogs' do_error.
+_XFS_REPAIR_GAVE_UP = "fatal error -- "
+#: Why nothing can be said of the files of a volume.
+NOT_MOUNTED = "the volume was not mounted any more when the program had ended"
 
 BEFORE = clause(
     "C-AUDIT-01",
@@ -116,6 +120,8 @@ def _check_from(row: Mapping[str, Any]) -> CheckSeen:
     command, status = " ".join(row["argv"]), int(row["status"])
     text = _text(row["stdout"]) + _text(row["stderr"])
     unable = status < 0 or status >= _NOT_RUN or (command.startswith("e2fsck") and status != 0 and not status & _E2FSCK_FOUND)
+    # xfs_repair has one status for what it found and for what it could not do.
+    unable = unable or (command.startswith("xfs_repair") and _XFS_REPAIR_GAVE_UP in text)
     if unable:
         raise AgentError(f"the check of a volume could not be made: {command} gave exit status {status}\n{text.strip()}")
     return CheckSeen(command, status, text)
@@ -159,27 +165,36 @@ class AuditedVolume:
 
 
 def audited_volumes(program: Program, mounted: Sequence[AuditedVolume]) -> tuple[AuditedVolume, ...]:
-    """Return the volumes of ``mounted`` (by the set-up), as the program's own mounts and unmounts leave them."""
+    """Return the volumes of ``mounted`` (by the set-up), as the mounts and unmounts of ``program`` leave them, all of which worked."""
     left = {volume.role: volume for volume in mounted}
     for step in program.steps:
         if isinstance(step.operation, UmountVolume):
             left.pop(step.operation.volume, None)
         elif isinstance(step.operation, MountVolume):
             found = step.operation
-            left.setdefault(found.volume, AuditedVolume(found.volume, found.filesystem, found.options))
+            left[found.volume] = AuditedVolume(found.volume, found.filesystem, found.options)
     return tuple(left.values())
+
+
+def what_worked(program: Program, observations: Sequence[Observation]) -> Program:
+    """Return the steps of a program that returned, in their order."""
+    return Program(tuple(step for step, last in _ends(program, observations) if last.how is How.RETURNED))
 
 
 def unsure_end(program: Program, observations: Sequence[Observation]) -> str:
     """Return why nobody can know what a program left in its files, or nothing: what still runs is killed, done or not."""
-    joined = {
-        step.operation.label: seen for step, seen in zip(program.steps, observations, strict=True) if isinstance(step.operation, Join)
-    }
-    for number, (step, seen) in enumerate(zip(program.steps, observations, strict=True), 1):
-        last = joined.get(step.start, seen) if step.start is not None else seen
+    for number, (_, last) in enumerate(_ends(program, observations), 1):
         if last.how in (How.BLOCKED, How.STARTED):
             return f"step {number} had not ended when the program did"
     return ""
+
+
+def _ends(program: Program, observations: Sequence[Observation]) -> Iterator[tuple[Step, Observation]]:
+    """Yield each step with what was last seen of it: of one that was started, its join."""
+    pairs = list(zip(program.steps, observations, strict=True))
+    joined = {step.operation.label: seen for step, seen in pairs if isinstance(step.operation, Join)}
+    for step, seen in pairs:
+        yield step, joined.get(step.start, seen) if step.start is not None else seen
 
 
 # ---- the judgement ---------------------------------------------------------------------------------------------------
@@ -217,6 +232,8 @@ def with_audit(judgement: Judgement, program: Program, audit: Audit | None, flip
     if finals:
         finals = _judge_content(asked, BEFORE, finals, {v.role: v.before for v in audit.volumes if v.before is not None})
     for volume in audit.volumes:
+        if volume.before is None and not audit.skipped:
+            asked.add(BEFORE, Verdict.UNDETERMINED, f"{volume.role}: mounted", f"{volume.role}: not mounted", NOT_MOUNTED)
         _judge_volume(asked, volume)
     if finals:
         _judge_content(asked, AFTER, finals, {v.role: v.after for v in audit.volumes if v.after is not None})

@@ -491,9 +491,9 @@ def msync(c: Context, s: State, op: Msync) -> list[State]:
     _, m = look_up(c, s, op.mapping, Mapping)
     length, end = _range_of(m, op.offset, op.length)
     both = SyncFlag.SYNC in op.flags and SyncFlag.ASYNC in op.flags
-    if c.refuses(("EINVAL", both or op.offset % PAGE != 0, "C-SYNC-02"), ("ENOMEM", length < 0, "C-SYNC-02")):
+    if c.refuses(("EINVAL", both or op.offset % PAGE != 0, "C-SYNC-02"), ("ENOMEM", length <= -PAGE, "C-SYNC-02")):
         return [s] if c.settled else []
-    if length == 0:
+    if page_ceil(length) == 0:
         return [s] if c.returns("C-SYNC-02", 0) else []
     busy = SyncFlag.INVALIDATE in op.flags and _is_locked(c, s, m, op.offset, end)
     if c.refuses(("EBUSY", busy, "C-SYNC-03")):

@@ -193,7 +193,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
 
 
 def find_ledger(config: pytest.Config) -> Ledger:
-    """Return the ledger of this run, which its workers share and which ends with it. What an earlier run kept of failures goes."""
+    """Return the ledger of this run, which its workers share and which ends with it."""
     if _LEDGER not in config.stash:
         default, keep_going = named_stacks()[DEFAULT_STACK], config.getoption("keep_going")
         shared = getattr(config, "workerinput", {}).get(_LEDGER_FOLDER)
@@ -206,12 +206,13 @@ def find_ledger(config: pytest.Config) -> Ledger:
                 config.stash[_LEDGER] = lifetime.enter_context(open_ledger(default, keep_going))
             except HarnessError as error:
                 pytest.exit(str(error), COULD_NOT_RUN)
-            _make_keeper(config, config.stash[_LEDGER]).clear()
     return config.stash[_LEDGER]
 
 
-def _make_keeper(config: pytest.Config, ledger: Ledger) -> LogKeeper:
-    return LogKeeper(Path(config.getoption("artifacts")) / FOLDER, ledger.locked)
+def make_keeper(config: pytest.Config) -> LogKeeper:
+    """Return what keeps the logs of failed set-ups beside the artifacts; of an earlier run's it keeps nothing."""
+    ledger = find_ledger(config)
+    return LogKeeper(Path(config.getoption("artifacts")) / FOLDER, ledger.locked, lambda act: ledger.once("logs", act))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -233,7 +234,7 @@ def _booters(config: pytest.Config, items: Sequence[pytest.Item], ledger: Ledger
         detail=progress if config.getoption("verbose") > 0 else lambda _: None,
         kernel_arguments=config.stash[KERNELS].arguments,
         expected=expected_in_set_up(items),
-        keeper=_make_keeper(config, ledger),
+        keeper=make_keeper(config),
     )
     return {
         Lifecycle.BOOTED: make_booter(choose, progress, options),

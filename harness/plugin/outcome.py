@@ -11,7 +11,7 @@ from harness.case.loader import load_nearest_claims
 from harness.errors import CaseError
 from harness.model.claims import Claim
 from harness.model.known import Known
-from harness.plugin.options import make_progress
+from harness.plugin.options import make_keeper, make_progress
 from harness.run.documents import from_document, to_document
 from harness.run.report import (
     COULD_NOT_RUN,
@@ -32,7 +32,6 @@ from harness.run.report import (
 SUMMARY = "summary.txt"
 #: The rows of an item that its next report is to carry.
 _NEW_ROWS = pytest.StashKey[list[Row]]()
-_ALL_ROWS = pytest.StashKey[list[Row]]()
 _ATTRIBUTE = "harness_rows"
 #: What is to be told at once, where the next report of an item arrives, unless it was told before.
 _TOLD = pytest.StashKey[list[str]]()
@@ -91,10 +90,11 @@ class Results:
     What keeps items from running is told at once, in full, and once: the items that follow have the same to say.
     """
 
-    def __init__(self, folder: Path, progress: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str], None], begin: Callable[[], None]) -> None:
+        """``begin``: removes what an earlier run left beside the rows."""
         self.rows: list[Row] = []
         self._folder = folder
-        self._progress = progress
+        self._progress, self._begin = progress, begin
         self._told: set[str] = set()
         self._lost_a_worker = False
 
@@ -117,6 +117,8 @@ class Results:
     def _add(self, row: Row) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            if not self.rows:
+                self._begin()
             with (self._folder / RESULTS).open("a" if self.rows else "w") as file:
                 file.write(json.dumps({"format": ROW_FORMAT, **to_document(row)}) + "\n")
         except OSError as error:
@@ -131,7 +133,10 @@ class Results:
             terminalreporter.section(section.title)
             for line in section.lines:
                 terminalreporter.write_line(line)
-        (self._folder / SUMMARY).write_text(summary_text(sections, self.rows))
+        try:
+            (self._folder / SUMMARY).write_text(summary_text(sections, self.rows))
+        except OSError as error:
+            terminalreporter.write_line(f"cannot write {self._folder / SUMMARY}: {error.strerror}")
         terminalreporter.write_line(f"evidence: {self._folder}/ (results.jsonl, summary.txt, one folder an item)")
 
     @pytest.hookimpl(trylast=True)
@@ -160,7 +165,8 @@ def find_claims(rows: list[Row], root: Path) -> dict[str, Claim]:
 def pytest_configure(config: pytest.Config) -> None:
     # A worker of a distributed run reports to its controller, which gathers.
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Results(Path(config.getoption("artifacts")), make_progress(config)), "harness-results")
+        results = Results(Path(config.getoption("artifacts")), make_progress(config), lambda: make_keeper(config).begin())
+        config.pluginmanager.register(results, "harness-results")
 
 
 #: How an item shows that never began, without -v: what is not tried does not, it is counted at the end.

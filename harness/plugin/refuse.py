@@ -3,6 +3,7 @@
 import pytest
 from _pytest.runner import runtestprotocol
 
+from harness.errors import HarnessError
 from harness.plugin.collect import PLACE, CaseItem
 from harness.plugin.fixtures import find_place, item_of
 from harness.plugin.options import POOL
@@ -21,7 +22,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if place is None or item.get_closest_marker("skip") is not None:
         return None
     kernel, lifecycle, stack = place
-    refusal = item.config.stash[POOL].find_refusal(stack, kernel, lifecycle)
+    try:
+        refusal = item.config.stash[POOL].find_refusal(stack, kernel, lifecycle)
+    except (HarnessError, OSError):  # nobody can say: then it is tried, and whatever is the matter is told of this item
+        return None
     if refusal is None:
         return None
     item.stash[_REFUSAL] = refusal

@@ -31,8 +31,8 @@ from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.run.artifacts import GuestDescription
-from harness.run.complaints import Excused, reports_of, split_expected, without_stamps
-from harness.run.kept import LogKeeper, kept_logs, without_private_folders
+from harness.run.complaints import TAINTING, Excused, reports_of, split_expected, without_stamps
+from harness.run.kept import LogKeeper, kept_logs, logs_of, without_private_folders
 from harness.sizes import MIB
 
 T = TypeVar("T")
@@ -234,8 +234,11 @@ class HostInUse:
 def _failed_under_both(error: NotReadyError, under_kvm: NotReadyError) -> NotReadyError:
     before = f"(under tcg; under kvm before: {first_line(str(under_kvm))})"
     if isinstance(error, BootError):
-        return BootError(f"{error.problem} {before}", error.console_tail)
-    return NotReadyError(f"{error} {before}")
+        failed: NotReadyError = BootError(*(without_private_folders(text) for text in (f"{error.problem} {before}", error.console_tail)))
+    else:
+        failed = NotReadyError(f"{error} {before}")
+    failed.logs = logs_of(error)
+    return failed
 
 
 def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:
@@ -313,6 +316,8 @@ class BootedGuest:
         self._damage: list[str] = []
         #: What the taint says of the last program, empty where that is nothing.
         self._tainted = ""
+        #: Why nobody knows whether the last program tainted the kernel, empty where somebody does.
+        self._unseen = ""
         #: Set when the guest did not answer: nothing more is asked of it.
         self._silent: HarnessError | None = None
 
@@ -342,8 +347,9 @@ class BootedGuest:
     def _look_at_taint(self) -> None:
         try:
             taint = self.session.taint()
-        except HarnessError as error:  # what was observed stays observed; how the guest ended is asked next
+        except HarnessError as error:  # what was observed stays observed, and counts for nothing
             self._damage.append(str(error))
+            self._unseen = str(error)
             return
         if self._taint is not None and taint != self._taint and not self._tainted:
             self._tainted = f"the kernel's taint flags went from {self._taint} to {taint}"
@@ -355,8 +361,8 @@ class BootedGuest:
     def ending(self, mark: int) -> GuestEnding:
         ending = self.machine.ending()
         reports = self.machine.console.reports(mark)
-        if self._tainted and not reports:
-            reports = (Report(ReportKind.WARNING, self._tainted, mark),)
+        if self._tainted and not any(report.kind in TAINTING for report in reports):
+            reports = (*reports, Report(ReportKind.WARNING, self._tainted, mark))
         return GuestEnding(ending.kind, ending.reason, reports)
 
     def console(self, mark: int) -> str:
@@ -375,7 +381,7 @@ class BootedGuest:
         return f"(the kernel's log cannot be read: {error}; the last of the console:)\n{self.machine.console.tail(400)}\n"
 
     def find_own_fault(self) -> str | None:
-        return self.machine.find_own_fault()
+        return self.machine.find_own_fault() or self._unseen or None
 
     def diagnose(self) -> str:
         return self.machine.diagnose(Deadline.after(_DIAGNOSIS_LIMIT_S, self.machine.accelerator.time_scale))

@@ -7,6 +7,8 @@ from harness.machine.console import Report, ReportKind, find_report, without_sta
 from harness.model.known import EXPECTED_LINES, ExpectedLine, find_expected
 
 CRASHES = frozenset({ReportKind.PANIC, ReportKind.OOPS, ReportKind.BUG, ReportKind.GENERAL_PROTECTION})
+#: What taints the kernel by itself.
+TAINTING = CRASHES | {ReportKind.WARNING, ReportKind.SOFT_LOCKUP, ReportKind.HARD_LOCKUP}
 HANGS = frozenset({ReportKind.HUNG_TASK, ReportKind.SOFT_LOCKUP, ReportKind.HARD_LOCKUP, ReportKind.RCU_STALL})
 
 #: Pairs of a line that looks like a complaint and the reason why it is none.

@@ -17,10 +17,9 @@ from harness.image.kernel import check_options, find_kernel_files, usable_option
 from harness.machine.accelerator import choose_accelerator
 from harness.machine.emulator import find_emulator
 from harness.run.kernels import lacking_options
-from harness.sizes import GIB, format_size
+from harness.sizes import format_size
 
 _MEMORY_FOLDER = Path("/dev/shm")
-_BUILD_ROOM_BYTES = 4 * GIB
 
 
 @dataclass(frozen=True)

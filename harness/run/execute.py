@@ -11,7 +11,7 @@ from harness.errors import AgentError, GuestHungError, HarnessError
 from harness.machine.console import fingerprint
 from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
-from harness.model.audit import Audit, unsure_end, with_audit
+from harness.model.audit import Audit, unsure_end, what_worked, with_audit
 from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
@@ -107,7 +107,7 @@ def _audited(guest: Guest, program: Program, observations: Sequence[Observation]
         return Audit(skipped=f"the guest was damaged before: {damage}")
     if auditing is Auditing.KEPT:
         return Audit(skipped="the guest is kept for somebody to look at, with its volumes mounted (--keep-guest)")
-    audit = guest.audit(program, check=auditing is Auditing.FULL)
+    audit = guest.audit(what_worked(program, observations), check=auditing is Auditing.FULL)
     unsure = unsure_end(program, observations)
     return (
         Audit(skipped="no volume was mounted when the program had ended")

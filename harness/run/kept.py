@@ -30,15 +30,27 @@ _PRIVATE = re.compile(rf"[^\s'\"=,;]*/{PREFIX}[^/\s'\"=,;]+")
 
 
 class LogKeeper:
-    """Keeps logs in ``folder``, once for each reason, at most :data:`MOST` of them; ``locked`` keeps other processes of the run out."""
+    """Keeps logs in ``folder``, once for each reason, at most :data:`MOST` of them; ``locked`` keeps other processes of the run out.
 
-    def __init__(self, folder: Path, locked: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext) -> None:
+    ``once``: calls what it is given, if no process of the run has had it called before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        locked: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+        once: Callable[[Callable[[], None]], None] = lambda _: None,
+    ) -> None:
         self.folder = folder
-        self._locked = locked
+        self._locked, self._once = locked, once
 
     def clear(self) -> None:
-        """Remove what an earlier run kept."""
+        """Remove everything that was kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def begin(self) -> None:
+        """Remove what an earlier run kept, where nothing of this one is there yet."""
+        self._once(self.clear)
 
     def keep(self, logs: Path, what: str, message: str) -> str:
         """Copy the files below ``logs``, unless those of an equal failure are kept. Return the folder, or why there is none.
@@ -48,6 +60,7 @@ class LogKeeper:
         if not any(path.is_file() for path in logs.rglob("*")):
             return ""
         try:
+            self.begin()
             with self._locked():
                 kept = sorted(path.parent for path in self.folder.glob(f"*/{REASON}"))
                 same = [path for path in kept if reason_of((path / REASON).read_text()) == reason_of(message)]

@@ -6,7 +6,7 @@ have failed, the default stack is brought up by itself, once: it tells stacks th
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -139,13 +139,21 @@ class Ledger:
         """Keep the other workers of the run out for a moment."""
         return self._held(_LOCK, _LOCK_LIMIT_S)
 
+    def once(self, name: str, act: Callable[[], None]) -> None:
+        """Call ``act`` unless some process of the run has done so under this ``name``. Raises OSError where that cannot be noted."""
+        with self.locked():
+            done = self.folder / f"{name}.done"
+            if self.folder.is_dir() and not done.exists():
+                done.touch()
+                act()
+
     def _state(self, place: Place) -> State:
         path = self.folder / _ENTRIES
         if not path.is_file():
             return State()
         with self.locked():
             lines = path.read_text().splitlines()
-        return make_state((Entry(**json.loads(line)) for line in lines), place.column, repr(self.default))
+        return make_state(_entries(lines), place.column, repr(self.default))
 
     def _append(self, entry: Entry) -> None:
         # What cannot be noted (a full disk, a run that is over) is tried again: the failure itself is what matters.
@@ -174,6 +182,13 @@ def open_ledger(default: StorageStack, keep_going: bool = False) -> Iterator[Led
     """Return a ledger for this process alone, which ends with the block. Raises HostError where there is no room for it."""
     with private_folder() as folder:
         yield Ledger(folder, default, keep_going)
+
+
+def _entries(lines: Iterable[str]) -> Iterator[Entry]:
+    """Yield what was noted. A full disk may have cut a line off: what it said will be found out again."""
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            yield Entry(**json.loads(line))
 
 
 def _entry(what: str, place: Place, error: Exception | None = None) -> Entry:

@@ -371,6 +371,13 @@ def test_a_console_that_is_read_is_drained(guest: socket.socket, console: Consol
     assert console.is_drained()
 
 
+def test_what_was_drained_is_known(guest: socket.socket, console: Console) -> None:
+    for number in range(200):
+        guest.sendall(f"[    1.000000] EXT4-fs error (device pmem0): number {number}\n".encode())
+        assert console.is_drained()
+        assert len(console.reports()) == number + 1
+
+
 def test_a_console_that_nobody_reads_is_not(line: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
     ours, guest = line
     stuck = Console(ours, tmp_path / "stuck")

@@ -11,6 +11,7 @@ from harness.model.audit import (
     BEFORE,
     CHECK,
     MOUNT,
+    NOT_MOUNTED,
     UNMOUNT,
     Audit,
     AuditedVolume,
@@ -20,6 +21,7 @@ from harness.model.audit import (
     audit_from,
     audited_volumes,
     unsure_end,
+    what_worked,
     with_audit,
 )
 from harness.model.judge import Judgement, StepVerdict
@@ -172,6 +174,36 @@ def test_a_store_behind_the_end_is_no_part_of_what_is_left() -> None:
 SET_UP = (AuditedVolume("main", "ext4", "dax=always"),)
 
 
+def test_what_was_refused_or_never_ended_mounted_nothing() -> None:
+    steps = (Step(MountVolume("main", "ext4", "dax=always")), Step(MountVolume("main", "ext4")), Step(UmountVolume()), Step(UmountVolume()))
+    observations = (
+        Observation(0, How.FAILED, errno="EINVAL"),
+        Observation(1, How.RETURNED),
+        Observation(2, How.FAILED, errno="EBUSY"),
+        Observation(3, How.NOT_RUN),
+    )
+    worked = what_worked(Program(steps), observations)
+    assert worked.steps == steps[1:2]
+    assert audited_volumes(worked, ()) == (AuditedVolume("main", "ext4", ""),)
+
+
+def test_what_was_started_worked_if_its_join_shows_it() -> None:
+    steps = (Step(UmountVolume(), start="one"), Step(UmountVolume("target"), start="two"), Step(Join("one")), Step(Join("two")))
+    observations = (
+        Observation(0, How.STARTED),
+        Observation(1, How.STARTED),
+        Observation(2, How.RETURNED),
+        Observation(3, How.FAILED, errno="EBUSY"),
+    )
+    assert what_worked(Program(steps), observations).steps == (steps[0], steps[2])
+
+
+def test_a_volume_that_is_not_mounted_any_more_is_undetermined() -> None:
+    result = audited(VolumeSeen("main"))
+    assert (result.verdict, result.steps[-1].reason) == (Verdict.UNDETERMINED, NOT_MOUNTED)
+    assert audited(VolumeSeen("main"), skipped="a step hangs").verdict is Verdict.CONFORMS
+
+
 @pytest.mark.parametrize(
     ("steps", "mounted", "left"),
     [
@@ -179,7 +211,7 @@ SET_UP = (AuditedVolume("main", "ext4", "dax=always"),)
         ((UmountVolume(),), SET_UP, ()),
         ((UmountVolume(), MountVolume("main", "ext4", "dax=never")), SET_UP, (AuditedVolume("main", "ext4", "dax=never"),)),
         ((MountVolume("main", "xfs"),), (), (AuditedVolume("main", "xfs", ""),)),
-        ((MountVolume("main", "ext4"),), SET_UP, SET_UP),
+        ((MountVolume("main", "ext4"),), (), (AuditedVolume("main", "ext4", ""),)),
     ],
 )
 def test_volumes_are_mounted_again_as_the_program_left_them(
@@ -221,6 +253,13 @@ def test_an_audit_that_is_none_is_an_agent_error(document: dict[str, object]) ->
 def test_a_check_that_could_not_be_made_is_no_finding(command: str, status: int) -> None:
     check = {"argv": command.split(), "status": status, "stdout": "", "stderr": "no such program in the guest"}
     with pytest.raises(AgentError, match=rf"could not be made: {command} gave exit status {status}\nno such program"):
+        audit_from({"volumes": [{"role": "main", "check": check}], "took_s": 0})
+
+
+def test_a_repair_that_gave_up_is_no_finding_though_its_status_is_that_of_one() -> None:
+    words = "fatal error -- couldn't map block list"
+    check = {"argv": ["xfs_repair", "-n", "/dev/x"], "status": 1, "stdout": "Phase 1\n", "stderr": words}
+    with pytest.raises(AgentError, match="could not be made"):
         audit_from({"volumes": [{"role": "main", "check": check}], "took_s": 0})
 
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from harness.errors import HostError
 from tests.unit.image.kernels import RELEASE, write_kernel
 
 pytest_plugins = ["pytester"]
@@ -506,10 +507,36 @@ def test_a_computer_with_no_room_at_all_is_told_once_before_the_first_item(proje
     assert result.ret == 3
 
 
-def test_what_an_earlier_run_kept_of_failures_goes(project: Project) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_what_an_earlier_run_kept_of_failures_goes(project: Project, workers: str) -> None:
     project.write("artifacts/not-set-up/debian_6.12-1/reason.txt", "long ago")
-    project.run(ON_DISK)
+    project.run_apart(ON_DISK, "-n", workers, make=GOOD)
     assert not (project.root / "artifacts/not-set-up").exists()
+
+
+def test_a_run_without_a_case_leaves_what_an_earlier_one_kept(project: Project) -> None:
+    project.write("artifacts/not-set-up/debian_6.12-1/reason.txt", "long ago")
+    project.write("test_plain.py", "def test_plain():\n    pass\n")
+    project.run_apart("--collect-only", ON_DISK, make=GOOD)
+    project.run_apart("test_plain.py", make=GOOD)
+    assert (project.root / "artifacts/not-set-up/debian_6.12-1/reason.txt").is_file()
+
+
+def test_a_summary_that_cannot_be_written_is_said_and_changes_no_status(project: Project) -> None:
+    (project.root / "artifacts/summary.txt").mkdir(parents=True)
+    result = project.run_apart(ON_DISK, make=GOOD)
+    assert "summary.txt: Is a directory" in text(result)
+    assert "Traceback" not in text(result)
+    assert result.ret == 0
+
+
+def test_a_ledger_that_cannot_be_read_refuses_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise HostError("another worker of this run holds the lock")
+
+    monkeypatch.setattr("harness.run.pool.Pool.find_refusal", broken)
+    project.run(ON_DISK)
+    assert count_endings(project, "completed") == 1
 
 
 # ---- cases in Python -------------------------------------------------------------------------------------------------

@@ -7,19 +7,22 @@ from typing import Any, cast
 
 import pytest
 
-from harness.errors import GuestError, StackMismatchError
+from harness.errors import BootError, GuestError, NotReadyError, StackMismatchError
 from harness.guest.layout import Layout
 from harness.guest.session import GuestSession
 from harness.guest.ssh import SshAddress
 from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
+from harness.machine.accelerator import Accelerator
+from harness.machine.command import Emulator
 from harness.machine.console import Report, ReportKind
 from harness.machine.machine import Ending, EndKind, Machine
 from harness.model.known import ExpectedLine
 from harness.model.operation import Meminfo, Program, Step
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading
-from harness.run.boot import BootedGuest, GuestOptions
+from harness.run.boot import BootedGuest, GuestOptions, Host, HostInUse
+from harness.run.kept import logs_of
 from harness.run.template import Cloner
 from tests.fakes.leased import DESCRIPTION, make_reading
 from tests.unit.run.samples import stack
@@ -119,6 +122,47 @@ def test_a_taint_is_told_from_the_one_that_the_stack_was_read_with() -> None:
     assert tainted.find_damage() is None
     tainted.run(program)
     assert "went from 4096 to 4608" in (tainted.find_damage() or "")
+
+
+def test_a_line_that_is_expected_hides_no_taint() -> None:
+    tainted = guest(FakeSession([0, 512]), report(ERROR), expected=(BOO,))
+    tainted.refresh()
+    tainted.run(Program((Step(Meminfo()),)))
+    assert [r.line for r in tainted.ending(0).reports] == [ERROR, "the kernel's taint flags went from 0 to 512"]
+    warned = guest(FakeSession([0, 512]), report("WARNING: at fs/dax.c", ReportKind.WARNING))
+    warned.refresh()
+    warned.run(Program((Step(Meminfo()),)))
+    assert [r.line for r in warned.ending(0).reports] == ["WARNING: at fs/dax.c"]
+
+
+def test_a_taint_that_nobody_could_see_counts_against_the_run() -> None:
+    class Hidden(FakeSession):
+        def taint(self) -> int:
+            raise GuestError("the guest does not let /proc/sys/kernel/tainted be read")
+
+    hidden = guest(Hidden([0]))
+    hidden.machine.find_own_fault = lambda: None  # type: ignore[method-assign]
+    hidden.refresh()
+    assert hidden.find_own_fault() is None
+    hidden.run(Program((Step(Meminfo()),)))
+    assert hidden.find_own_fault() == "the guest does not let /proc/sys/kernel/tainted be read"
+
+
+def test_what_failed_under_both_names_the_logs_of_the_second_try_and_no_folder_that_is_gone() -> None:
+    first, second = NotReadyError("kvm problem"), BootError("tcg problem in /dev/shm/pmemh-abc/x", "the console of /dev/shm/pmemh-abc")
+    first.logs, second.logs = "artifacts/kvm", "artifacts/tcg"
+    attempts = iter((first, second))
+
+    def attempt(host: Host) -> None:
+        raise next(attempts)
+
+    kvm = Host(cast(Emulator, SimpleNamespace()), Accelerator("kvm", "KVM is faster", tentative=True))
+    in_use = HostInUse(lambda text: None, lambda: kvm)
+    in_use.current = lambda: kvm  # type: ignore[method-assign]
+    with pytest.raises(BootError, match="kvm problem") as caught:
+        in_use.start("a guest", attempt)
+    assert logs_of(caught.value) == "artifacts/tcg"
+    assert "pmemh-abc" not in str(caught.value)
 
 
 def test_no_template_is_made_of_a_guest_whose_kernel_complained(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from harness.errors import BootError, GuestError, HostError, MachineError
 from harness.host.deadline import Deadline
 from harness.machine.machine import started_machine
 from harness.run import kept as subject
-from harness.run.kept import MOST, LogKeeper, kept_logs, logs_of
+from harness.run.kept import MOST, REASON, LogKeeper, kept_logs, logs_of
+from harness.run.ledger import Ledger
 from tests.fakes.machine import EXIT, FAKE_ACCELERATOR, FAKE_EMULATOR, PANIC, RESET, fake_spec
+from tests.unit.run.samples import stack
 
 
 def fail(keeper: LogKeeper | None, error: Exception, what: str = "debian_6.12 e820 -> ext4", text: str = "words") -> Exception:
@@ -120,7 +122,14 @@ def test_what_caused_an_error_tells_where_the_logs_are(keeper: LogKeeper) -> Non
     assert logs_of(error) == str(keeper.folder / "debian_6.12_e820_ext4-1")
 
 
-def test_clearing_removes_what_an_earlier_run_kept(keeper: LogKeeper) -> None:
-    fail(keeper, HostError("x"))
-    keeper.clear()
-    assert not keeper.folder.exists()
+def test_what_an_earlier_run_kept_goes_once_with_the_first_failure_or_before(tmp_path: Path) -> None:
+    folder = tmp_path / "not-set-up"
+    fail(LogKeeper(folder), HostError("long ago"))
+    ledger = Ledger(tmp_path, stack())
+    keepers = [LogKeeper(folder, ledger.locked, lambda act: ledger.once("logs", act)) for _ in range(2)]
+    for number, keeper in enumerate(keepers):
+        fail(keeper, HostError(f"now {'x' * number}"))
+    keepers[0].begin()
+    assert sorted(path.read_text() for path in folder.glob(f"*/{REASON}")) == ["HostError: now \n", "HostError: now x\n"]
+    fail(LogKeeper(folder, once=lambda act: act()), HostError("the next run"))
+    assert [path.read_text() for path in folder.glob(f"*/{REASON}")] == ["HostError: the next run\n"]

@@ -85,6 +85,15 @@ def test_nothing_is_refused_where_everything_is_to_be_tried(tmp_path: Path) -> N
         assert not wanted
 
 
+def test_a_line_that_a_full_disk_cut_off_says_nothing(ledger: Ledger) -> None:
+    ledger.note_failure(place(DEFAULT), BootError("no", ""))
+    with (ledger.folder / "entries.jsonl").open("a") as file:
+        file.write('{"what": "failed", "col\n{"what": "else"}\n')
+    assert ledger.find_refusal(place(DEFAULT)) is None
+    ledger.note_failure(place(DEFAULT), BootError("no", ""))
+    assert ledger.find_refusal(place(DEFAULT)) is not None
+
+
 def test_a_ledger_that_went_with_its_run_is_not_made_anew(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "gone", DEFAULT)
     ledger.note_failure(place(DISK), BROKEN)
