@@ -1,8 +1,10 @@
 """Content by origin: which writer's bytes stand where, never the bytes themselves."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import itemgetter
 
 from harness.model.outcome import Run, RunKind
 from harness.model.tag import FOREIGN_WRITER, tag_bytes
@@ -27,11 +29,10 @@ class Piece:
 
     def part(self, start: int, end: int) -> "Piece":
         """Return bytes ``start`` to ``end`` of this piece."""
-        if self.origin is Origin.TAG:
-            return replace(self, length=end - start, source=self.source + start)
-        if self.origin is Origin.RAW:
-            return replace(self, length=end - start, raw=self.raw[start:end])
-        return replace(self, length=end - start)
+        if end - start == self.length:
+            return self
+        source = self.source + start if self.origin is Origin.TAG else self.source
+        return Piece(end - start, self.origin, self.writer, source, self.raw[start:end])
 
     def bytes(self) -> bytes:
         if self.origin is Origin.TAG:
@@ -164,52 +165,61 @@ def _seen_word(piece: Piece) -> str:
 # ---- ranges and maps of content --------------------------------------------------------------------------------------
 
 
+_LOW, _HIGH = itemgetter(0), itemgetter(1)
+
+
 @dataclass(frozen=True)
 class Ranges:
-    """A set of byte (or page) positions as sorted, disjoint, half-open ranges."""
+    """A set of byte (or page) positions as sorted, disjoint, half-open ranges; neighbours that touch are one."""
 
     spans: tuple[tuple[int, int], ...] = ()
 
     def add(self, start: int, end: int) -> "Ranges":
         if start >= end:
             return self
-        keep: list[tuple[int, int]] = []
-        for low, high in self.spans:
-            if high < start or low > end:
-                keep.append((low, high))
-            else:
-                start, end = min(start, low), max(end, high)
-        return Ranges(tuple(sorted([*keep, (start, end)])))
+        first, last = bisect_left(self.spans, start, key=_HIGH), bisect_right(self.spans, end, key=_LOW)
+        if first < last:
+            start, end = min(start, self.spans[first][0]), max(end, self.spans[last - 1][1])
+        return Ranges((*self.spans[:first], (start, end), *self.spans[last:]))
 
     def remove(self, start: int, end: int) -> "Ranges":
-        out: list[tuple[int, int]] = []
-        for low, high in self.spans:
-            if low < min(high, start):
-                out.append((low, min(high, start)))
-            if max(low, end) < high:
-                out.append((max(low, end), high))
-        return Ranges(tuple(out))
+        first, last = self._meeting(start, end)
+        if first >= last:
+            return self
+        low, high = self.spans[first][0], self.spans[last - 1][1]
+        left = ((low, start),) if low < start else ()
+        right = ((end, high),) if end < high else ()
+        return Ranges((*self.spans[:first], *left, *right, *self.spans[last:]))
 
     def within(self, start: int, end: int) -> "Ranges":
         """Return the part of this set inside ``start`` to ``end``."""
-        return Ranges(tuple((max(a, start), min(b, end)) for a, b in self.spans if max(a, start) < min(b, end)))
+        first, last = self._meeting(start, end)
+        return Ranges(tuple((max(a, start), min(b, end)) for a, b in self.spans[first:last]))
 
     def covers(self, start: int, end: int) -> bool:
-        return start >= end or any(low <= start and end <= high for low, high in self.spans)
+        at = bisect_right(self.spans, start, key=_LOW) - 1
+        return start >= end or (at >= 0 and end <= self.spans[at][1])
 
     def touches(self, start: int, end: int) -> bool:
-        return bool(self.within(start, end).spans)
+        first, last = self._meeting(start, end)
+        return first < last
 
     def total(self) -> int:
         return sum(b - a for a, b in self.spans)
 
     def __contains__(self, position: int) -> bool:
-        return any(low <= position < high for low, high in self.spans)
+        return self.covers(position, position + 1)
+
+    def _meeting(self, start: int, end: int) -> tuple[int, int]:
+        """Return the first span that has a position in ``start`` to ``end``, and the first behind those that have one."""
+        if start >= end:
+            return 0, 0
+        return bisect_right(self.spans, start, key=_HIGH), bisect_left(self.spans, end, key=_LOW)
 
 
 @dataclass(frozen=True)
 class Content:
-    """What stands where in a file or in memory; ``filler`` everywhere that nothing was written."""
+    """What stands where in a file or in memory; ``filler`` everywhere that nothing was written. Extents are sorted and disjoint."""
 
     extents: tuple[tuple[int, Piece], ...] = field(default=())
     filler: Origin = Origin.ZERO
@@ -218,10 +228,9 @@ class Content:
         """Return bytes ``start`` to ``end``."""
         out: list[Piece] = []
         at = start
-        for offset, piece in self.extents:
+        first, last = self._meeting(start, end)
+        for offset, piece in self.extents[first:last]:
             low, high = max(start, offset), min(end, offset + piece.length)
-            if low >= high:
-                continue
             if at < low:
                 out.append(Piece(low - at, self.filler))
             out.append(piece.part(low - offset, high - offset))
@@ -232,16 +241,26 @@ class Content:
 
     def write(self, start: int, pieces: Pieces) -> "Content":
         """Return this content with ``pieces`` at ``start``."""
-        end = start + length_of(pieces)
-        kept: list[tuple[int, Piece]] = []
-        for offset, piece in self.extents:
-            if offset < start:
-                kept.append((offset, piece.part(0, min(piece.length, start - offset))))
-            if offset + piece.length > end:
-                low = max(offset, end)
-                kept.append((low, piece.part(low - offset, piece.length)))
-        at = start
+        written: list[tuple[int, Piece]] = []
+        end = start
         for piece in pieces:
-            kept.append((at, piece))
-            at += piece.length
-        return replace(self, extents=tuple(sorted(kept, key=lambda e: e[0])))
+            written.append((end, piece))
+            end += piece.length
+        if start == end:
+            return self
+        first, last = self._meeting(start, end)
+        if first < last:
+            offset, piece = self.extents[first]
+            if offset < start:
+                written.insert(0, (offset, piece.part(0, start - offset)))
+            offset, piece = self.extents[last - 1]
+            if end < offset + piece.length:
+                written.append((end, piece.part(end - offset, piece.length)))
+        return Content((*self.extents[:first], *written, *self.extents[last:]), self.filler)
+
+    def _meeting(self, start: int, end: int) -> tuple[int, int]:
+        """Return the first extent that has a byte in ``start`` to ``end``, and the first behind those that have one."""
+        first = bisect_right(self.extents, start, key=_LOW)
+        if first and self.extents[first - 1][0] + self.extents[first - 1][1].length > start:
+            first -= 1
+        return first, max(first, bisect_left(self.extents, end, key=_LOW))

@@ -1,0 +1,65 @@
+"""Content and ranges against what they stand for: a list of bytes, a set of positions."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.model.content import Content, Origin, Piece, Ranges, length_of, literal, tagged, unknown, zeroes
+
+SPACE = 40
+SPAN = st.tuples(st.integers(-3, SPACE), st.integers(-3, SPACE))
+
+
+@given(st.lists(st.tuples(st.booleans(), SPAN), max_size=30), SPAN)
+def test_ranges_are_a_set_of_positions(changes: list[tuple[bool, tuple[int, int]]], asked: tuple[int, int]) -> None:
+    ranges, positions = Ranges(), set[int]()
+    for adds, (start, end) in changes:
+        ranges = ranges.add(start, end) if adds else ranges.remove(start, end)
+        positions = positions | set(range(start, end)) if adds else positions - set(range(start, end))
+    start, end = asked
+    inside = positions & set(range(start, end))
+    assert {at for a, b in ranges.spans for at in range(a, b)} == positions
+    assert all(b < a for (_, b), (a, _) in zip(ranges.spans, ranges.spans[1:], strict=False))
+    assert {at for a, b in ranges.within(start, end).spans for at in range(a, b)} == inside
+    assert ranges.covers(start, end) == (inside == set(range(start, end)))
+    assert ranges.touches(start, end) == bool(inside)
+    assert (start in ranges) == (start in positions)
+    assert ranges.total() == len(positions)
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[int, tuple[Piece, ...]]:
+    start, length = draw(st.integers(0, SPACE)), draw(st.integers(0, 12))
+    kind = draw(st.sampled_from(["tag", "zero", "raw", "unknown", "two"]))
+    if kind == "two":
+        return start, (*tagged(draw(st.integers(1, 3)), length, draw(st.integers(0, 9))), *zeroes(draw(st.integers(0, 5))))
+    made = {
+        "tag": tagged(draw(st.integers(1, 3)), length, draw(st.integers(0, 9))),
+        "zero": zeroes(length),
+        "raw": literal(bytes(range(length))),
+        "unknown": unknown(length),
+    }
+    return start, made[kind]
+
+
+def cells(pieces: tuple[Piece, ...]) -> list[object]:
+    """One entry a byte: where it comes from."""
+    found: list[object] = []
+    for piece in pieces:
+        for at in range(piece.length):
+            found.append(
+                (piece.origin, piece.writer, piece.source + at) if piece.origin is Origin.TAG else (piece.origin, piece.raw[at : at + 1])
+            )
+    return found
+
+
+@given(st.lists(written(), max_size=25), SPAN, st.sampled_from([Origin.ZERO, Origin.UNKNOWN]))
+def test_content_is_a_list_of_bytes(writes: list[tuple[int, tuple[Piece, ...]]], asked: tuple[int, int], filler: Origin) -> None:
+    content = Content(filler=filler)
+    naive: list[object] = [(filler, b"")] * (SPACE * 2)
+    for start, pieces in writes:
+        content = content.write(start, pieces)
+        naive[start : start + length_of(pieces)] = cells(pieces)
+    start, end = max(0, asked[0]), asked[1]
+    assert cells(content.read(start, end)) == naive[start : max(start, end)]
+    assert all(piece.length > 0 for _, piece in content.extents)
+    assert all(a + piece.length <= b for (a, piece), (b, _) in zip(content.extents, content.extents[1:], strict=False))

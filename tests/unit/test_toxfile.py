@@ -1,0 +1,31 @@
+"""A kernel is an entry of images/kernels.yaml: tox has an environment for it then."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ENTRY = "kernels:\n  debian_99:\n    suite: sid\n    package: linux-image-amd64\n"
+
+
+def tox(folder: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "tox", *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_kernel_that_is_added_has_an_environment_that_takes_pytests_arguments(tmp_path: Path) -> None:
+    for name in ("tox.ini", "toxfile.py", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "images").mkdir()
+    catalog = (ROOT / "images/kernels.yaml").read_text()
+    (tmp_path / "images/kernels.yaml").write_text(catalog)
+    assert "cases-debian_99" not in tox(tmp_path, "list")
+    (tmp_path / "images/kernels.yaml").write_text(catalog.replace("kernels:\n", ENTRY, 1))
+    listed = tox(tmp_path, "list")
+    assert "cases-debian_99" in listed
+    assert "cases-debian_6.1 " in listed
+    asked = tox(tmp_path, "config", "-e", "cases-debian_99", "-k", "commands", "deps", "--", "-k", "splice or futex")
+    assert "pytest -o testpaths=cases --kernel debian_99 -k 'splice or futex'" in asked
+    assert "-r requirements.lock" in asked
