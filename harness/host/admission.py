@@ -4,6 +4,7 @@ The places are locked files, so they are shared by every harness of this user, a
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ def admitted(
         raise HostError(f"cannot make {folder}: {error.strerror}; {settings.PREFIX}CACHE names another folder than the cache") from error
     locks = [FileLock(folder / f"{number}.lock") for number in range(places())]
     told: list[str] = []
+    rounds = itertools.count(1)
 
     def tell(text: str) -> None:
         if not told:
@@ -70,7 +72,9 @@ def admitted(
         running = f"{len(locks) - len(free)} of at most {len(locks)} run on this computer"
         if chosen is None:
             why = f"free memory ({now.describe()})" if free else "a place"
-            tell(f"waiting for {why} to run a guest: {running}")
+            # Somebody else who looks at this moment holds all places that are free, and none a moment later.
+            if next(rounds) > 1:
+                tell(f"waiting for {why} to run a guest: {running}")
         elif not enough:
             tell(f"a guest may need {format_size(need_bytes)}, and {now.describe()}: one runs all the same, and no second one beside it")
         return chosen
