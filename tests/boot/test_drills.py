@@ -91,7 +91,7 @@ class Project:
         self.assert_nothing_left()
         return session
 
-    def assert_nothing_left(self, limit_s: float = 30.0) -> None:
+    def assert_nothing_left(self, limit_s: float = 300.0) -> None:
         assert wait_until(lambda: not self.left(), Deadline.after(limit_s)), self.left()
 
     def left(self) -> list[str]:
