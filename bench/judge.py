@@ -6,8 +6,7 @@ writes at scattered offsets, many stores into a shared mapping, many into a priv
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.model.facts import Env
@@ -23,40 +22,37 @@ RECORDED = Path(__file__).parents[1] / "tests" / "recorded" / "observations.json
 _STRIDE = 12_289
 
 
-@dataclass(frozen=True)
-class Long:
-    """A program as long as it is asked to be, and what was seen of it."""
-
-    name: str
-    make: Callable[[int], tuple[tuple[Operation, int], ...]]
+#: Steps, each with the value that it returned.
+Rows = tuple[tuple[Operation, int], ...]
 
 
-def scattered_writes(count: int) -> tuple[tuple[Operation, int], ...]:
+def scattered_writes(count: int) -> Rows:
     order = [index * 617 % count for index in range(count)]
     return _opened(), *((Pwrite("f", place * _STRIDE, 100), 100) for place in order)
 
 
-def stores(count: int) -> tuple[tuple[Operation, int], ...]:
+def stores(count: int) -> Rows:
     length = count * _STRIDE
     mapped = Mmap("m", length, file="f", flags=(MapFlag.SHARED,))
     return _opened(), (Pwrite("f", 0, length), length), (mapped, 0), *((Store("m", n * _STRIDE, 8), 8) for n in range(count))
 
 
-def private_stores(count: int) -> tuple[tuple[Operation, int], ...]:
+def private_stores(count: int) -> Rows:
     """A store into each page of a private mapping, which copies it."""
     length = count * 4096
     mapped = Mmap("m", length, file="f", flags=(MapFlag.PRIVATE,))
     return _opened(), (Pwrite("f", 0, length), length), (mapped, 0), *((Store("m", n * 4096, 8), 8) for n in range(count))
 
 
-LONG = (Long("scattered writes", scattered_writes), Long("stores", stores), Long("private stores", private_stores))
+#: What makes a program as long as it is asked to be.
+LONG = {"scattered writes": scattered_writes, "stores": stores, "private stores": private_stores}
 
 
 def _opened() -> tuple[Operation, int]:
     return Open("f", "a", (OpenFlag.RDWR, OpenFlag.CREAT)), 0
 
 
-def seconds(reading: StackReading, rows: Sequence[tuple[Operation, int]]) -> float:
+def seconds(reading: StackReading, rows: Rows) -> float:
     """Return how long the judge takes. The program has to conform, or something else was measured."""
     program = Program(tuple(Step(operation) for operation, _ in rows))
     seen = tuple(_seen(index, operation, value) for index, (operation, value) in enumerate(rows))
@@ -82,9 +78,9 @@ def main() -> None:
     runs = list(read_recorded(RECORDED))
     print(f"recorded corpus: {len(runs)} programs, {corpus_rate(runs, chosen.rounds):,.0f} operations a second")
     reading = next(run.reading for run in runs if "e820-fsdax-ext4-dax_always" in run.item)
-    for long in LONG:
-        one, two = (min(seconds(reading, long.make(n)) for _ in range(chosen.rounds)) for n in (chosen.steps, 2 * chosen.steps))
-        shorter = f"{long.name}: {chosen.steps} take {one:.2f} s ({chosen.steps / one:,.0f} a second)"
+    for name, make in LONG.items():
+        one, two = (min(seconds(reading, make(n)) for _ in range(chosen.rounds)) for n in (chosen.steps, 2 * chosen.steps))
+        shorter = f"{name}: {chosen.steps} take {one:.2f} s ({chosen.steps / one:,.0f} a second)"
         print(f"{shorter}, twice as many {two / one:.2f} times that")
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from harness.model.operation import Open, OpenFlag, Operation, Pread, Program, Pwrite, Step
-from harness.plugin.fixtures import RunProgram
 
 PAGE = 4096
 ALIGNMENTS = tuple(1 << power for power in range(13))
@@ -13,7 +12,7 @@ ROOM = 16 * PAGE
 
 
 @pytest.mark.stack("e820-fsdax-ext4-dax_always", "nvdimm-fsdax-xfs-dax_always", "e820-fsdax-ext4-dax_never", "disk-xfs")
-def test_every_alignment(run_program: RunProgram) -> None:
+def test_every_alignment(run_program):
     """O_DIRECT takes every alignment on DAX, and elsewhere those of the device"""
     run_program(Program(tuple(Step(operation) for operation in operations())))
 

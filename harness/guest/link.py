@@ -122,6 +122,8 @@ class AgentLink:
             raise AgentError(f"asked for {do} with id {number}, the answer has id {answer.get('id')}: {str(answer)[:300]}")
         if answer.get("ok") is True:
             self.taint = answer.get("taint", self.taint)
+            if not isinstance(self.taint, int | None):
+                raise AgentError(f"the answer to {do} has taint flags that are no number: {self.taint!r}")
             return answer
         problem = f"the agent answered {do} with an error: {answer.get('error')}"
         kinds: dict[object, type[HarnessError]] = {"protocol": AgentError, "hang": GuestHungError}

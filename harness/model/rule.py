@@ -192,16 +192,11 @@ def folios_left(c: Context, before: State, after: State, number: int, low: int, 
 
     A page cache may keep several pages as one. Of such a folio the part that goes is zeroed in place, and then the folio
     stays, or all of it goes: a pipe with one of its pages shows zeroes, or no longer shows what is written there later. Where all of a
-    file goes, no folio is left in part. A file that grows has the folio split that its new end is in, which takes its pages out of the
-    page tables (mm/truncate.c truncate_setsize, truncate_inode_partial_folio; mm/huge_memory.c unmap_folio).
+    file goes, no folio is left in part.
     """
     memory = before.memory(number)
     straddled = low > 0 or high < page_ceil(memory.size)
-    if memory.dax or not memory.is_file or not volume_fact(c, "large_folios", memory):
-        return [after]
-    if after.memory(number).size > memory.size:
-        return [forget_pages(after, number, 0, page_ceil(memory.size))]
-    if not straddled or low >= high:
+    if memory.dax or not memory.is_file or not straddled or low >= high or not volume_fact(c, "large_folios", memory):
         return [after]
     kept = after
     for key, thing in before.objects.items():
@@ -213,6 +208,17 @@ def folios_left(c: Context, before: State, after: State, number: int, low: int, 
         if state not in states:
             states.append(state)
     return states
+
+
+def parted_by_growth(c: Context, before: State, after: State, number: int) -> State:
+    """Return ``after``, in which a file may have grown: the folio that its new end is in is split then, which unmaps its pages.
+
+    Source: mm/truncate.c truncate_setsize, truncate_inode_partial_folio; mm/huge_memory.c unmap_folio.
+    """
+    memory = before.memory(number)
+    if memory.dax or after.memory(number).size <= memory.size or not volume_fact(c, "large_folios", memory):
+        return after
+    return forget_pages(after, number, 0, page_ceil(memory.size))
 
 
 def grown(c: Context, memory: Memory, size: int) -> Memory:

@@ -43,6 +43,7 @@ from harness.model.rule import (
     look_up,
     mapping_bytes,
     overlaps,
+    parted_by_growth,
     put,
     received,
     refused_direct,
@@ -262,11 +263,13 @@ def _declines(c: Context, flags: Sequence[RwFlag], count: int) -> bool:
     return c.agrees("C-RWF-02", True, f"returns 1..{count}, EAGAIN or EOPNOTSUPP", c.seen.describe())
 
 
-def _moved(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str) -> int | None:
-    """Return how many bytes a transfer moved that may move ``count``, or None where it did not do that."""
+def _moved(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str, least: int | None = None) -> int | None:
+    """Return how many bytes a transfer moved that may move ``count``, and has to move that or ``least``; None where it did not do that."""
     if RwFlag.NOWAIT in flags and count:
-        return c.seen.value if c.counts("C-RWF-02", lambda n: 0 < n <= count, f"1..{count}") else None
-    return count if c.returns(clause_id, count) else None
+        clause_id, least = "C-RWF-02", 1
+    if least is None:
+        return count if c.returns(clause_id, count) else None
+    return c.seen.value if c.counts(clause_id, lambda n: least <= n <= count, f"{least}..{count}") else None
 
 
 def _read(c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()) -> list[State]:
@@ -485,13 +488,11 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
         raise Undetermined("how much is written of a buffer that is the same file, which grows meanwhile, is not specified")
     early = c.holds("C-RW-09", usable < total)
     total = usable if early else total
-    if early and memory.dax and volume_fact(c, "dax_write_tail", memory) == "word":
-        if total < _WORD and c.seen.how is How.FAILED and c.refuses(("EFAULT", True, "C-RW-13")):
-            return _faulted_in(c, s, _first(buffers, total)) if c.settled else []
-        least = max(1, total - _WORD + 1)
-        moved = c.seen.value if c.counts("C-RW-13", lambda n: least <= n <= usable, f"{least}..{usable}") else None
-    else:
-        moved = _moved(c, flags, total, "C-RW-06")
+    words = early and memory.dax and volume_fact(c, "dax_write_tail", memory) == "word"
+    if words and total < _WORD and c.seen.how is How.FAILED and c.refuses(("EFAULT", True, "C-RW-13")):
+        return _faulted_in(c, s, _first(buffers, total)) if c.settled else []
+    least = max(1, total - _WORD + 1) if words else None
+    moved = _moved(c, flags, total, "C-RW-13" if words else "C-RW-06", least)
     if moved is None:
         return []
     total = moved
@@ -502,11 +503,12 @@ def _write(c: Context, s: State, file: str, offset: int | None, buffers: Sequenc
 
 
 def _grows_under(c: Context, s: State, of: OpenFile, end: int, b: Buffer) -> bool:
-    """Whether the bytes of ``b`` are those of the file that is written, of which a write up to ``end`` lets more be reached."""
+    """Whether ``b`` goes on behind the end of the very file that is written, of which a write up to ``end`` lets more be reached."""
     if b.mapping is None:
         return False
     _, m = look_up(c, s, b.mapping, Mapping)
-    return m.memory == of.memory and end > page_ceil(s.memory(of.memory).size)
+    behind = b.offset + b.length > usable_end(s, m)
+    return m.memory == of.memory and behind and end > page_ceil(s.memory(of.memory).size)
 
 
 def _faulted_in(c: Context, s: State, buffers: Sequence[Buffer]) -> list[State]:
@@ -653,7 +655,8 @@ def ftruncate(c: Context, s: State, op: Ftruncate) -> list[State]:
         return [s] if c.settled else []
     if not c.returns("C-SIZE-01", 0):
         return []
-    return folios_left(c, s, resized(c, s, of.memory, op.length), of.memory, page_ceil(op.length), page_ceil(memory.size))
+    after = parted_by_growth(c, s, resized(c, s, of.memory, op.length), of.memory)
+    return folios_left(c, s, after, of.memory, page_ceil(op.length), page_ceil(memory.size))
 
 
 @rule(Fallocate)
@@ -685,8 +688,10 @@ def fallocate(c: Context, s: State, op: Fallocate) -> list[State]:
         return []
     before = layouts_broken(s, of.memory) if breaks else s
     after = _allocated(c, before, of.memory, op, punch=punch, zero=zero, keep=keep)
-    low, high = (page_ceil(op.offset), page_floor(op.offset + op.length)) if takes else (0, 0)
-    return folios_left(c, before, after, of.memory, low, high)
+    after = parted_by_growth(c, before, after, of.memory)
+    if not takes:
+        return [after]
+    return folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
 
 
 def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> list[State]:

@@ -570,8 +570,10 @@ def sendfile(c: Context, s: State, op: Sendfile) -> list[State]:
         ("EINVAL", op.length > 0 and at + op.length > MOST_OFFSET, "C-SPLICE-08"),
     ):
         return [s] if c.settled else []
-    ends = [e for e in (source, target) if isinstance(e, OpenFile)]
-    if c.refuses(("EOVERFLOW", any(_too_far(c, s, e, at if op.length else at - 1) for e in ends), "C-SPLICE-09")):
+    ends = [end for end in (source, target) if isinstance(end, OpenFile)]
+    # Nothing may be sent from the very end of what can be, something not.
+    last = at if op.length else at - 1
+    if c.refuses(("EOVERFLOW", any(_too_far(c, s, end, last) for end in ends), "C-SPLICE-09")):
         return [s] if c.settled else []
     if c.refuses(("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04")):
         return [s] if c.settled else []

@@ -186,7 +186,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     def admit() -> contextlib.AbstractContextManager[None]:
         return admitted(GUEST_BYTES, Deadline.after(_ADMISSION_LIMIT_S), wait_aloud)
 
-    booters = _booters(config, session.items, ledger)
+    booters = _booters(config, session.items)
     with open_pool(booters, reuse=config.getoption("reuse_guests"), admit=admit, ledger=ledger) as pool:
         config.stash[POOL] = pool
         return (yield)
@@ -221,7 +221,7 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput[_LEDGER_FOLDER] = str(find_ledger(node.config).folder)
 
 
-def _booters(config: pytest.Config, items: Sequence[pytest.Item], ledger: Ledger) -> Mapping[Lifecycle, Booter]:
+def _booters(config: pytest.Config, items: Sequence[pytest.Item]) -> Mapping[Lifecycle, Booter]:
     other: Booter | None = config.hook.pytest_harness_booter(config=config)
     if other is not None:
         return dict.fromkeys(Lifecycle, other)

@@ -1,5 +1,6 @@
 """From rows to what pytest reports: passes and failures, JSON lines, JUnit properties, the summary, the exit status."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.case.loader import load_nearest_claims
-from harness.errors import CaseError
+from harness.errors import CaseError, HarnessError
 from harness.model.claims import Claim
 from harness.model.known import Known
 from harness.plugin.options import make_keeper, make_progress
@@ -118,7 +119,8 @@ class Results:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not self.rows:
-                self._begin()
+                with contextlib.suppress(HarnessError):  # a ledger that is stuck says so where it is needed
+                    self._begin()
             with (self._folder / RESULTS).open("a" if self.rows else "w") as file:
                 file.write(json.dumps({"format": ROW_FORMAT, **to_document(row)}) + "\n")
         except OSError as error:

@@ -234,7 +234,8 @@ class HostInUse:
 def _failed_under_both(error: NotReadyError, under_kvm: NotReadyError) -> NotReadyError:
     before = f"(under tcg; under kvm before: {first_line(str(under_kvm))})"
     if isinstance(error, BootError):
-        failed: NotReadyError = BootError(*(without_private_folders(text) for text in (f"{error.problem} {before}", error.console_tail)))
+        problem, tail = without_private_folders(error.problem), without_private_folders(error.console_tail)
+        failed: NotReadyError = BootError(f"{problem} {before}", tail)
     else:
         failed = NotReadyError(f"{error} {before}")
     failed.logs = logs_of(error)

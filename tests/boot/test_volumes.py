@@ -93,7 +93,6 @@ def test_a_finding_of_the_check_deviates_with_what_it_said(guest: BootedGuest) -
     assert "2" in found[0].observed.partition("\n")[2]
 
 
-@pytest.mark.parametrize("guest", STACKS[:1], indirect=True)
 def test_a_volume_that_somebody_holds_cannot_be_unmounted(guest: BootedGuest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.guest.audit._BUSY_S", 0.5)
     reading = guest.refresh()
