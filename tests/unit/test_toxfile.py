@@ -15,6 +15,12 @@ def tox(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_without_yaml_there_are_none_until_tox_has_made_itself_an_environment() -> None:
+    code = "import sys; sys.modules['yaml'] = None; import toxfile; print(toxfile.kernels())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "()\n"
+
+
 def test_a_kernel_that_is_added_has_an_environment_that_takes_pytests_arguments(tmp_path: Path) -> None:
     for name in ("tox.ini", "toxfile.py", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)

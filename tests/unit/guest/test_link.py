@@ -110,6 +110,11 @@ def test_the_taint_is_that_of_the_last_answer_that_tells_it() -> None:
     assert seen == [None, 512, 512, None]
 
 
+def test_a_taint_that_is_no_number_is_an_agent_error() -> None:
+    with pytest.raises(AgentError, match="the answer to run has taint flags that are no number: 'W'"):
+        AgentLink(FakeStream({"run": {"taint": "W"}})).request("run", soon())
+
+
 def test_a_run_without_observations_is_an_agent_error() -> None:
     with pytest.raises(AgentError, match="the answer to run has no observations"):
         AgentLink(FakeStream({"run": {}})).run({}, {}, {}, soon(), blocked_s=1, limit_s=1)

@@ -115,6 +115,15 @@ def test_a_kvm_that_hangs_from_the_start_means_tcg(tmp_path: Path, node: Path, m
     assert "a guest under kvm executed nothing within" in chosen.reason
 
 
+def test_kvm_gets_no_longer_to_start_than_tcg_even_where_tcg_took_all_its_time(
+    tmp_path: Path, node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "_START_LIMIT_S", 0.5)
+    chosen = choose_accelerator(paced(tmp_path, {"hangs": True}, {"hangs": True}), "auto", tmp_path, node)
+    assert chosen.name == "tcg"
+    assert "a guest under kvm executed nothing within 0.5 s" in chosen.reason
+
+
 def test_the_loop_keeps_tcg_busy_and_both_times_are_said_without_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "LOOP_S", LOOP_S)
     measured = measure(paced(tmp_path, {**FAST, "start_s": 1.0}))

@@ -123,6 +123,13 @@ PUNCH, ZERO, KEEP = AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE, AllocateFl
         (NODE, [OPEN], Lseek("f", 1, Whence.END), failed("EINVAL")),
         (NODE, [OPEN, (Lseek("f", 0, Whence.END), returned(256 * MIB))], Sendfile("f", "f", 1, 0), failed("ENOSPC")),
         (NODE, [OPEN], Lseek("f", 0, Whence.DATA), failed("EINVAL")),
+        (DAX, [*FILE, PIPE], Sendfile("f", "p", 4096, 2**63 - 1), failed("EINVAL")),
+        (DAX, [*FILE, PIPE], Sendfile("f", "p", 4096, MOST), failed("EOVERFLOW")),
+        (DAX, [*FILE, PIPE], Sendfile("f", "p", 0, MOST), returned(0)),
+        (DAX, [*FILE, PIPE], Sendfile("f", "p", 0, MOST + 1), failed("EOVERFLOW")),
+        (XFS, [*FILE, PIPE], Sendfile("f", "p", 4096, MOST), returned(0)),
+        (DAX, [*FILE, PIPE], Splice("f", "p", 1, source_offset=2**63 - 1), failed("EINVAL")),
+        (DAX, [*FILE, PIPE, (Write("p", 100), returned(100))], Splice("p", "f", 100, target_offset=2**63 - 50), failed("EINVAL")),
         (DAX, FILE, Lseek("f", 16 * KIB, Whence.HOLE), failed("ENXIO")),
         (DAX, FILE, Lseek("f", 0, Whence.DATA), returned(0)),
         (DAX, [OPEN, (Ftruncate("f", 8192), returned())], Lseek("f", 0, Whence.DATA), failed("ENXIO")),
@@ -354,3 +361,60 @@ def test_a_write_into_a_hole_that_is_mapped_as_one_huge_page_takes_all_of_it() -
         shown = returned(8192, zero(100), tag(5000, 5), zero(3092), minor_faults=faults)
         assert conforms(DAX, *rows, (Load("m", 0, 8192), shown))
     assert not conforms(DAX, *rows, (Load("m", 0, 8192), returned(8192, zero(100), tag(5000, 5), zero(3092), minor_faults=3)))
+
+
+#: A buffer whose page with its last bytes is the last that can be read.
+SOURCE: list[Row] = [*MAPPED, (Open("g", "b", RDWR), returned()), (Mmap("n", 32 * KIB, "f"), returned())]
+
+
+def test_a_write_into_dax_that_meets_memory_that_cannot_be_read_moves_whole_words_since_6_4() -> None:
+    old = env(volume(dax=True), release="6.1.0-56-cloud-amd64")
+    for start, length, words in ((16 * KIB - 96, 96, (93, 96)), (16 * KIB - 3, 3, (1, 3))):
+        write = Pwrite("g", 0, 4096, from_="n", from_offset=start)
+        for where in (old, PAGE_CACHE):
+            assert conforms(where, *SOURCE, (write, returned(length)))
+            assert not conforms(where, *SOURCE, (write, returned(length - 1)))
+            assert not conforms(where, *SOURCE, (write, failed("EFAULT")))
+        for count in range(length + 2):
+            assert conforms(DAX, *SOURCE, (write, returned(count))) == (words[0] <= count <= words[1])
+        assert conforms(DAX, *SOURCE, (write, failed("EFAULT"))) == (length == 3)
+    some = Pwrite("g", 0, 4096, from_="n", from_offset=16 * KIB - 96, flags=(RwFlag.NOWAIT,))
+    for count, right in ((0, False), (1, True), (50, True), (96, True), (97, False)):
+        assert conforms(XFS, *SOURCE, (some, returned(count))) is right
+
+
+def test_what_such_a_write_did_not_move_is_not_there() -> None:
+    rows: list[Row] = [*SOURCE, (Pwrite("g", 0, 4096, from_="n", from_offset=16 * KIB - 96), returned(94))]
+    assert conforms(DAX, *rows, (Pread("g", 0, 100), returned(94, tag(94, 2, 16 * KIB - 96))))
+    assert not conforms(DAX, *rows, (Pread("g", 0, 100), returned(96, tag(96, 2, 16 * KIB - 96))))
+
+
+def test_how_much_is_written_of_the_same_file_that_grows_meanwhile_is_not_known() -> None:
+    for offset, verdict in ((16 * KIB, Verdict.UNDETERMINED), (0, Verdict.CONFORMS)):
+        write = (Pwrite("f", offset, 32 * KIB, from_="n", from_offset=8 * KIB), returned(8 * KIB))
+        assert judged(PAGE_CACHE, *SOURCE, write).verdict is verdict
+    assert judged(DAX, *SOURCE, (Pwrite("f", 16 * KIB, 32 * KIB, from_="n", from_offset=8 * KIB), returned(8 * KIB))).verdict is not (
+        Verdict.DEVIATES
+    )
+
+
+def test_a_splice_whose_length_passes_the_largest_offset_beyond_what_the_pipe_takes_is_not_known() -> None:
+    splice = Splice("f", "p", 1 << 20, source_offset=2**63 - 1 - (1 << 19))
+    for answer in (failed("EINVAL"), returned(0)):
+        assert judged(DAX, *FILE, PIPE, (splice, answer)).verdict is Verdict.UNDETERMINED
+
+
+@pytest.mark.parametrize("grown", [(Ftruncate("f", 20 * KIB), returned()), (Fallocate("f", 0, 20 * KIB), returned())])
+def test_a_file_that_grows_may_have_its_pages_unmapped_where_the_page_cache_keeps_pages_together(grown: Row) -> None:
+    rows: list[Row] = [*MAPPED, (Load("m", 0, 8), returned(8, tag(8, 2), minor_faults=1)), grown]
+    again: Row = (Load("m", 0, 8), returned(8, tag(8, 2), minor_faults=1))
+    assert conforms(XFS_CACHE, *rows, again)
+    assert not conforms(PAGE_CACHE, *rows, again)
+
+
+def test_zeroing_that_lets_a_file_grow_still_leaves_a_folio_whole_or_not() -> None:
+    rows: list[Row] = [*MAPPED, PIPE, (Vmsplice("p", "m", 8 * KIB, 4096), returned(4096))]
+    rows.append((Fallocate("f", 4 * KIB, 20 * KIB, (ZERO,)), returned()))
+    for shown in (tag(4096, 2, 8 * KIB), zero(4096)):
+        assert conforms(XFS_CACHE, *rows, (Read("p", 4096), returned(4096, shown)))
+    assert not conforms(XFS_CACHE, *rows, (Read("p", 4096), returned(4096, tag(4096, 2))))

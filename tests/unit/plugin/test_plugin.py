@@ -530,6 +530,15 @@ def test_a_summary_that_cannot_be_written_is_said_and_changes_no_status(project:
     assert result.ret == 0
 
 
+def test_a_ledger_that_is_stuck_keeps_no_row_from_being_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(*_: object) -> None:
+        raise HostError("another worker of this run holds the lock")
+
+    monkeypatch.setattr("harness.run.ledger.Ledger.once", stuck)
+    project.run(ON_DISK)
+    assert count_endings(project, "completed") == 1
+
+
 def test_a_ledger_that_cannot_be_read_refuses_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise HostError("another worker of this run holds the lock")
