@@ -169,21 +169,21 @@ def write_over(guest: BootedGuest, code: bytes) -> None:
 
 @sabotage
 def agent_killed(guest: BootedGuest) -> Iterator[None]:
-    with soon(lambda: kill_in_guest(guest, "pkill -9 -f agent.py")):
-        yield
+    kill_once_it_runs(guest, "pgrep -f agent.py")
+    yield
 
 
 @sabotage
 def session_killed(guest: BootedGuest) -> Iterator[None]:
     """The process of the agent that serves this host, killed while its daemon lives on."""
-    with soon(lambda: kill_in_guest(guest, "pkill -9 -P $(pgrep -o -f agent.py)")):
-        yield
+    kill_once_it_runs(guest, "pgrep -P $(pgrep -o -f agent.py)")
+    yield
 
 
 @sabotage
 def sshd_killed(guest: BootedGuest) -> Iterator[None]:
-    with soon(lambda: kill_in_guest(guest, "pkill -9 dropbear")):
-        yield
+    kill_once_it_runs(guest, "pgrep dropbear")
+    yield
 
 
 @sabotage
@@ -193,11 +193,12 @@ def connection_cut(guest: BootedGuest) -> Iterator[None]:
         yield
 
 
-def kill_in_guest(guest: BootedGuest, command: str) -> None:
+def kill_once_it_runs(guest: BootedGuest, find: str) -> None:
+    """Have what ``find`` prints the process ids of killed as soon as the program's file is there: on a busy computer no later than that."""
     assert guest.session.ssh is not None
-    # Whoever kills what carries the command gets no answer.
-    with contextlib.suppress(Exception):
-        guest.session.ssh.run(["sh", "-c", command], guest.session._limit(5))
+    (placed,) = guest.session.layout.volumes
+    script = f"found=$({find}); (while [ ! -e {placed.folder}/a ]; do :; done; kill -9 $found) > /dev/null 2>&1 < /dev/null &"
+    guest.session.ssh.run(["setsid", "sh", "-c", script], guest.session._limit(30))
 
 
 # ---- faults of the host ----------------------------------------------------------------------------------------------
