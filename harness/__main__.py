@@ -185,7 +185,8 @@ def build_images(chosen: argparse.Namespace) -> int:
 
 def needed_kernels(catalog: Catalog) -> list[KernelChoice]:
     """Return what a run of all cases needs: the default kernel, and its flavours."""
-    return [KernelChoice(name) for name in catalog.kernels if name.startswith(catalog.default_kernel)]
+    default = catalog.default_kernel
+    return [KernelChoice(kernel.name) for kernel in catalog.kernels.values() if default in (kernel.name, kernel.base)]
 
 
 def remove_images(chosen: argparse.Namespace) -> int:

@@ -159,7 +159,7 @@ def _kernel_name(choice: KernelChoice, catalog: Catalog) -> str:
     parts: list[str | bytes] = [_KERNEL_BUILDER, init, repr(catalog.modules), repr(dict(catalog.options))]
     if choice.path is None:
         recipe = catalog.kernels[choice.name]
-        return f"{choice.name}-{content_key(*parts, repr(recipe))}"
+        return f"{choice.name}-{content_key(*parts, repr((recipe.suite, recipe.package, recipe.modules)))}"
     wanted = repr(_wanted_modules(choice, catalog))
     return f"{choice.name}-{content_key(*parts, wanted, _fingerprint(find_kernel_files(choice.path)))}"
 

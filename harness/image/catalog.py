@@ -16,12 +16,17 @@ IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
 
 @dataclass(frozen=True)
 class PackagedKernel:
-    """A kernel from a Debian suite; ``package`` is the meta package, ``modules`` what it has beyond the others."""
+    """A kernel from a Debian suite; ``package`` is the meta package, ``modules`` what it has beyond the others.
+
+    ``flavour``: it is this flavour of the kernel ``base``; both are empty for one that stands for itself.
+    """
 
     name: str
     suite: str
     package: str
-    modules: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    flavour: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class Catalog:
     rootfs: RootfsRecipe
     mkfs: Mapping[str, tuple[str, ...]]
 
+    def find_flavour(self, kernel: str, flavour: str) -> str | None:
+        """Return the name of the kernel that is this flavour of ``kernel``: itself, another one, or None."""
+        of_base = (k.name for k in self.kernels.values() if k.flavour == flavour and kernel in (k.name, k.base))
+        return next(of_base, None)
+
 
 @dataclass(frozen=True)
 class KernelChoice:
@@ -72,6 +82,8 @@ def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
     default = kernels["default"].text()
     if default not in by_name:
         raise kernels["default"].error(f"the default kernel {default!r} is none of: {', '.join(by_name)}")
+    for name, node in kernels["kernels"].items().items():
+        _check_flavour(by_name[name], node, by_name)
     sets = kernels["modules"].fields({"load", "available", "optional"})
     return Catalog(
         folder,
@@ -166,5 +178,21 @@ def _reading(file: Path, read: Callable[[], T]) -> T:
 
 
 def _packaged_kernel(name: str, node: _Node) -> PackagedKernel:
-    fields = node.fields({"suite", "package"}, frozenset({"modules"}))
-    return PackagedKernel(name, fields["suite"].text(), fields["package"].text(), fields["modules"].texts() if "modules" in fields else ())
+    fields = node.fields({"suite", "package"}, frozenset({"modules", "flavour", "of"}))
+    modules = fields["modules"].texts() if "modules" in fields else ()
+    flavour, base = (fields[key].text() if key in fields else "" for key in ("flavour", "of"))
+    return PackagedKernel(name, fields["suite"].text(), fields["package"].text(), modules, flavour, base)
+
+
+def _check_flavour(kernel: PackagedKernel, node: _Node, kernels: Mapping[str, PackagedKernel]) -> None:
+    """Raise CaseError where ``flavour`` and ``of`` of a kernel cannot be meant."""
+    if bool(kernel.flavour) != bool(kernel.base):
+        raise node.error(f"{kernel.name} has only one of the keys 'flavour' and 'of': a flavour is one of another kernel")
+    if not kernel.flavour:
+        return
+    plain = [other.name for other in kernels.values() if not other.flavour]
+    if kernel.base not in plain:
+        raise node.error(f"{kernel.name} is a flavour of {kernel.base!r}, which is none of: {', '.join(plain)}")
+    twin = next(other for other in kernels.values() if (other.flavour, other.base) == (kernel.flavour, kernel.base))
+    if twin is not kernel:
+        raise node.error(f"{kernel.name} and {twin.name} are both the {kernel.flavour} flavour of {kernel.base}")

@@ -12,9 +12,6 @@ from harness.image.kernel import find_kernel_files, usable_options
 from harness.machine.arguments import parse_kernel_arguments
 from harness.run.artifacts import Target
 
-#: What the name of a flavour of a packaged kernel ends in: ``debian_6.12`` and ``debian_6.12_full``.
-_FLAVOUR = "_{}"
-
 
 @dataclass(frozen=True)
 class Unsuitable:
@@ -66,10 +63,10 @@ class Kernels:
     def _suitable(self, target: Target, needs: Needs) -> Target | Unsuitable:
         flavour = needs.kernel_flavour
         own = any(choice.name == target.kernel and choice.path is not None for choice in self.paths)
-        if flavour is None or own or target.kernel.endswith(_FLAVOUR.format(flavour)):
+        if flavour is None or own:
             return target
-        name = target.kernel + _FLAVOUR.format(flavour)
-        if name in self.catalog.kernels:
+        name = self.catalog.find_flavour(target.kernel, flavour)
+        if name is not None:
             return replace(target, kernel=name)
         return Unsuitable(target, f"it needs the {flavour} flavour of a kernel, and images/kernels.yaml has none of {target.kernel}")
 

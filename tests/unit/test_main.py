@@ -3,13 +3,14 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from harness.__main__ import main, needed_kernels
 from harness.errors import MachineError
-from harness.image.catalog import load_catalog
+from harness.image.catalog import KernelChoice, load_catalog
 from harness.machine.custody import OWNER_FILE
 from harness.run.boot import GuestOptions
 from harness.run.execute import judge_folder
@@ -43,6 +44,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_images_are_made_of_the_default_kernel_and_its_flavours_only() -> None:
+    catalog = load_catalog()
+    assert needed_kernels(catalog) == [KernelChoice("debian_6.12"), KernelChoice("debian_6.12_full")]
+    assert needed_kernels(replace(catalog, default_kernel="debian_6.1")) == [KernelChoice("debian_6.1")]
 
 
 def test_the_doctor_says_what_is_missing_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Which kernels a run is about, and which flavour a case gets."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,6 +63,16 @@ def test_a_case_that_needs_another_flavour_runs_on_that_for_the_selected_kernel(
 
 def test_a_flavour_that_is_selected_too_is_run_on_once() -> None:
     assert kernels("debian_6.12", "debian_6.12_full").targets(FULL) == (Target("debian_6.12_full", "debian_6.12"),)
+
+
+def test_a_flavour_is_what_its_entry_says_whatever_it_is_called() -> None:
+    catalog = load_catalog()
+    full = replace(catalog.kernels["debian_6.12_full"], name="loaded", base="debian_6.1")
+    other = replace(catalog, kernels={**catalog.kernels, "debian_6.12_full": replace(full, flavour="", base=""), "loaded": full})
+    assert select_kernels(["debian_6.1"], other).targets(FULL) == (Target("loaded", "debian_6.1", "debian_6.1"),)
+    assert select_kernels(["loaded"], other).targets(FULL) == (Target("loaded", "loaded", "loaded"),)
+    (found,) = select_kernels(["debian_6.12"], other).targets(FULL)
+    assert isinstance(found, Unsuitable)
 
 
 def test_a_kernel_without_the_flavour_cannot_run_the_case_and_says_so() -> None:
