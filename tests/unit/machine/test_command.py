@@ -107,7 +107,7 @@ def test_a_clone_maps_its_template_privately_and_loads_its_state() -> None:
     memory = [word for word in words if word.startswith("memory-backend-file")]
     assert all("mem-path=/t/" in word and word.endswith("share=off,readonly=on,rom=off") for word in memory)
     assert "driver=file,node-name=disk-disk,filename=/f/disk-disk,cache.no-flush=on" in words
-    assert "tcg,tb-size=28" in words
+    assert "tcg,tb-size=128" in words
 
 
 def test_a_debugger_gets_a_socket_only_where_it_is_asked_for() -> None:
