@@ -30,15 +30,18 @@ from harness.case.tree import (
 )
 from harness.errors import CaseError
 from harness.model.claims import OTHERWISE, Claim, Status
+from harness.model.contract import CLAUSES
 from harness.model.facts import FACTS
-from harness.model.known import ExpectedLine
+from harness.model.known import ExpectedLine, KnownDeviation
 
 CASE_KEYS = ("title", "claim", "decides", "probes", "axes", "needs", "mount_in_program", "program", "notes")
 CLAIM_KEYS = ("id", "family", "words", "source", "otherwise", "not_reproducible")
 CLAIMS_FILE = "claims.yaml"
 FAMILY_FILE = "family.yaml"
 CONSOLE_FILE = "console.yaml"
+KNOWN_FILE = "deviations.yaml"
 EXPECTED_KEYS = ("pattern", "reason", "since", "before", "expires", "stack")
+DEVIATION_KEYS = ("clause", "item", "variant", "since", "before", "reference")
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
@@ -50,7 +53,7 @@ def find_case_files(folder: Path) -> list[Path]:
 
 def is_case_file(path: Path) -> bool:
     """Whether a file under cases/ holds a case (and not the registry of claims or the description of a family)."""
-    return path.suffix == ".yaml" and path.name not in {CLAIMS_FILE, FAMILY_FILE, CONSOLE_FILE}
+    return path.suffix == ".yaml" and path.name not in {CLAIMS_FILE, FAMILY_FILE, CONSOLE_FILE, KNOWN_FILE}
 
 
 def load_plans(path: Path, claims: Mapping[str, Claim] | None = None) -> tuple[Plan, ...]:
@@ -245,15 +248,52 @@ def read_family(text: str, path: str) -> Family:
     return Family(Path(path).parent.name, title, tuple(reasons))
 
 
-# ---- expected console lines ------------------------------------------------------------------------------------------
+# ---- what is known beforehand: expected console lines, deviations ----------------------------------------------------
 
 
 def load_nearest_expected(path: Path) -> tuple[ExpectedLine, ...]:
     """Return the expected console lines of the nearest console.yaml beside or above ``path``; none where there is no such file."""
-    for folder in path.resolve().parents:
-        if (folder / CONSOLE_FILE).is_file():
-            return read_expected(_read_text(folder / CONSOLE_FILE), str(folder / CONSOLE_FILE))
-    return ()
+    found = _nearest(path, CONSOLE_FILE)
+    return () if found is None else read_expected(_read_text(found), str(found))
+
+
+def load_nearest_known(path: Path) -> tuple[KnownDeviation, ...]:
+    """Return the known deviations of the nearest deviations.yaml beside or above ``path``; none where there is no such file."""
+    found = _nearest(path, KNOWN_FILE)
+    return () if found is None else read_known(_read_text(found), str(found))
+
+
+def _nearest(path: Path, name: str) -> Path | None:
+    return next((folder / name for folder in path.resolve().parents if (folder / name).is_file()), None)
+
+
+def read_known(text: str, path: str) -> tuple[KnownDeviation, ...]:
+    """Return the known deviations in ``text``. Raises CaseError."""
+    what = "the list of known deviations"
+    table = as_table(read_tree(text, path), what)
+    check_keys(table, ("deviations",), what)
+    rows = as_row(require(table, "deviations", what), "deviations").items
+    return tuple(_read_known_deviation(as_table(row, "a known deviation")) for row in rows)
+
+
+def _read_known_deviation(table: Table) -> KnownDeviation:
+    what = "a known deviation"
+    check_keys(table, DEVIATION_KEYS, what)
+    clause, item = (as_word(require(table, key, what), key) for key in ("clause", "item"))
+    if clause.text not in CLAUSES:
+        raise CaseError(clause.where, f"the model has no clause {clause.text!r}; {accepted(clause.text, CLAUSES)}")
+    if not re.fullmatch(r"[^/]+/[^/]+", item.text):
+        raise CaseError(item.where, f"item is {item.text!r}; a family and a case are written splice/tee")
+    variant = table.find("variant")
+    since, before = _kernel_range(table, what)
+    reference = as_text(require(table, "reference", what), "reference")
+    return KnownDeviation(clause.text, item.text, "" if variant is None else as_word(variant, "variant").text, since, before, reference)
+
+
+def _kernel_range(table: Table, what: str) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    before = table.find("before")
+    since = _kernel_version(as_word(require(table, "since", what), "since"))
+    return since, None if before is None else _kernel_version(as_word(before, "before"))
 
 
 def read_expected(text: str, path: str) -> tuple[ExpectedLine, ...]:
@@ -267,8 +307,7 @@ def read_expected(text: str, path: str) -> tuple[ExpectedLine, ...]:
 def _read_expected_line(table: Table) -> ExpectedLine:
     what = "an expected line"
     check_keys(table, EXPECTED_KEYS, what)
-    pattern, before = as_word(require(table, "pattern", what), "pattern"), table.find("before")
-    stack = table.find("stack")
+    pattern, stack = as_word(require(table, "pattern", what), "pattern"), table.find("stack")
     on = None if stack is None else as_word(stack, "stack")
     for word in (pattern, on):
         try:
@@ -279,11 +318,12 @@ def _read_expected_line(table: Table) -> ExpectedLine:
     expires = as_word(require(table, "expires", what), "expires")
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", expires.text):
         raise CaseError(expires.where, f"expires is {expires.text!r}; a day is written 2027-06-30")
+    since, before = _kernel_range(table, what)
     return ExpectedLine(
         pattern=pattern.text,
         reason=as_text(require(table, "reason", what), "reason"),
-        since=_kernel_version(as_word(require(table, "since", what), "since")),
-        before=None if before is None else _kernel_version(as_word(before, "before")),
+        since=since,
+        before=before,
         expires=expires.text,
         stack=on.text if on else "",
     )

@@ -1,4 +1,4 @@
-"""The contract as a page: every clause and every fact, with its source."""
+"""The contract, whole: every clause and every fact with its source, and the page of them."""
 
 from harness.model.audit import AUDIT_CALLS
 from harness.model.clause import CLAUSES
@@ -7,6 +7,8 @@ from harness.model.judge import RULE_MODULES
 
 assert RULE_MODULES  # importing them is what fills the tables
 assert AUDIT_CALLS
+
+__all__ = ["CLAUSES", "FACTS", "contract_page"]
 
 HEADER = """\
 # The contract

@@ -1,4 +1,4 @@
-"""What is known beforehand, as data: deviations that are kernel bugs, and console lines that are no complaint here.
+"""What is known beforehand: deviations that are kernel bugs (cases/deviations.yaml), and console lines that are no complaint.
 
 A known deviation is reported as such, and its disappearance too. An expected line has a reason, a range of kernels and a day on which it
 is looked at again.
@@ -86,11 +86,8 @@ EXPECTED_LINES: tuple[ExpectedLine, ...] = (
 )
 
 
-KNOWN_DEVIATIONS: tuple[KnownDeviation, ...] = ()
-
-
 def find_known(
-    judgement: Judgement, item: str, variant: str, release: str, known: tuple[KnownDeviation, ...] = KNOWN_DEVIATIONS
+    judgement: Judgement, item: str, variant: str, release: str, known: tuple[KnownDeviation, ...]
 ) -> tuple[Known, KnownDeviation | None]:
     """Return whether all that deviates is known, and the entry; a listed one is gone where nothing deviates. A new one is never hidden."""
     deviating = {step.clause for step in judgement.steps if step.verdict is Verdict.DEVIATES}

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_plans
+from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_nearest_known, load_plans
 from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError
 from harness.model.known import ExpectedLine
@@ -52,6 +52,7 @@ class CaseFile(pytest.File):
     def collect(self) -> Iterable["CaseItem"]:
         kernels = self.config.stash[KERNELS]
         expected = load_nearest_expected(self.path)
+        load_nearest_known(self.path)  # a broken list is an error now, not after the first item
         plans = load_plans(Path(os.path.relpath(self.path, self.config.invocation_params.dir)))
         # Markers are strict: a family that is not below the root's own cases/ is registered here.
         self.config.addinivalue_line("markers", f"{self.path.parent.name}: cases of this folder")

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness.case.loader import load_nearest_known
 from harness.errors import AgentError, GuestHungError, HarnessError
 from harness.machine.console import fingerprint
 from harness.machine.machine import Ending as GuestEnding
@@ -15,7 +16,7 @@ from harness.model.audit import Audit, unsure_end, what_worked, with_audit
 from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
-from harness.model.known import KNOWN_DEVIATIONS, ExpectedLine, Known, KnownDeviation, find_known
+from harness.model.known import ExpectedLine, Known, KnownDeviation, find_known
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.verdict import Verdict
@@ -136,7 +137,7 @@ def classify(guest: GuestEnding, error: HarnessError | None) -> tuple[Ending, st
     return Ending.HUNG, str(error) + (f"; the console shows: {hang}" if hang else "")
 
 
-def judge_record(record: Record, known: tuple[KnownDeviation, ...] = KNOWN_DEVIATIONS) -> Result:
+def judge_record(record: Record, known: tuple[KnownDeviation, ...]) -> Result:
     """Return the judgement of what was kept; the same record gets the same one, with or without a guest."""
     item, outcome = record.item, record.outcome
     if record.observations is None or outcome.ending is not Ending.COMPLETED:
@@ -149,9 +150,13 @@ def judge_record(record: Record, known: tuple[KnownDeviation, ...] = KNOWN_DEVIA
     return Result(record, judgement, state, entry, evidence)
 
 
-def judge_folder(folder: Path, known: tuple[KnownDeviation, ...] = KNOWN_DEVIATIONS) -> Result:
-    """Judge the stored item in ``folder`` and keep the verdict there. Raises UsageError for what is no item's folder."""
-    result = judge_record(load_record(folder), known)
+def judge_folder(folder: Path, known: tuple[KnownDeviation, ...] | None = None) -> Result:
+    """Judge the stored item in ``folder`` and keep the verdict there. ``known``: None are those nearest to the item's case.
+
+    Raises UsageError for what is no item's folder, CaseError for a broken list of known deviations.
+    """
+    record = load_record(folder)
+    result = judge_record(record, load_nearest_known(Path(record.item.case)) if known is None else known)
     store_verdict(folder, verdict_document(result))
     return result
 

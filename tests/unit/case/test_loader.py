@@ -9,14 +9,16 @@ from harness.case.loader import (
     load_case,
     load_claims,
     load_nearest_expected,
+    load_nearest_known,
     read_case,
     read_claims,
     read_expected,
     read_family,
+    read_known,
 )
 from harness.errors import CaseError
 from harness.model.claims import Status
-from harness.model.known import ExpectedLine
+from harness.model.known import ExpectedLine, KnownDeviation
 from harness.model.operation import Buffer, Mmap, OpenFlag, Preadv, Protection, Pwrite, Store
 from harness.sizes import KIB
 from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, sample
@@ -271,6 +273,40 @@ def test_an_expected_line_may_be_limited_to_some_stacks() -> None:
 def test_an_expected_line_that_cannot_be_meant_is_refused(change: tuple[str, str], complaint: str) -> None:
     with pytest.raises(CaseError, match=complaint):
         read_expected(f"expected:\n  - {LINE.replace(*change)}\n", "console.yaml")
+
+
+# ---- known deviations ------------------------------------------------------------------------------------------------
+
+DEVIATION = "{clause: C-RW-06, item: splice/tee, variant: dax_always, since: '6.1', before: '6.3', reference: a bug report}"
+
+
+def test_a_known_deviation_has_a_clause_an_item_a_range_and_a_reference() -> None:
+    (entry,) = read_known(f"deviations:\n  - {DEVIATION}\n", "deviations.yaml")
+    assert entry == KnownDeviation("C-RW-06", "splice/tee", "dax_always", (6, 1), (6, 3), "a bug report")
+    (wide,) = read_known("deviations: [{clause: C-RW-06, item: splice/tee, since: '6.1', reference: x}]", "deviations.yaml")
+    assert (wide.variant, wide.before) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("C-RW-06", "C-AUDIT-06"), "the model has no clause 'C-AUDIT-06'; .*C-AUDIT-05"),
+        (("C-RW-06", "C-RW-6"), "deviations.yaml:2: the model has no clause 'C-RW-6'; .*C-RW-06"),
+        (("splice/tee", "tee"), "deviations.yaml:2: item is 'tee'; a family and a case are written splice/tee"),
+        (("'6.1'", "six"), "'six' is no kernel version; write the first two numbers, such as 6.12"),
+        ((", reference: a bug report", ""), "reference"),
+        (("reference:", "link:"), "link"),
+    ],
+)
+def test_a_known_deviation_that_cannot_be_meant_is_refused(change: tuple[str, str], complaint: str) -> None:
+    with pytest.raises(CaseError, match=complaint):
+        read_known(f"deviations:\n  - {DEVIATION.replace(*change)}\n", "deviations.yaml")
+
+
+def test_the_nearest_list_of_known_deviations_is_taken_and_none_is_none(tmp_path: Path) -> None:
+    assert load_nearest_known(tmp_path / "fam/one.yaml") == ()
+    (tmp_path / "deviations.yaml").write_text(f"deviations:\n  - {DEVIATION}\n")
+    assert len(load_nearest_known(tmp_path / "fam/one.yaml")) == 1
 
 
 def test_the_nearest_list_of_expected_lines_is_taken_and_none_is_none(tmp_path: Path) -> None:

@@ -166,6 +166,14 @@ def test_a_broken_case_is_an_error_with_file_and_line_and_no_traceback(project: 
     assert result.ret == 2
 
 
+def test_a_broken_list_of_known_deviations_is_an_error_before_anything_runs(project: Project) -> None:
+    project.write("cases/deviations.yaml", "deviations:\n  - {clause: C-RW-06, item: fam, since: '6.1', reference: x}\n")
+    result = project.run("cases")
+    assert "cases/deviations.yaml:2: item is 'fam'; a family and a case are written splice/tee" in text(result)
+    assert "Traceback" not in text(result)
+    assert result.ret == 2
+
+
 def test_one_file_may_lie_anywhere(project: Project) -> None:
     project.write("mine/quick.yaml", CASE.replace("  - {claim: claimed, step: write, holds_if: {works: true}}", "").replace("decides:", ""))
     result = project.run("mine/quick.yaml")

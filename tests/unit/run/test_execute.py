@@ -188,7 +188,7 @@ def test_a_crash_is_never_expected(tmp_path: Path) -> None:
 
 def test_judging_again_gives_the_same_verdict(tmp_path: Path) -> None:
     record = ran(tmp_path / "one", FakeGuest(stack(), write_fails))
-    live = judge_record(record)
+    live = judge_record(record, ())
     again = judge_folder(tmp_path / "one")
     assert again.judgement == live.judgement
     first = (tmp_path / "one/verdict.json").read_text()
@@ -265,6 +265,21 @@ def test_a_listed_deviation_is_known_and_still_does_not_conform(tmp_path: Path) 
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
     result = judge_folder(tmp_path / "one", known(deviating_clause(tmp_path / "one")))
     assert (result.known, result.conforms) == (Known.YES, False)
+
+
+def test_the_list_of_known_deviations_stands_above_the_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran(tmp_path / "one", FakeGuest(stack(), write_fails))
+    assert judge_folder(tmp_path / "one").known is Known.NO
+    clause = deviating_clause(tmp_path / "one")
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "cases/deviations.yaml").write_text(
+        f"deviations: [{{clause: {clause}, item: fam/one, variant: dax_always, since: '6.0', reference: a link}}]"
+    )
+    result = judge_folder(tmp_path / "one")
+    assert (result.known, result.conforms) == (Known.YES, False)
+    assert result.deviation is not None
+    assert result.deviation.reference == "a link"
 
 
 def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
