@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from harness.case.loader import find_case_files, load_case, load_families, load_plans
+from harness.case.loader import find_case_files, load_case, load_families, load_nearest_known, load_plans
 from harness.case.plan import DEFAULT_STACK, make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError, HarnessError, UsageError
 from harness.host import settings
@@ -317,11 +317,16 @@ def _rounded(size_bytes: int) -> str:
 
 
 def judge_again(chosen: argparse.Namespace) -> int:
-    rows = []
+    rows, elsewhere = [], []
     for folder in _item_folders(chosen.folder):
-        row = make_row(judge_folder(folder), folder)
+        case = Path(load_record(folder).item.case)
+        if not case.exists():
+            elsewhere.append(case)
+        row = make_row(judge_folder(folder, load_nearest_known(case)), folder)
         rows.append(row)
         print(describe_row(row))
+    if elsewhere:
+        _progress(f"{elsewhere[0]} is not below this folder: the known deviations of {len(elsewhere)} items may not have been found")
     conform = sum(row.passed for row in rows)
     print(f"{conform} of {len(rows)} items conform")
     return exit_status(rows)

@@ -24,9 +24,9 @@ class PackagedKernel:
     name: str
     suite: str
     package: str
-    modules: tuple[str, ...] = ()
-    flavour: str = ""
-    base: str = ""
+    modules: tuple[str, ...]
+    flavour: str
+    base: str
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Catalog:
 
     def find_flavour(self, kernel: str, flavour: str) -> str | None:
         """Return the name of the kernel that is this flavour of ``kernel``: itself, another one, or None."""
-        of_base = (k.name for k in self.kernels.values() if k.flavour == flavour and kernel in (k.name, k.base))
-        return next(of_base, None)
+        found = (k.name for k in self.kernels.values() if k.flavour == flavour and kernel in (k.name, k.base))
+        return next(found, None)
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,12 @@ def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
     """Read images/. Raises CaseError with file and line where something in it cannot be meant."""
     kernels = _open(folder / "kernels.yaml", {"format", "default", "kernels", "modules", "options"})
     rootfs = _open(folder / "rootfs.yaml", {"format", "suite", "packages", "exclude", "image_options", "mkfs"})
-    by_name = {name: _packaged_kernel(name, node) for name, node in kernels["kernels"].items().items()}
+    entries = kernels["kernels"].items()
+    by_name = {name: _packaged_kernel(name, node) for name, node in entries.items()}
     default = kernels["default"].text()
     if default not in by_name:
         raise kernels["default"].error(f"the default kernel {default!r} is none of: {', '.join(by_name)}")
-    for name, node in kernels["kernels"].items().items():
+    for name, node in entries.items():
         _check_flavour(by_name[name], node, by_name)
     sets = kernels["modules"].fields({"load", "available", "optional"})
     return Catalog(

@@ -8,7 +8,7 @@ from harness.model.judge import RULE_MODULES
 assert RULE_MODULES  # importing them is what fills the tables
 assert AUDIT_CALLS
 
-__all__ = ["CLAUSES", "FACTS", "contract_page"]
+__all__ = ["CLAUSES", "contract_page"]
 
 HEADER = """\
 # The contract

@@ -19,7 +19,7 @@ from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, chosen_audi
 from harness.plugin.outcome import fail_unless_passed, keep_row
 from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, make_item
 from harness.run.boot import BootedGuest, ways_in
-from harness.run.execute import judge_folder, run_item
+from harness.run.execute import Result, judge_folder, run_item
 from harness.run.kept import logs_of
 from harness.run.kernels import Unsuitable
 from harness.run.pool import Lease
@@ -115,7 +115,7 @@ class CaseItem(pytest.Item):
             run_item(self.item, lease, folder, self.expected, chosen_auditing(self.config))
         except (HarnessError, OSError) as error:
             fail_with_our_fault(self, self.item, str(Ending.HARNESS_ERROR), error)
-        row = judged_row(self, self.item, folder)
+        _, row = judged(self, self.item, folder)
         if not row.passed:
             hold_guest(self.config, lease, row)
         fail_unless_passed(row)
@@ -128,10 +128,13 @@ def fail_with_our_fault(node: pytest.Item, item: Item, ending: str, error: Excep
     pytest.fail(describe_row(row), pytrace=False)
 
 
-def judged_row(node: pytest.Item, item: Item, folder: Path) -> Row:
-    """Judge what is kept in ``folder`` and keep the row. A fault of the judge is the harness's, and leaves a row too."""
+def judged(node: pytest.Item, item: Item, folder: Path) -> tuple[Result, Row]:
+    """Judge what is kept in ``folder``, by the known deviations nearest to the case, and keep the row.
+
+    A fault of the judge is the harness's, and leaves a row too.
+    """
     try:
-        result = judge_folder(folder)
+        result = judge_folder(folder, load_nearest_known(node.path))
         row = make_row(result, folder)
     except Exception as error:
         keep_row(node, make_unset_row(item, Ending.HARNESS_ERROR, f"judging failed: {error!r}", str(folder)))
@@ -141,7 +144,7 @@ def judged_row(node: pytest.Item, item: Item, folder: Path) -> Row:
         progress = make_progress(node.config)
         for line in step_lines(result):
             progress(line)
-    return row
+    return result, row
 
 
 def hold_guest(config: pytest.Config, lease: Lease, row: Row) -> None:

@@ -16,11 +16,11 @@ from harness.model.judge import Judgement
 from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
-from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged_row
+from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged
 from harness.plugin.options import KERNELS, LIFECYCLES, POOL, chosen_auditing
 from harness.plugin.outcome import fail_unless_passed
 from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, place_suffix
-from harness.run.execute import judge_folder, run_item
+from harness.run.execute import run_item
 from harness.run.kernels import Unsuitable
 from harness.run.report import NOT_SET_UP
 
@@ -118,13 +118,12 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
                     contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease
                 ):
                     run_item(item, lease, folder, load_nearest_expected(request.node.path), chosen_auditing(config))
-                    row = judged_row(request.node, item, folder)
+                    result, row = judged(request.node, item, folder)
                     if not row.passed:
                         hold_guest(config, lease, row)
             except (HarnessError, OSError) as error:
                 fail_with_our_fault(request.node, item, str(Ending.HARNESS_ERROR), error)
             fail_unless_passed(row)
-            result = judge_folder(folder)
             assert result.judgement is not None
             assert result.record.observations is not None
             return Judged(result.record.reading, result.record.observations, result.judgement)

@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.case.loader import load_nearest_known
 from harness.errors import AgentError, GuestHungError, HarnessError
 from harness.machine.console import fingerprint
 from harness.machine.machine import Ending as GuestEnding
@@ -150,13 +149,9 @@ def judge_record(record: Record, known: tuple[KnownDeviation, ...]) -> Result:
     return Result(record, judgement, state, entry, evidence)
 
 
-def judge_folder(folder: Path, known: tuple[KnownDeviation, ...] | None = None) -> Result:
-    """Judge the stored item in ``folder`` and keep the verdict there. ``known``: None are those nearest to the item's case.
-
-    Raises UsageError for what is no item's folder, CaseError for a broken list of known deviations.
-    """
-    record = load_record(folder)
-    result = judge_record(record, load_nearest_known(Path(record.item.case)) if known is None else known)
+def judge_folder(folder: Path, known: tuple[KnownDeviation, ...]) -> Result:
+    """Judge the stored item in ``folder`` and keep the verdict there. Raises UsageError for what is no item's folder."""
+    result = judge_record(load_record(folder), known)
     store_verdict(folder, verdict_document(result))
     return result
 

@@ -174,13 +174,29 @@ def artifacts(tmp_path: Path) -> Path:
     """The artifacts of an item that conforms, on a fake guest."""
     folder = tmp_path / "artifacts"
     ran(folder / "fam/one", FakeGuest(stack()), item())
-    judge_folder(folder / "fam/one")
+    judge_folder(folder / "fam/one", ())
     return folder
 
 
 def test_stored_items_are_judged_again(capsys: pytest.CaptureFixture[str], artifacts: Path) -> None:
     assert main(["judge", str(artifacts)]) == 0
     assert "1 of 1 items conform" in capsys.readouterr().out
+
+
+def test_judging_again_goes_by_the_known_deviations_above_the_case_and_says_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran(tmp_path / "kept/one")
+    assert main(["judge", "kept"]) == 0
+    assert "cases/fam/one.yaml is not below this folder: the known deviations of 1 items may not have been found" in capsys.readouterr().err
+    (tmp_path / "cases/fam").mkdir(parents=True)
+    (tmp_path / "cases/fam/one.yaml").touch()
+    (tmp_path / "cases/deviations.yaml").write_text("deviations: [{clause: C-RW-01, item: fam/one, since: '6.0', reference: a link}]")
+    assert main(["judge", "kept"]) == 1
+    captured = capsys.readouterr()
+    assert "a link" in captured.out
+    assert "not below this folder" not in captured.err
 
 
 @pytest.mark.parametrize("command", ["judge", "facts", "mutants"])

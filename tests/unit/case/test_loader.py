@@ -275,6 +275,12 @@ def test_an_expected_line_that_cannot_be_meant_is_refused(change: tuple[str, str
         read_expected(f"expected:\n  - {LINE.replace(*change)}\n", "console.yaml")
 
 
+def test_the_nearest_list_of_expected_lines_is_taken_and_none_is_none(tmp_path: Path) -> None:
+    assert load_nearest_expected(tmp_path / "fam/one.yaml") == ()
+    (tmp_path / "console.yaml").write_text(f"expected:\n  - {LINE}\n")
+    assert len(load_nearest_expected(tmp_path / "fam/one.yaml")) == 1
+
+
 # ---- known deviations ------------------------------------------------------------------------------------------------
 
 DEVIATION = "{clause: C-RW-06, item: splice/tee, variant: dax_always, since: '6.1', before: '6.3', reference: a bug report}"
@@ -307,12 +313,6 @@ def test_the_nearest_list_of_known_deviations_is_taken_and_none_is_none(tmp_path
     assert load_nearest_known(tmp_path / "fam/one.yaml") == ()
     (tmp_path / "deviations.yaml").write_text(f"deviations:\n  - {DEVIATION}\n")
     assert len(load_nearest_known(tmp_path / "fam/one.yaml")) == 1
-
-
-def test_the_nearest_list_of_expected_lines_is_taken_and_none_is_none(tmp_path: Path) -> None:
-    assert load_nearest_expected(tmp_path / "fam/one.yaml") == ()
-    (tmp_path / "console.yaml").write_text(f"expected:\n  - {LINE}\n")
-    assert len(load_nearest_expected(tmp_path / "fam/one.yaml")) == 1
 
 
 def test_a_fact_that_is_probed_must_be_one_of_the_models() -> None:

@@ -174,6 +174,13 @@ def test_a_broken_list_of_known_deviations_is_an_error_before_anything_runs(proj
     assert result.ret == 2
 
 
+def test_a_known_deviation_above_the_case_that_does_not_show_fails_its_item(project: Project) -> None:
+    project.write("cases/deviations.yaml", "deviations: [{clause: C-RW-01, item: fam/one, since: '6.0', reference: bug 7}]\n")
+    result = project.run("cases")
+    assert "bug 7" in text(result)
+    assert result.ret == 1
+
+
 def test_one_file_may_lie_anywhere(project: Project) -> None:
     project.write("mine/quick.yaml", CASE.replace("  - {claim: claimed, step: write, holds_if: {works: true}}", "").replace("decides:", ""))
     result = project.run("mine/quick.yaml")

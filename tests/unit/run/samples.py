@@ -65,4 +65,4 @@ def ran(folder: Path, guest: FakeGuest | None = None, chosen: Item | None = None
 def row(folder: Path, guest: FakeGuest | None = None, chosen: Item | None = None) -> Row:
     """The row of an item that a fake guest ran and the model judged."""
     ran(folder, guest, chosen)
-    return make_row(judge_folder(folder), folder)
+    return make_row(judge_folder(folder, ()), folder)

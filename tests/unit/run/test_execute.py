@@ -37,14 +37,14 @@ def write_blocks(operation: Operation) -> Observation:
 
 def test_what_conforms_conforms_and_speaks_for_its_claims(tmp_path: Path) -> None:
     ran(tmp_path / "one")
-    result = judge_folder(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", ())
     assert result.conforms
     assert [(piece.claim, piece.held, piece.verdict) for piece in result.evidence] == [("claimed", True, Verdict.CONFORMS)]
 
 
 def test_what_deviates_does_not_conform(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
-    result = judge_folder(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", ())
     assert not result.conforms
     assert result.judgement is not None
     assert result.judgement.verdict is Verdict.DEVIATES
@@ -68,7 +68,7 @@ def test_what_was_audited_is_kept_before_it_is_judged_and_judged_again_alike(tmp
     kept = ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((broken,), took_s=0.25)))
     assert not (tmp_path / "one/verdict.json").exists()
     assert load_record(tmp_path / "one") == kept
-    result = judge_folder(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", ())
     assert result.judgement is not None
     assert [(step.clause, str(step.verdict)) for step in result.judgement.steps[3:]] == [
         ("C-AUDIT-01", "deviates"),
@@ -81,7 +81,7 @@ def test_what_was_audited_is_kept_before_it_is_judged_and_judged_again_alike(tmp
 
 def test_a_clean_audit_changes_no_verdict(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((CLEAN,))))
-    result = judge_folder(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", ())
     assert result.conforms
     assert result.judgement is not None
     assert len(result.judgement.steps) == 8
@@ -189,10 +189,10 @@ def test_a_crash_is_never_expected(tmp_path: Path) -> None:
 def test_judging_again_gives_the_same_verdict(tmp_path: Path) -> None:
     record = ran(tmp_path / "one", FakeGuest(stack(), write_fails))
     live = judge_record(record, ())
-    again = judge_folder(tmp_path / "one")
+    again = judge_folder(tmp_path / "one", ())
     assert again.judgement == live.judgement
     first = (tmp_path / "one/verdict.json").read_text()
-    judge_folder(tmp_path / "one")
+    judge_folder(tmp_path / "one", ())
     assert (tmp_path / "one/verdict.json").read_text() == first
 
 
@@ -211,7 +211,7 @@ def test_what_an_earlier_run_left_in_the_folder_goes(tmp_path: Path) -> None:
 
 def test_a_kernel_that_complained_keeps_an_item_from_passing_and_leaves_its_log(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), ended=complaint(ReportKind.WARNING, "WARNING: at fs/dax.c")))
-    result = judge_folder(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", ())
     assert not result.conforms
     assert result.record.outcome.messages == ("WARNING: at fs/dax.c",)
     assert (tmp_path / "one/kernel.log").read_text() == "the kernel's log\n"
@@ -219,7 +219,7 @@ def test_a_kernel_that_complained_keeps_an_item_from_passing_and_leaves_its_log(
 
 def test_a_run_without_observations_is_not_judged_and_is_no_evidence(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), error=GuestHungError("no answer within 240 s")))
-    result = judge_folder(tmp_path / "one")
+    result = judge_folder(tmp_path / "one", ())
     assert result.judgement is None
     assert result.record.outcome.ending is Ending.HUNG
     assert result.evidence[0].verdict is None
@@ -256,7 +256,7 @@ def known(clause: str) -> tuple[KnownDeviation, ...]:
 
 
 def deviating_clause(folder: Path) -> str:
-    judgement = judge_folder(folder).judgement
+    judgement = judge_folder(folder, ()).judgement
     assert judgement is not None
     return next(step.clause for step in judgement.steps if step.verdict is Verdict.DEVIATES)
 
@@ -265,21 +265,6 @@ def test_a_listed_deviation_is_known_and_still_does_not_conform(tmp_path: Path) 
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
     result = judge_folder(tmp_path / "one", known(deviating_clause(tmp_path / "one")))
     assert (result.known, result.conforms) == (Known.YES, False)
-
-
-def test_the_list_of_known_deviations_stands_above_the_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran(tmp_path / "one", FakeGuest(stack(), write_fails))
-    assert judge_folder(tmp_path / "one").known is Known.NO
-    clause = deviating_clause(tmp_path / "one")
-    (tmp_path / "cases").mkdir()
-    (tmp_path / "cases/deviations.yaml").write_text(
-        f"deviations: [{{clause: {clause}, item: fam/one, variant: dax_always, since: '6.0', reference: a link}}]"
-    )
-    result = judge_folder(tmp_path / "one")
-    assert (result.known, result.conforms) == (Known.YES, False)
-    assert result.deviation is not None
-    assert result.deviation.reference == "a link"
 
 
 def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
@@ -307,7 +292,7 @@ def test_a_folder_that_is_not_an_items_is_refused(tmp_path: Path, name: str, tex
     path = tmp_path / "one" / name
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(UsageError, match=problem):
-        judge_folder(tmp_path / "one")
+        judge_folder(tmp_path / "one", ())
 
 
 def test_folders_of_items_are_found_below_a_folder_and_are_safe_names(tmp_path: Path) -> None:

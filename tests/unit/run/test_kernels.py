@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from harness.case.case import Needs
+from harness.case.case import KERNEL_FLAVOURS, Needs
 from harness.errors import UsageError
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.run import kernels as subject
@@ -63,6 +63,10 @@ def test_a_case_that_needs_another_flavour_runs_on_that_for_the_selected_kernel(
 
 def test_a_flavour_that_is_selected_too_is_run_on_once() -> None:
     assert kernels("debian_6.12", "debian_6.12_full").targets(FULL) == (Target("debian_6.12_full", "debian_6.12"),)
+
+
+def test_a_case_can_ask_for_every_flavour_that_there_is() -> None:
+    assert {kernel.flavour for kernel in load_catalog().kernels.values()} - {""} <= set(KERNEL_FLAVOURS)
 
 
 def test_a_flavour_is_what_its_entry_says_whatever_it_is_called() -> None:

@@ -186,7 +186,7 @@ def known(clause: str) -> tuple[KnownDeviation, ...]:
 
 def test_a_known_deviation_is_told_with_its_reference(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
-    clause = make_row(judge_folder(tmp_path / "one"), "x").steps[0].clause
+    clause = make_row(judge_folder(tmp_path / "one", ()), "x").steps[0].clause
     found = make_row(judge_folder(tmp_path / "one", known(clause)), "x")
     assert found.is_known_deviation
     assert "  known     yes: a link\n" in describe_row(found)
