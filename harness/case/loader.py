@@ -3,9 +3,11 @@
 Every complaint is a CaseError that names file and line, the key, and what is accepted.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -58,7 +60,7 @@ def is_case_file(path: Path) -> bool:
 
 def load_plans(path: Path, claims: Mapping[str, Claim] | None = None) -> tuple[Plan, ...]:
     """Return the plans of the case in ``path``, one a variant. ``claims``: see :func:`load_case`."""
-    return make_plans(load_case(path, claims))
+    return make_plans(_read_unchecked(_read_text(path), str(path), load_nearest_claims(path) if claims is None else claims))
 
 
 def load_case(path: Path, claims: Mapping[str, Claim] | None = None) -> Case:
@@ -72,6 +74,13 @@ def load_case(path: Path, claims: Mapping[str, Claim] | None = None) -> Case:
 
 def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
     """Like :func:`load_case`, from ``text``."""
+    case = _read_unchecked(text, path, claims)
+    make_plans(case)
+    return case
+
+
+def _read_unchecked(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
+    """Return the case in ``text`` before its variants are checked, which making their plans does."""
     table = as_table(read_tree(text, path), "a case")
     check_keys(table, CASE_KEYS, "a case")
     axes = read_axes(require(table, "axes", "a case"))
@@ -91,7 +100,6 @@ def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
         steps=_read_program(require(table, "program", "a case")),
         notes="" if notes is None else as_text(notes, "notes"),
     )
-    make_plans(case)
     _check_options(case)
     return case
 
@@ -172,7 +180,7 @@ def _fact_name(word: Word) -> str:
 # ---- claims and families ---------------------------------------------------------------------------------------------
 
 
-def load_nearest_claims(path: Path) -> dict[str, Claim]:
+def load_nearest_claims(path: Path) -> Mapping[str, Claim]:
     """Return the claims of the nearest claims.yaml beside or above ``path``; none where there is no such file."""
     for folder in path.resolve().parents:
         if (folder / CLAIMS_FILE).is_file():
@@ -180,13 +188,14 @@ def load_nearest_claims(path: Path) -> dict[str, Claim]:
     return {}
 
 
-def load_claims(path: Path) -> dict[str, Claim]:
+def load_claims(path: Path) -> Mapping[str, Claim]:
     """Return the registry of claims by id, in the order of the file. Raises CaseError."""
     return read_claims(_read_text(path), str(path))
 
 
-def read_claims(text: str, path: str) -> dict[str, Claim]:
-    """Like :func:`load_claims`, from ``text``."""
+@functools.cache
+def read_claims(text: str, path: str) -> Mapping[str, Claim]:
+    """Like :func:`load_claims`, from ``text``. Equal text is read once: it is asked for with every case."""
     table = as_table(read_tree(text, path), "the registry of claims")
     check_keys(table, ("sources", "claims"), "the registry of claims")
     sources = {key.text: as_text(value, key.text) for key, value in as_table(require(table, "sources", "the registry"), "sources").pairs}
@@ -196,7 +205,7 @@ def read_claims(text: str, path: str) -> dict[str, Claim]:
         if claim.id in claims:
             raise CaseError(row.where, f"the claim {claim.id!r} is registered twice")
         claims[claim.id] = claim
-    return claims
+    return MappingProxyType(claims)
 
 
 def _read_claim(table: Table, sources: Mapping[str, str]) -> Claim:
@@ -267,6 +276,7 @@ def _nearest(path: Path, name: str) -> Path | None:
     return next((folder / name for folder in path.resolve().parents if (folder / name).is_file()), None)
 
 
+@functools.cache
 def read_known(text: str, path: str) -> tuple[KnownDeviation, ...]:
     """Return the known deviations in ``text``. Raises CaseError."""
     what = "the list of known deviations"
@@ -296,6 +306,7 @@ def _kernel_range(table: Table, what: str) -> tuple[tuple[int, int], tuple[int, 
     return since, None if before is None else _kernel_version(as_word(before, "before"))
 
 
+@functools.cache
 def read_expected(text: str, path: str) -> tuple[ExpectedLine, ...]:
     """Return the expected console lines in ``text``. Raises CaseError."""
     table = as_table(read_tree(text, path), "the list of expected console lines")

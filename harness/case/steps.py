@@ -40,6 +40,8 @@ OTHERWISE = "otherwise"
 COUNTS = frozenset({"value", "count", "entries", "timeout_ms"})
 #: Sizes that are never negative.
 LENGTHS = frozenset({"length", "size", "shift", "align", "align_shift", "into_offset", "from_offset"})
+#: The types of the arguments.
+_HINTS: dict[type[Any], dict[str, Any]] = {cls: typing.get_type_hints(cls) for cls in (*OPERATIONS.values(), Buffer)}
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -101,14 +103,10 @@ def _read_fields(cls: type[Any], table: Table, what: str) -> Any:
     for name, field in fields.items():
         tree = table.find(name)
         if tree is not None:
-            values[field.name] = _read_value(_hints(cls)[field.name], tree, f"{name} of {what}", name, field.metadata)
+            values[field.name] = _read_value(_HINTS[cls][field.name], tree, f"{name} of {what}", name, field.metadata)
         elif field.default is dataclasses.MISSING:
             raise CaseError(table.where, f"{what} needs the argument {name!r}; it takes {', '.join(fields)}")
     return cls(**values)
-
-
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _read_value(hint: Any, tree: Tree, what: str, name: str, metadata: Mapping[str, Any]) -> Any:
@@ -266,7 +264,7 @@ def describe_flags() -> str:
     lines = ["| Operation and argument | Words |", "| --- | --- |"]
     for call, cls in OPERATIONS.items():
         for field in dataclasses.fields(cls):
-            hint = _hints(cls)[field.name]
+            hint = _HINTS[cls][field.name]
             choices = (typing.get_args(hint) or (hint,))[0]
             if isinstance(choices, type) and issubclass(choices, StrEnum):
                 lines.append(f"| `{call}`: `{field.name.rstrip('_')}` | {', '.join(f'`{c}`' for c in choices)} |")
@@ -275,7 +273,7 @@ def describe_flags() -> str:
 
 def _describe_field(cls: type[Any], field: "dataclasses.Field[Any]") -> str:
     name = f"`{field.name.rstrip('_')}`"
-    kind = _describe_kind(_hints(cls)[field.name], field)
+    kind = _describe_kind(_HINTS[cls][field.name], field)
     if field.default is dataclasses.MISSING:
         return f"{name} ({kind})"
     default = field.default
