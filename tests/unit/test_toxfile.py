@@ -1,4 +1,4 @@
-"""A kernel is an entry of images/kernels.yaml: tox has an environment for it then."""
+"""What tox.ini and toxfile.py say: an environment for each kernel of images/kernels.yaml, and one for all tests."""
 
 import shutil
 import subprocess
@@ -35,3 +35,16 @@ def test_a_kernel_that_is_added_has_an_environment_that_takes_pytests_arguments(
     asked = tox(tmp_path, "config", "-e", "cases-debian_99", "-k", "commands", "deps", "--", "-k", "splice or futex")
     assert "pytest -o testpaths=cases --kernel debian_99 -k 'splice or futex'" in asked
     assert "-r requirements.lock" in asked
+
+
+def test_arguments_of_the_tests_reach_pytest_alone_and_a_failure_ends_no_other() -> None:
+    asked = tox(ROOT, "config", "-e", "tests", "-k", "commands", "ignore_errors", "--", "-x").splitlines()
+    assert "ignore_errors = True" in asked
+    commands = [line.strip() for line in asked[asked.index("commands =") + 1 : asked.index("ignore_errors = True")]]
+    assert commands == [
+        "ruff check .",
+        "ruff format --check .",
+        "mypy",
+        "pytest -o testpaths=tests/unit -x",
+        "pytest -o testpaths=tests/boot -x",
+    ]
