@@ -14,13 +14,9 @@ ROOT = Path(__file__).parents[2]
 #: A few cases of different families, and one stack: what differs is how the guest came to be.
 SAMPLE = (
     "cases/coherence/store_is_read.yaml",
-    "cases/direct_io/misaligned_offset_and_length.yaml",
     "cases/double_buffering/write_is_cached_or_not.yaml",
-    "cases/futex/shared_between_processes.yaml",
     "cases/huge_pages/one_fault_maps_2mib.yaml",
     "cases/networking_and_pins/pin_blocks_truncate.yaml",
-    "cases/splice/vmsplice_then_overwrite.yaml",
-    "cases/struct_page/map_sync_offered.yaml",
 )
 
 

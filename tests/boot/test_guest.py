@@ -70,7 +70,13 @@ STACKS = [
 ]
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.describe())
+# On the default kernel the main job makes a template of every stack that a case asks for, and reads it back in every clone.
+@pytest.mark.parametrize(
+    ("booted", "stack"),
+    [("debian_6.12", WHOLE), *(("debian_6.1", stack) for stack in STACKS)],
+    indirect=["booted"],
+    ids=lambda value: value.describe() if isinstance(value, StorageStack) else value,
+)
 def test_the_guest_has_the_stack_that_was_asked_for(booted: BootedGuest, stack: StorageStack) -> None:
     booted.session.set_up(stack, placements(booted))
     first, second = booted.session.refresh(), booted.session.refresh()
