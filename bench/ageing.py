@@ -17,7 +17,7 @@ from harness.guest.link import GuestCommand
 from harness.image.catalog import choose_kernel, load_catalog
 from harness.model.content import Ranges
 from harness.model.stack import StorageStack
-from harness.model.tag import FOREIGN_WRITER, tag_bytes
+from harness.ops.tag import FOREIGN_WRITER, tag_bytes
 from harness.run.boot import BootedGuest, GuestOptions
 from harness.run.template import Cloner
 from harness.sizes import MIB

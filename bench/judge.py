@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness.model.facts import Env
 from harness.model.judge import judge
-from harness.model.operation import MapFlag, Mmap, Open, OpenFlag, Operation, Program, Pwrite, Step, Store
 from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
+from harness.ops import MapFlag, Mmap, Open, OpenFlag, Operation, Program, Pwrite, Step, Store
 from harness.run.mutants import Recorded, read_recorded
 
 RECORDED = Path(__file__).parents[1] / "tests" / "recorded" / "observations.jsonl"

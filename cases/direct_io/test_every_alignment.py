@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.model.operation import Open, OpenFlag, Operation, Pread, Program, Pwrite, Step
+from harness.ops import Open, OpenFlag, Operation, Pread, Program, Pwrite, Step
 
 PAGE = 4096
 ALIGNMENTS = tuple(1 << power for power in range(13))

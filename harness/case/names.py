@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.case.steps import BoundStep
+from harness.case.steps import BoundStep, told_kinds
 from harness.case.tree import accepted
 from harness.errors import CaseError
-from harness.model.operation import PROCESS, Fork, Join, MountVolume, Open, UmountVolume
 from harness.model.stack import MAIN, TARGET
+from harness.ops import PROCESS, Fork, Join, Kind
 
 FIRST_PROCESS = "main"
 BAR = "bar"
@@ -86,14 +86,17 @@ def _check_new(name: str, where: str, made_at: dict[str, str]) -> None:
 
 
 def _check_role(bound: BoundStep, roles: Sequence[str]) -> None:
-    op = bound.step.operation
-    if isinstance(op, Open) and ":" in op.path:
-        role = op.path.partition(":")[0]
-        if role not in roles:
-            hint = {TARGET: " (target needs the axis target)", BAR: " (bar needs ivshmem: true under needs)"}.get(role, "")
-            raise CaseError(bound.where, f"the path {op.path!r} is on a volume that this case does not have{hint}; {accepted(role, roles)}")
-    if isinstance(op, MountVolume | UmountVolume) and op.volume not in {MAIN, TARGET} & set(roles):
-        raise CaseError(bound.where, f"{op.call} of the unknown volume {op.volume!r}; {accepted(op.volume, {MAIN, TARGET} & set(roles))}")
+    for kind, text in told_kinds(bound.step.operation):
+        if kind is Kind.PATH and ":" in text:
+            role = text.partition(":")[0]
+            if role not in roles:
+                hint = {TARGET: " (target needs the axis target)", BAR: " (bar needs ivshmem: true under needs)"}.get(role, "")
+                raise CaseError(
+                    bound.where, f"the path {text!r} is on a volume that this case does not have{hint}; {accepted(role, roles)}"
+                )
+        if kind is Kind.VOLUME and text not in {MAIN, TARGET} & set(roles):
+            known = {MAIN, TARGET} & set(roles)
+            raise CaseError(bound.where, f"{bound.step.operation.call} of the unknown volume {text!r}; {accepted(text, known)}")
 
 
 def _check_ids(steps: Sequence[BoundStep]) -> None:

@@ -10,7 +10,6 @@ from harness.case.steps import read_count, read_errno, read_signal, read_size, r
 from harness.case.tree import Table, Tree, Word, accepted, as_table, as_truth, as_word, check_keys, require, substitute
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
-from harness.model.operation import MAX_STEPS, Program, find_out_of_reach
 from harness.model.stack import (
     MAIN,
     TARGET,
@@ -26,6 +25,8 @@ from harness.model.stack import (
     StorageStack,
     Volume,
 )
+from harness.ops import MAX_STEPS, Program
+from harness.ops.reach import find_out_of_reach
 from harness.sizes import MIB
 
 REGION_BYTES = 256 * MIB

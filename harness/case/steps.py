@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from harness.case.axes import STORAGES, Axes, Condition, read_condition
 from harness.case.tree import (
@@ -28,7 +28,7 @@ from harness.case.tree import (
     substitute,
 )
 from harness.errors import CaseError
-from harness.model.operation import OPERATIONS, Buffer, Operation, Pin, Step
+from harness.ops import OPERATIONS, Buffer, Kind, Operation, Pin, Step
 from harness.sizes import parse_size
 
 #: The keys of a step beside its operation.
@@ -36,12 +36,8 @@ STEP_KEYS = ("process", "start", "expect", "id")
 PIN_KEYS = ("returns", "errno", "signal", "blocked")
 OTHERWISE = "otherwise"
 
-#: Arguments that are plain numbers; every other number is a size in bytes.
-COUNTS = frozenset({"value", "count", "entries", "timeout_ms"})
-#: Sizes that are never negative.
-LENGTHS = frozenset({"length", "size", "shift", "align", "align_shift", "into_offset", "from_offset"})
-#: The types of the arguments.
-_HINTS: dict[type[Any], dict[str, Any]] = {cls: typing.get_type_hints(cls) for cls in (*OPERATIONS.values(), Buffer)}
+#: The types of the arguments, with what their numbers are.
+_HINTS: dict[type[Any], dict[str, Any]] = {cls: typing.get_type_hints(cls, include_extras=True) for cls in (*OPERATIONS.values(), Buffer)}
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -103,14 +99,14 @@ def _read_fields(cls: type[Any], table: Table, what: str) -> Any:
     for name, field in fields.items():
         tree = table.find(name)
         if tree is not None:
-            values[field.name] = _read_value(_HINTS[cls][field.name], tree, f"{name} of {what}", name, field.metadata)
+            values[field.name] = _read_value(_HINTS[cls][field.name], tree, f"{name} of {what}", field.metadata)
         elif field.default is dataclasses.MISSING:
             raise CaseError(table.where, f"{what} needs the argument {name!r}; it takes {', '.join(fields)}")
     return cls(**values)
 
 
-def _read_value(hint: Any, tree: Tree, what: str, name: str, metadata: Mapping[str, Any]) -> Any:
-    if isinstance(hint, types.UnionType):
+def _read_value(hint: Any, tree: Tree, what: str, metadata: Mapping[str, Any]) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
         if isinstance(tree, Word) and (tree.is_nothing or tree.text == "none"):
             return None
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
@@ -123,10 +119,10 @@ def _read_value(hint: Any, tree: Tree, what: str, name: str, metadata: Mapping[s
     if hint is bool:
         return as_truth(tree, what)
     word = as_word(tree, what)
+    if typing.get_origin(hint) is Annotated:
+        return _read_kind(typing.get_args(hint)[1], word, what)
     if issubclass(hint, StrEnum):
         return _read_choice(hint, word, what)
-    if hint is int:
-        return _read_number(word, what, name)
     return read_name(word) if "refers" in metadata or "makes" in metadata else word.text
 
 
@@ -144,11 +140,13 @@ def _read_choice(choices: type[StrEnum], word: Word, what: str) -> StrEnum:
     return choices(word.text)
 
 
-def _read_number(word: Word, what: str, name: str) -> int:
-    if name in COUNTS:
+def _read_kind(kind: Kind, word: Word, what: str) -> int | str:
+    if kind in (Kind.PATH, Kind.VOLUME):
+        return word.text
+    if kind is Kind.COUNT:
         return read_count(word, what)
     size = read_size(word, what)
-    if size < 0 and name in LENGTHS:
+    if size < 0 and kind is Kind.SIZE:
         raise CaseError(word.where, f"{what} is {word.text}: it cannot be negative")
     return size
 
@@ -165,6 +163,12 @@ def read_size(word: Word, what: str) -> int:
         return parse_size(word.text)
     except ValueError as error:
         raise CaseError(word.where, f"{what}: {error}") from error
+
+
+def told_kinds(op: Operation) -> list[tuple[Kind, Any]]:
+    """Return what each argument of ``op`` is, where its type says so, and the argument."""
+    hints = _HINTS[type(op)].items()
+    return [(typing.get_args(hint)[1], getattr(op, name)) for name, hint in hints if typing.get_origin(hint) is Annotated]
 
 
 # ---- pins ------------------------------------------------------------------------------------------------------------
@@ -282,15 +286,19 @@ def _describe_field(cls: type[Any], field: "dataclasses.Field[Any]") -> str:
     return f"{name} ({kind}) = {shown or 'empty'}"
 
 
+#: What a kind is called in the table.
+_KINDS = {Kind.SIZE: "size", Kind.OFFSET: "offset", Kind.COUNT: "number", Kind.PATH: "path", Kind.VOLUME: "volume"}
+
+
 def _describe_kind(hint: Any, field: "dataclasses.Field[Any]") -> str:
     if "makes" in field.metadata:
         return f"names a new {field.metadata['makes']}"
     if "refers" in field.metadata:
         return " or ".join(field.metadata["refers"])
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is tuple:
         return "list of buffers" if typing.get_args(hint)[0] is Buffer else "list of words"
-    if hint is int:
-        return "number" if field.name in COUNTS else "size"
+    if typing.get_origin(hint) is Annotated:
+        return _KINDS[typing.get_args(hint)[1]]
     return {bool: "true or false", str: "text"}.get(hint, "word")

@@ -9,10 +9,10 @@ Writing goes past the page cache: neither the guest's memory nor its Cached line
 
 from collections.abc import Sequence
 
+from harness import ops as op
 from harness.guest.layout import PlacedVolume
-from harness.model import operation as op
-from harness.model.operation import Program, Step
-from harness.model.tag import FOREIGN_WRITER
+from harness.ops import Program, Step
+from harness.ops.tag import FOREIGN_WRITER
 from harness.sizes import KIB, MIB
 
 _NAME = ".harness-age"

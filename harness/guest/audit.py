@@ -2,7 +2,7 @@
 
 from harness.guest.layout import Layout, PlacedVolume
 from harness.model.audit import FILE_LIMIT_BYTES, AuditedVolume, audited_volumes
-from harness.model.operation import Program
+from harness.ops import Program
 
 #: Each exits with 0 where it finds nothing, and writes nothing.
 _CHECKS = {"ext4": ("e2fsck", "-fn"), "xfs": ("xfs_repair", "-n")}

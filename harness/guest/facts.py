@@ -4,15 +4,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness import ops as op
 from harness.errors import GuestError
 from harness.guest.filesystem import MOUNT_TABLE, MountEntry, parse_mounts
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.link import GuestFiles
 from harness.guest.pmem import REGION_PATTERNS, PmemRegion, read_regions
-from harness.model import operation as op
-from harness.model.operation import Operation, Program, Step
 from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading, VolumeReading
+from harness.ops import Operation, Program, Step
 
 PROBE_FILE = ".harness-probe"
 _PAGE = 4096

@@ -35,9 +35,10 @@ from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
 from harness.model.audit import Audit, audit_from
-from harness.model.operation import Program, describe, program_document
 from harness.model.outcome import How, Observation, observations_from
 from harness.model.stack import Disk, Namespace, StackReading, StorageStack, Volume
+from harness.ops import Program, describe
+from harness.ops.codec import program_document
 
 _DISK_SERIALS = "/sys/block/*/serial"
 _PCI = "/sys/bus/pci/devices/*"

@@ -13,10 +13,10 @@ from harness.errors import AgentError
 from harness.model.clause import CLAUSES, clause
 from harness.model.content import Pieces, find_mismatch, has_unknown
 from harness.model.judge import Judgement, StepVerdict
-from harness.model.operation import Join, MountVolume, Program, Step, UmountVolume
 from harness.model.outcome import How, Observation, Run, run_from
 from harness.model.state import Memory, State
 from harness.model.verdict import Verdict, worst
+from harness.ops import Join, MountVolume, Program, Step, UmountVolume
 
 #: Files that are larger are not read back: they would take longer than the program.
 FILE_LIMIT_BYTES = 64 << 20

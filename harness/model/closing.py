@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
-from harness.model import operation as op
+from harness import ops as op
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.operation import Operation
 from harness.model.stack import dax_mode
 from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, State, page_ceil
+from harness.ops import Operation
 
 READ, WRITE = "read", "write"
 

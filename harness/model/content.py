@@ -7,7 +7,7 @@ from enum import StrEnum
 from operator import itemgetter
 
 from harness.model.outcome import Run, RunKind
-from harness.model.tag import FOREIGN_WRITER, tag_bytes
+from harness.ops.tag import FOREIGN_WRITER, tag_bytes
 
 
 class Origin(StrEnum):

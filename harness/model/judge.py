@@ -8,11 +8,11 @@ from harness.model import rules_files, rules_mapping, rules_pins, rules_process,
 from harness.model.clause import CLAUSES, Context, Undetermined, clause
 from harness.model.closing import closed_ends, without_process
 from harness.model.facts import Env
-from harness.model.operation import FutexWait, Join, Operation, Pin, Program, Step
 from harness.model.outcome import How, Observation
 from harness.model.rule import RULES
 from harness.model.state import Pending, State
 from harness.model.verdict import Verdict, worst
+from harness.ops import FutexWait, Join, Operation, Pin, Program, Step
 
 #: The modules that enter clauses and rules when they are imported.
 RULE_MODULES = (rules_files, rules_mapping, rules_splice, rules_process, rules_pins, rules_system)

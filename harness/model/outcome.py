@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.errors import AgentError
-from harness.model.tag import MAX_WRITER, tag_bytes
+from harness.ops.tag import MAX_WRITER, tag_bytes
 
 OBSERVATION_FORMAT = 1
 

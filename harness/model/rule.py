@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, Ranges, length_of, unknown, zeroes
-from harness.model.operation import Operation
 from harness.model.state import Mapping, Memory, Object, OpenFile, Pipe, Socket, State, outside, page_ceil, page_floor
+from harness.ops import Operation
 
 Rule = Callable[[Context, State, Any], list[State]]
 RULES: dict[type[Operation], Rule] = {}

@@ -7,29 +7,6 @@ from types import MappingProxyType
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import closing
 from harness.model.content import Pieces, all_zero, cut, tagged, unknown, zeroes
-from harness.model.operation import (
-    AllocateFlag,
-    Buffer,
-    Close,
-    Fallocate,
-    Fdatasync,
-    Fsync,
-    Ftruncate,
-    GetXflags,
-    Lseek,
-    Open,
-    OpenFlag,
-    Pread,
-    Preadv,
-    Pwrite,
-    Pwritev,
-    Read,
-    RwFlag,
-    SetXflags,
-    Statx,
-    Whence,
-    Write,
-)
 from harness.model.outcome import How
 from harness.model.rule import (
     cache,
@@ -56,6 +33,29 @@ from harness.model.rule import (
     waits_for_pins,
 )
 from harness.model.state import PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
+from harness.ops import (
+    AllocateFlag,
+    Buffer,
+    Close,
+    Fallocate,
+    Fdatasync,
+    Fsync,
+    Ftruncate,
+    GetXflags,
+    Lseek,
+    Open,
+    OpenFlag,
+    Pread,
+    Preadv,
+    Pwrite,
+    Pwritev,
+    Read,
+    RwFlag,
+    SetXflags,
+    Statx,
+    Whence,
+    Write,
+)
 from harness.sizes import MIB
 
 # ---- opening and closing ---------------------------------------------------------------------------------------------

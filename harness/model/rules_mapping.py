@@ -5,24 +5,6 @@ from dataclasses import replace
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import flipped_at_last_close
 from harness.model.content import Ranges, literal, tagged
-from harness.model.operation import (
-    Advice,
-    Load,
-    Madvise,
-    MapFlag,
-    Mincore,
-    Mlock,
-    Mmap,
-    Mprotect,
-    Msync,
-    Munlock,
-    Munmap,
-    Pagemap,
-    Protection,
-    Smaps,
-    Store,
-    SyncFlag,
-)
 from harness.model.outcome import Observation
 from harness.model.rule import (
     cleaned,
@@ -41,6 +23,24 @@ from harness.model.rule import (
     waits_for_pins,
 )
 from harness.model.state import HUGE, PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.ops import (
+    Advice,
+    Load,
+    Madvise,
+    MapFlag,
+    Mincore,
+    Mlock,
+    Mmap,
+    Mprotect,
+    Msync,
+    Munlock,
+    Munmap,
+    Pagemap,
+    Protection,
+    Smaps,
+    Store,
+    SyncFlag,
+)
 
 #: Minor faults that the measurement itself may take beside those of the pages in question.
 FAULT_NOISE = 0

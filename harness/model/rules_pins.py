@@ -7,7 +7,10 @@ page tables alone first, which never sees the file behind a page copied on write
 from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.operation import (
+from harness.model.outcome import How
+from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
+from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
+from harness.ops import (
     IoUringRegister,
     IoUringSetup,
     IoUringUnregister,
@@ -18,9 +21,6 @@ from harness.model.operation import (
     XdpSocket,
     XdpUmem,
 )
-from harness.model.outcome import How
-from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
-from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
 
 clause("C-LTP-01", "memory without struct pages cannot be pinned: EFAULT", "mm/gup.c check_vma_flags: VM_IO and VM_PFNMAP")
 clause(

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
-from harness.model.operation import Fork, FutexWait, FutexWake, ProcessVmReadv
 from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, sent, store_into, touch, usable_end, volume_fact
 from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
+from harness.ops import Fork, FutexWait, FutexWake, ProcessVmReadv
 
 #: The size of a futex word.
 WORD = 4

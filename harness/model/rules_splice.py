@@ -10,25 +10,6 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, length_of, tagged, unknown, zeroes
-from harness.model.operation import (
-    CopyFileRange,
-    Read,
-    Recv,
-    RecvErrqueue,
-    Send,
-    Sendfile,
-    SendFlag,
-    SetPipeSize,
-    SetZerocopy,
-    Splice,
-    SpliceFlag,
-    TcpPair,
-    Tee,
-    UnixPair,
-    Vmsplice,
-    Write,
-)
-from harness.model.operation import Pipe as PipeOperation
 from harness.model.outcome import How
 from harness.model.rule import (
     cache,
@@ -48,6 +29,25 @@ from harness.model.rule import (
 )
 from harness.model.rules_files import MOST_OFFSET, read_file, write_file
 from harness.model.state import PAGE, Mapping, Memory, OpenFile, Pipe, Socket, State, View, copy_view, page_ceil, page_floor, take
+from harness.ops import (
+    CopyFileRange,
+    Read,
+    Recv,
+    RecvErrqueue,
+    Send,
+    Sendfile,
+    SendFlag,
+    SetPipeSize,
+    SetZerocopy,
+    Splice,
+    SpliceFlag,
+    TcpPair,
+    Tee,
+    UnixPair,
+    Vmsplice,
+    Write,
+)
+from harness.ops import Pipe as PipeOperation
 
 #: A connected pair of stream sockets takes this much without a reader (net.core.wmem_default, tcp_rmem: more than that).
 SOCKET_SURE_BYTES = 64 * 1024

@@ -5,10 +5,10 @@ from types import MappingProxyType
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
-from harness.model.operation import DropCaches, Meminfo, MountVolume, UmountVolume
 from harness.model.outcome import How
 from harness.model.rule import rule
 from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
+from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
 from harness.sizes import MIB
 
 #: What the guest's own doings may add to the page cache, or take from it, between two looks.

@@ -13,9 +13,9 @@ from harness.case.plan import named_stacks
 from harness.errors import HarnessError
 from harness.model.claims import Decision
 from harness.model.judge import Judgement
-from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
+from harness.ops import Program
 from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged
 from harness.plugin.options import KERNELS, LIFECYCLES, POOL, chosen_auditing
 from harness.plugin.outcome import fail_unless_passed

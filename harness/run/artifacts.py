@@ -22,10 +22,11 @@ from harness.case.plan import Plan
 from harness.errors import AgentError, HostError, UsageError
 from harness.model.audit import Audit, audit_from
 from harness.model.claims import Decision
-from harness.model.operation import Program
 from harness.model.outcome import OBSERVATION_FORMAT, Observation, observations_from
 from harness.model.stack import StackReading
-from harness.run.documents import DocumentError, audit_document, from_document, observations_document, to_document
+from harness.ops import Program
+from harness.ops.codec import DocumentError
+from harness.run.documents import audit_document, from_document, observations_document, to_document
 
 T = TypeVar("T")
 

@@ -27,9 +27,9 @@ from harness.machine.machine import EndKind, Machine, started_machine
 from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.audit import Audit
 from harness.model.known import ExpectedLine
-from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
+from harness.ops import Program
 from harness.run.artifacts import GuestDescription
 from harness.run.complaints import TAINTING, Excused, reports_of, split_expected, without_stamps
 from harness.run.kept import LogKeeper, kept_logs, logs_of, without_private_folders

@@ -8,20 +8,17 @@ from enum import Enum, StrEnum
 from typing import Any, TypeVar, Union
 
 from harness.model.audit import Audit, FileSeen
-from harness.model.operation import OPERATIONS, Operation, Pin, Program, Step, arguments
 from harness.model.outcome import OBSERVATION_FORMAT, How, Observation, Run, RunKind
+from harness.ops import Program
+from harness.ops.codec import DocumentError, as_list, as_mapping, steps_document, steps_from
 
 T = TypeVar("T")
-
-
-class DocumentError(ValueError):
-    """A document is not what its type says; the message names the place."""
 
 
 def to_document(value: Any) -> Any:
     """Return ``value`` (dataclasses, tuples, words, numbers) as JSON has it."""
     if isinstance(value, Program):
-        return [_step_document(step) for step in value.steps]
+        return steps_document(value)
     if isinstance(value, Enum):
         return str(value)
     if isinstance(value, tuple):
@@ -96,18 +93,18 @@ def _file_rows(files: tuple[FileSeen, ...] | None) -> list[dict[str, Any]] | Non
 def _read(kind: Any, document: Any, where: str) -> Any:
     origin = typing.get_origin(kind)
     if kind is Program:
-        return Program(tuple(_read_step(_mapping(step, where), f"{where}[{n}]") for n, step in enumerate(_sequence(document, where))))
+        return steps_from(document, where)
     if origin in (Union, types.UnionType):
         return _read_union(typing.get_args(kind), document, where)
     if origin is tuple:
-        return _read_tuple(typing.get_args(kind), _sequence(document, where), where)
+        return _read_tuple(typing.get_args(kind), as_list(document, where), where)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         try:
             return kind(document)
         except ValueError as error:
             raise DocumentError(f"{where}: {error}") from error
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read_dataclass(kind, _mapping(document, where), where)
+        return _read_dataclass(kind, as_mapping(document, where), where)
     if kind is float and isinstance(document, int) and not isinstance(document, bool):
         return float(document)
     if type(document) is not kind:
@@ -148,39 +145,3 @@ def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) ->
         return kind(**found)
     except TypeError as error:
         raise DocumentError(f"{where}: {error}") from error
-
-
-def _step_document(step: Step) -> dict[str, Any]:
-    return {
-        "call": step.operation.call,
-        "args": arguments(step.operation),
-        "process": step.process,
-        "start": step.start,
-        "pin": to_document(step.pin),
-        "line": step.line,
-    }
-
-
-def _read_step(document: Mapping[str, Any], where: str) -> Step:
-    call = document.get("call")
-    operation = OPERATIONS.get(str(call))
-    if operation is None:
-        raise DocumentError(f"{where}: no operation {call!r}")
-    made: Operation = _read(operation, document.get("args", {}), f"{where}.args")
-    pin: Pin | None = _read(Pin | None, document.get("pin"), f"{where}.pin")
-    process: str = _read(str, document.get("process", "main"), f"{where}.process")
-    start: str | None = _read(str | None, document.get("start"), f"{where}.start")
-    line: int = _read(int, document.get("line", 0), f"{where}.line")
-    return Step(made, process, start, pin, line)
-
-
-def _sequence(document: Any, where: str) -> Sequence[Any]:
-    if not isinstance(document, list):
-        raise DocumentError(f"{where}: a list belongs here, not {document!r}")
-    return document
-
-
-def _mapping(document: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(document, dict):
-        raise DocumentError(f"{where}: a mapping belongs here, not {document!r}")
-    return document

@@ -16,9 +16,9 @@ from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
 from harness.model.known import ExpectedLine, Known, KnownDeviation, find_known
-from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.verdict import Verdict
+from harness.ops import Program
 from harness.run.artifacts import Ending, Item, Record, RunOutcome, load_record, store_record, store_verdict
 from harness.run.complaints import CRASHES, HANGS, split_expected
 from harness.run.documents import to_document

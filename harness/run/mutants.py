@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.model.facts import FACTS, Env
 from harness.model.judge import judge
-from harness.model.operation import Program
 from harness.model.outcome import Observation, observations_from
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
+from harness.ops import Program
 from harness.run.artifacts import Ending, Record
 from harness.run.documents import from_document, observations_document, to_document
 

@@ -12,9 +12,9 @@ from typing import Protocol
 from harness.errors import GuestError, HarnessError, StackMismatchError
 from harness.machine.machine import Ending as GuestEnding
 from harness.model.audit import Audit
-from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack, find_mismatches
+from harness.ops import Program
 from harness.run.artifacts import GuestDescription, Lifecycle
 from harness.run.ledger import SHARED_ERRORS, Ledger, Place, Refusal
 

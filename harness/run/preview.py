@@ -12,8 +12,8 @@ from harness.image.catalog import Catalog, KernelChoice
 from harness.machine.command import Channels, Emulator, qemu_command
 from harness.machine.emulator import find_emulator
 from harness.machine.spec import MachineSpec, needed_ram_bytes
-from harness.model.operation import describe
 from harness.model.stack import StorageStack
+from harness.ops import describe
 from harness.run.boot import IVSHMEM_BYTES, make_spec
 
 #: What a computer without QEMU is shown.

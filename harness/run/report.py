@@ -15,8 +15,8 @@ from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailab
 from harness.model.clause import CLAUSES
 from harness.model.judge import StepVerdict
 from harness.model.known import Known
-from harness.model.operation import Step, describe
 from harness.model.verdict import Verdict
+from harness.ops import Step, describe
 from harness.run.artifacts import CONSOLE, HANG, KERNEL_LOG, Ending, GuestDescription, Item
 from harness.run.execute import Result
 

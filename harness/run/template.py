@@ -31,8 +31,9 @@ from harness.machine.custody import removed_if_killed
 from harness.machine.machine import Machine, is_elf
 from harness.machine.snapshot import SavedMachine, restored_machine, save_machine, saved_files
 from harness.machine.spec import MachineSpec, Placement
-from harness.model.operation import Meminfo, Program, Step
 from harness.model.stack import StackReading, StorageStack, find_mismatches
+from harness.ops import Meminfo, Program, Step
+from harness.ops.codec import DocumentError
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import (
     BootedGuest,
@@ -50,7 +51,7 @@ from harness.run.boot import (
     ssh_address,
 )
 from harness.run.complaints import split_expected
-from harness.run.documents import DocumentError, from_document, to_document
+from harness.run.documents import from_document, to_document
 from harness.run.kept import kept_logs, logs_of
 from harness.run.pool import Booter
 from harness.sizes import parse_size

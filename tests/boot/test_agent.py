@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness import ops as op
 from harness.host.deadline import Deadline
 from harness.image.catalog import KernelChoice
-from harness.model import operation as op
-from harness.model.operation import Program, Step
 from harness.model.outcome import How, Observation
 from harness.model.stack import DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
-from harness.model.tag import tag_bytes
+from harness.ops import Program, Step
+from harness.ops.tag import tag_bytes
 from harness.run.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.sizes import MIB
 

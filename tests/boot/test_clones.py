@@ -13,10 +13,10 @@ from harness.errors import GuestError
 from harness.guest.link import GuestCommand
 from harness.image.bundle import guest_image
 from harness.image.catalog import KernelChoice
-from harness.model.operation import Fsync, Open, OpenFlag, Pread, Program, Pwrite, Step
 from harness.model.outcome import RunKind
 from harness.model.stack import StorageStack
-from harness.model.tag import tag_bytes
+from harness.ops import Fsync, Open, OpenFlag, Pread, Program, Pwrite, Step
+from harness.ops.tag import tag_bytes
 from harness.run.artifacts import Lifecycle
 from harness.run.boot import BootedGuest, GuestOptions, find_host, ways_in
 from harness.run.template import Cloner, find_damage

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.case.plan import named_stacks
-from harness.model.operation import Program
+from harness.ops import Program
 from harness.run.artifacts import Ending
 from tests.generated.generator import World, draw
 from tests.generated.run import guest_stages, judged, program_lines, record

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from harness import ops as op
 from harness.errors import GuestError
 from harness.guest.link import GuestCommand
 from harness.guest.pmem import RegionPlacement
 from harness.image.catalog import KernelChoice
-from harness.model import operation as op
-from harness.model.operation import Program, Step
 from harness.model.outcome import How
 from harness.model.stack import (
     DaxOption,
@@ -26,6 +25,7 @@ from harness.model.stack import (
     Volume,
     find_mismatches,
 )
+from harness.ops import Program, Step
 from harness.run.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.sizes import KIB
 

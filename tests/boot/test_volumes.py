@@ -10,9 +10,9 @@ from harness.image.catalog import KernelChoice
 from harness.model.audit import AUDIT_CALLS, BEFORE, CHECK, UNMOUNT, unsure_end, with_audit
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
-from harness.model.operation import Fallocate, Fsync, Ftruncate, Open, OpenFlag, Pread, Program, Pwrite, Step
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
+from harness.ops import Fallocate, Fsync, Ftruncate, Open, OpenFlag, Pread, Program, Pwrite, Step
 from harness.run.boot import BootedGuest
 from harness.run.template import Cloner
 

@@ -17,9 +17,9 @@ import pytest
 from harness.guest.link import GuestCommand
 from harness.machine.command import GDB_SOCKET
 from harness.machine.console import Console
-from harness.model.operation import Program
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
+from harness.ops import Program
 from harness.plugin.options import KERNELS, make_progress
 from harness.run.boot import BootedGuest, GuestOptions
 from harness.run.pool import Booter

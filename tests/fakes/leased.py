@@ -8,9 +8,9 @@ from harness.errors import HarnessError
 from harness.machine.console import Report, ReportKind
 from harness.machine.machine import Ending, EndKind
 from harness.model.audit import Audit
-from harness.model.operation import Operation, Pread, Program, Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading
+from harness.ops import Operation, Pread, Program, Pwrite
 from harness.run.artifacts import GuestDescription, Lifecycle
 from harness.run.pool import Booter
 

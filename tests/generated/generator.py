@@ -18,7 +18,7 @@ from enum import StrEnum
 from random import Random
 from typing import Any, TypeVar
 
-from harness.model.operation import (
+from harness.ops import (
     FILE,
     LABEL,
     MAPPING,

@@ -36,10 +36,11 @@ from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
 from harness.model.facts import Env
 from harness.model.judge import Judgement, StepVerdict, judge
-from harness.model.operation import OPERATIONS, Program, arguments, program_document
 from harness.model.outcome import How, Observation, observations_from
 from harness.model.stack import StackReading, StorageStack, VolumeReading
 from harness.model.verdict import Verdict
+from harness.ops import OPERATIONS, Program, arguments
+from harness.ops.codec import program_document
 from harness.run.artifacts import Ending
 from harness.run.boot import BootedGuest, GuestOptions
 from harness.run.documents import from_document, observations_document, to_document

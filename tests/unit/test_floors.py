@@ -13,15 +13,16 @@ HARNESS = ROOT / "harness"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "sizes": set(),
-    "model": {"errors", "sizes"},
-    "case": {"model", "errors", "sizes"},
+    "ops": {"errors"},
+    "model": {"ops", "errors", "sizes"},
+    "case": {"ops", "model", "errors", "sizes"},
     "host": {"errors", "sizes"},
     "machine": {"model", "host", "errors", "sizes"},
-    "guest": {"model", "host", "errors", "sizes"},
+    "guest": {"ops", "model", "host", "errors", "sizes"},
     "image": {"host", "errors", "sizes"},
     "agent": set(),
-    "run": {"model", "case", "host", "machine", "guest", "image", "agent", "errors", "sizes"},
-    "plugin": {"run", "case", "model", "host", "errors", "sizes"},
+    "run": {"ops", "model", "case", "host", "machine", "guest", "image", "agent", "errors", "sizes"},
+    "plugin": {"ops", "run", "case", "model", "host", "errors", "sizes"},
     "__main__": {"run", "case", "model", "host", "machine", "guest", "image", "errors", "sizes"},
     "__init__": set(),
 }
@@ -35,6 +36,7 @@ HOMES: dict[str, set[str]] = {
 
 #: What a package must never import.
 FORBIDDEN: dict[str, set[str]] = {
+    "ops": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
     "model": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
     "case": {"pytest", "socket", "subprocess", "paramiko"},
     "machine": {"pytest", "paramiko"},

@@ -13,8 +13,9 @@ import pytest
 
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
-from harness.model.operation import Operation, Program, Step, program_document
 from harness.model.outcome import Observation, observations_from
+from harness.ops import Operation, Program, Step
+from harness.ops.codec import program_document
 
 AGENT = Path(__file__).parents[3] / "harness" / "agent" / "agent.py"
 

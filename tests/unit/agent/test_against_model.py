@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, assume, given, settings
 
 from harness.model.facts import Env
 from harness.model.judge import judge
-from harness.model.operation import Program
 from harness.model.verdict import Verdict
+from harness.ops import Program
 from tests.unit.agent.conftest import Client, Runner
 from tests.unit.model.reference import programs
 from tests.unit.model.stacks import env, volume

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from harness import ops as op
 from harness.errors import UsageError
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import run
-from harness.model import operation as op
-from harness.model.operation import Operation, Program, Step, find_out_of_reach, program_document
 from harness.model.outcome import How, Observation
+from harness.ops import Operation, Program, Step
+from harness.ops.codec import program_document
+from harness.ops.reach import find_out_of_reach
 from tests.unit.agent.conftest import AGENT, Client, Daemon, Runner
 from tests.unit.agent.test_protocol import readers_of_pipes
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from harness.agent.agent import decode, tag_bytes
-from harness.model import tag
 from harness.model.outcome import observations_from
+from harness.ops import tag
 
 BLOCK = 128 * 1024
 

@@ -11,10 +11,10 @@ from unittest.mock import ANY
 
 import pytest
 
-from harness.model import operation as op
-from harness.model.operation import Step
+from harness import ops as op
 from harness.model.outcome import How, Observation
-from harness.model.tag import tag_bytes
+from harness.ops import Step
+from harness.ops.tag import tag_bytes
 from tests.unit.agent.conftest import Client, Daemon, Runner
 
 PAGE = pagesize.PAGESIZE

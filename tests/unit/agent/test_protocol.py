@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from harness import ops as op
 from harness.agent import agent
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import run
-from harness.model import operation as op
-from harness.model.operation import Program, Step, program_document
+from harness.ops import Program, Step
+from harness.ops.codec import program_document
 from tests.unit.agent.conftest import AGENT, Client, Daemon, Runner
 
 

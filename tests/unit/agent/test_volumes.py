@@ -7,7 +7,7 @@ import pytest
 
 from harness.agent import agent
 from harness.model.audit import FILE_LIMIT_BYTES, VolumeSeen, audit_from
-from harness.model.tag import FOREIGN_WRITER, tag_bytes
+from harness.ops.tag import FOREIGN_WRITER, tag_bytes
 from harness.sizes import MIB
 from tests.unit.agent.conftest import Client
 

@@ -9,7 +9,7 @@ from harness.case.loader import find_case_files, is_case_file, load_case, load_c
 from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
 from harness.case.steps import describe_flags, describe_operations
 from harness.model.facts import FACTS
-from harness.model.operation import OPERATIONS
+from harness.ops import OPERATIONS
 
 ROOT = Path(__file__).parents[3]
 CASES = ROOT / "cases"

@@ -19,7 +19,7 @@ from harness.case.loader import (
 from harness.errors import CaseError
 from harness.model.claims import Status
 from harness.model.known import ExpectedLine, KnownDeviation
-from harness.model.operation import Buffer, Mmap, OpenFlag, Preadv, Protection, Pwrite, Store
+from harness.ops import Buffer, Mmap, OpenFlag, Preadv, Protection, Pwrite, Store
 from harness.sizes import KIB
 from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, sample
 

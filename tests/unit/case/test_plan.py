@@ -7,7 +7,6 @@ from harness.case.loader import read_family
 from harness.case.plan import Cell, make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
-from harness.model.operation import Pin
 from harness.model.stack import (
     MAIN,
     TARGET,
@@ -22,6 +21,7 @@ from harness.model.stack import (
     RegionKind,
     Volume,
 )
+from harness.ops import Pin
 from harness.sizes import KIB, MIB
 from tests.unit.case.sample import HEAD, plans, sample
 

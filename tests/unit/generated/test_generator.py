@@ -15,7 +15,8 @@ from pathlib import Path
 
 from harness.host.deadline import Deadline
 from harness.host.process import run
-from harness.model.operation import MAPPING, OPERATIONS, PROCESS, Operation, Program, Step, program_document
+from harness.ops import MAPPING, OPERATIONS, PROCESS, Operation, Program, Step
+from harness.ops.codec import program_document
 from tests.generated import generator
 from tests.generated.generator import FEWEST, MOST, PAGE, WEIGHTS, World, draw, uses_volumes
 
@@ -59,7 +60,7 @@ def test_nobody_asks_the_model() -> None:
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} | {
         alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
-    assert {name for name in names if name and name.startswith("harness")} == {"harness.model.operation"}
+    assert {name for name in names if name and name.startswith("harness")} == {"harness.ops"}
 
 
 def test_every_operation_has_a_weight_and_every_weight_is_of_one() -> None:

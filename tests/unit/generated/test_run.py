@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.model.operation import Meminfo, Open, OpenFlag, Pread, Program, Pwrite, Step
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
+from harness.ops import Meminfo, Open, OpenFlag, Pread, Program, Pwrite, Step
 from harness.run.artifacts import Ending
 from tests.generated import run
 from tests.generated.generator import World, draw

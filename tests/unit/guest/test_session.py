@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 
+from harness import ops as op
 from harness.errors import AgentError, GuestError, StackMismatchError
 from harness.guest.ageing import AGED_BYTES
 from harness.guest.facts import probe_program
 from harness.guest.link import AgentLink, Endpoint
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
-from harness.model import operation as op
 from harness.model.audit import Audit, VolumeSeen
-from harness.model.operation import Program, Step
 from harness.model.stack import (
     DaxOption,
     Disk,
@@ -27,7 +26,8 @@ from harness.model.stack import (
     Volume,
     find_mismatches,
 )
-from harness.model.tag import FOREIGN_WRITER
+from harness.ops import Program, Step
+from harness.ops.tag import FOREIGN_WRITER
 from harness.sizes import MIB
 from tests.unit.guest.fake_link import Answer, FakeStream
 

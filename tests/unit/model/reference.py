@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from harness.model.operation import (
+from harness.model.outcome import How, Observation, Run, RunKind
+from harness.ops import (
     AllocateFlag,
     Fallocate,
     Ftruncate,
@@ -29,8 +30,7 @@ from harness.model.operation import (
     Tee,
     Vmsplice,
 )
-from harness.model.outcome import How, Observation, Run, RunKind
-from harness.model.tag import tag_bytes
+from harness.ops.tag import tag_bytes
 from tests.unit.model.stacks import with_faults
 
 PAGE = 4096

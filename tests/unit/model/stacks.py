@@ -5,10 +5,10 @@ from typing import Any
 
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
-from harness.model.operation import Load, Operation, Pin, Program, Step, Store
 from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.stack import StackReading, VolumeReading
 from harness.model.verdict import Verdict
+from harness.ops import Load, Operation, Pin, Program, Step, Store
 from harness.sizes import MIB
 
 REGION_START = 0x10000000

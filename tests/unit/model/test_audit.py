@@ -25,7 +25,9 @@ from harness.model.audit import (
     with_audit,
 )
 from harness.model.judge import Judgement, StepVerdict
-from harness.model.operation import (
+from harness.model.outcome import How, Observation, Run
+from harness.model.verdict import Verdict
+from harness.ops import (
     FutexWait,
     Join,
     Mmap,
@@ -43,9 +45,7 @@ from harness.model.operation import (
     UmountVolume,
     UnixPair,
 )
-from harness.model.outcome import How, Observation, Run
-from harness.model.tag import FOREIGN_WRITER, MAX_WRITER
-from harness.model.verdict import Verdict
+from harness.ops.tag import FOREIGN_WRITER, MAX_WRITER
 from tests.unit.model.stacks import DAX, Row, blocked, judged, returned, signalled, tag, zero
 
 RDWR = (OpenFlag.RDWR, OpenFlag.CREAT)

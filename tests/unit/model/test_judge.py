@@ -5,7 +5,8 @@ import pytest
 from harness.model.clause import CLAUSES
 from harness.model.facts import FACTS, Env
 from harness.model.known import Known, KnownDeviation, find_known
-from harness.model.operation import (
+from harness.model.verdict import Verdict, worst
+from harness.ops import (
     AllocateFlag,
     Buffer,
     Fallocate,
@@ -28,7 +29,6 @@ from harness.model.operation import (
     Store,
     UnixPair,
 )
-from harness.model.verdict import Verdict, worst
 from harness.sizes import MIB
 from tests.unit.model.stacks import DAX, NODE, PAGE_CACHE, Row, blocked, env, failed, judged, pinned, returned, signalled, tag, volume, zero
 
@@ -189,7 +189,7 @@ def test_a_step_that_was_not_run_is_undetermined() -> None:
     program_end = judged(DAX, OPEN, (Pwrite("f", 0, 10), returned(10)))
     assert program_end.verdict is Verdict.CONFORMS
     from harness.model.judge import judge
-    from harness.model.operation import Program
+    from harness.ops import Program
 
     result = judge(DAX, Program((Step(Open("f", "a", RDWR)),)), ())
     assert result.verdict is Verdict.UNDETERMINED

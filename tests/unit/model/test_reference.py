@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from harness.model.facts import Env
 from harness.model.judge import judge
-from harness.model.operation import Pread, Program, Pwrite, Read, Splice, Step, Store
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
+from harness.ops import Pread, Program, Pwrite, Read, Splice, Step, Store
 from tests.unit.model.reference import PROLOGUE, Reference, programs
 from tests.unit.model.stacks import DAX, PAGE_CACHE
 

@@ -3,7 +3,9 @@
 import pytest
 
 from harness.model.facts import Env
-from harness.model.operation import (
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.ops import (
     Advice,
     AllocateFlag,
     Close,
@@ -54,8 +56,6 @@ from harness.model.operation import (
     Write,
     XdpUmem,
 )
-from harness.model.outcome import Observation
-from harness.model.verdict import Verdict
 from harness.sizes import KIB, MIB
 from tests.unit.model.stacks import (
     DAX,

@@ -3,7 +3,9 @@
 import pytest
 
 from harness.model.facts import Env
-from harness.model.operation import (
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.ops import (
     Buffer,
     Fallocate,
     Ftruncate,
@@ -24,8 +26,6 @@ from harness.model.operation import (
     Whence,
     Write,
 )
-from harness.model.outcome import Observation
-from harness.model.verdict import Verdict
 from harness.sizes import MIB
 from tests.unit.model.stacks import DAX, NODE, PAGE_CACHE, Row, env, failed, judged, returned, tag, volume, zero
 

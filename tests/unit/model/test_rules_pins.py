@@ -3,7 +3,9 @@
 import pytest
 
 from harness.model.facts import Env
-from harness.model.operation import (
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.ops import (
     IoUringRegister,
     IoUringSetup,
     IoUringUnregister,
@@ -23,8 +25,6 @@ from harness.model.operation import (
     XdpSocket,
     XdpUmem,
 )
-from harness.model.outcome import Observation
-from harness.model.verdict import Verdict
 from tests.unit.model.stacks import DAX, PAGE_CACHE, Row, env, failed, judged, returned, tag, volume
 
 OLD = "6.1.0-40-cloud-amd64"

@@ -3,7 +3,9 @@
 import pytest
 
 from harness.model.facts import Env
-from harness.model.operation import (
+from harness.model.outcome import Observation
+from harness.model.verdict import Verdict
+from harness.ops import (
     Fork,
     Ftruncate,
     FutexWait,
@@ -22,8 +24,6 @@ from harness.model.operation import (
     Step,
     Store,
 )
-from harness.model.outcome import Observation
-from harness.model.verdict import Verdict
 from tests.unit.model.stacks import DAX, NODE, PAGE_CACHE, Row, blocked, failed, judged, returned, tag, zero
 
 RDWR = (OpenFlag.RDWR, OpenFlag.CREAT)

@@ -4,7 +4,11 @@ import pytest
 
 from harness.model.clause import Context
 from harness.model.facts import Env
-from harness.model.operation import (
+from harness.model.outcome import Observation
+from harness.model.rule import RULES
+from harness.model.state import State
+from harness.model.verdict import Verdict
+from harness.ops import (
     AllocateFlag,
     Close,
     Fallocate,
@@ -39,10 +43,6 @@ from harness.model.operation import (
     Vmsplice,
     Write,
 )
-from harness.model.outcome import Observation
-from harness.model.rule import RULES
-from harness.model.state import State
-from harness.model.verdict import Verdict
 from harness.sizes import KIB
 from tests.unit.model.stacks import DAX, NODE, PAGE_CACHE, Row, blocked, env, failed, judged, returned, tag, volume, zero
 

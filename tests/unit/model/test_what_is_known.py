@@ -5,7 +5,9 @@ import pytest
 from harness.model import judge as judge_module
 from harness.model.facts import Env
 from harness.model.judge import judge
-from harness.model.operation import (
+from harness.model.outcome import How, Observation
+from harness.model.verdict import Verdict
+from harness.ops import (
     Close,
     DropCaches,
     Fork,
@@ -29,8 +31,6 @@ from harness.model.operation import (
     UnixPair,
     Write,
 )
-from harness.model.outcome import How, Observation
-from harness.model.verdict import Verdict
 from harness.sizes import MIB
 from tests.unit.model.stacks import DAX, PAGE_CACHE, Row, blocked, failed, judged, returned, signalled, tag, zero
 

@@ -38,7 +38,7 @@ CONFTEST = """
 from harness.errors import *
 from harness.machine.console import ReportKind
 from harness.machine.machine import Ending, EndKind
-from harness.model.operation import Pwrite
+from harness.ops import Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.audit import Audit, VolumeSeen
 from tests.fakes.leased import FakeGuest, FakeHost, complaint, obedient
@@ -432,7 +432,7 @@ def test_other_tests_keep_their_meaning_for_the_exit_status(project: Project) ->
 
 # ---- when nothing can work -------------------------------------------------------------------------------------------
 
-IMPORTS = "import pytest\nfrom harness.model.operation import Open, OpenFlag, Program, Step"
+IMPORTS = "import pytest\nfrom harness.ops import Open, OpenFlag, Program, Step"
 IT = """
 def test_it(run_program, number):
     run_program(Program((Step(Open("f", "a", (OpenFlag.RDWR, OpenFlag.CREAT))),)))
@@ -567,7 +567,7 @@ def test_a_ledger_that_cannot_be_read_refuses_nothing(project: Project, monkeypa
 
 PYTHON_CASE = '''
 import pytest
-from harness.model.operation import Fsync, Open, OpenFlag, Program, Pwrite, Step
+from harness.ops import Fsync, Open, OpenFlag, Program, Pwrite, Step
 
 def program(length):
     """A file with ``length`` bytes."""

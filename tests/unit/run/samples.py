@@ -7,8 +7,8 @@ from harness.case.axes import make_variants, read_axes
 from harness.case.loader import read_tree
 from harness.case.plan import make_stack
 from harness.model.claims import Decision, HoldsIf
-from harness.model.operation import Buffer, Fsync, Mmap, Open, OpenFlag, Operation, Pin, Preadv, Program, Pwrite, RwFlag, Step
 from harness.model.stack import StorageStack
+from harness.ops import Buffer, Fsync, Mmap, Open, OpenFlag, Operation, Pin, Preadv, Program, Pwrite, RwFlag, Step
 from harness.run.artifacts import Item, Record
 from harness.run.execute import judge_folder, run_item
 from harness.run.pool import Lease

@@ -18,9 +18,9 @@ from harness.machine.command import Emulator
 from harness.machine.console import Report, ReportKind
 from harness.machine.machine import Ending, EndKind, Machine
 from harness.model.known import ExpectedLine
-from harness.model.operation import Meminfo, Program, Step
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading
+from harness.ops import Meminfo, Program, Step
 from harness.run.boot import BootedGuest, GuestOptions, Host, HostInUse
 from harness.run.kept import logs_of
 from harness.run.template import Cloner

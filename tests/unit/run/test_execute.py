@@ -12,9 +12,9 @@ from harness.machine.machine import Ending as GuestEnding
 from harness.machine.machine import EndKind
 from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.known import ExpectedLine, Known, KnownDeviation
-from harness.model.operation import Operation, Pwrite
 from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.verdict import Verdict
+from harness.ops import Operation, Pwrite
 from harness.run.artifacts import Ending, find_records, item_folder, load_record, qemu_script
 from harness.run.complaints import reports_of, split_expected, without_stamps
 from harness.run.execute import Auditing, classify, judge_folder, judge_record, run_item

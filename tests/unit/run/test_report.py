@@ -14,10 +14,10 @@ from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.claims import Claim, Status
 from harness.model.clause import CLAUSES
 from harness.model.known import Known, KnownDeviation
-from harness.model.operation import Operation, Pin, Program, Pwrite
 from harness.model.outcome import How, Observation, Run, RunKind
-from harness.model.tag import FOREIGN_WRITER
 from harness.model.verdict import Verdict
+from harness.ops import Operation, Pin, Program, Pwrite
+from harness.ops.tag import FOREIGN_WRITER
 from harness.run import report
 from harness.run.artifacts import Ending
 from harness.run.documents import to_document

@@ -1,0 +1,211 @@
+"""Operations on files."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from harness.ops.words import FILE, MAPPING, PIPE, RING, SOCKET, Flag, Offset, Operation, Size, VolumePath, maybe_ref, new, operation, ref
+
+
+class OpenFlag(Flag):
+    """O_RDONLY and friends; creat opens with mode 0644."""
+
+    RDONLY = "rdonly", 0o0
+    WRONLY = "wronly", 0o1
+    RDWR = "rdwr", 0o2
+    CREAT = "creat", 0o100
+    TRUNC = "trunc", 0o1000
+    APPEND = "append", 0o2000
+    DIRECT = "direct", 0o40000
+    NONBLOCK = "nonblock", 0o4000
+    SYNC = "sync", 0o4010000
+    DSYNC = "dsync", 0o10000
+
+
+class RwFlag(Flag):
+    """RWF_NOWAIT and friends of preadv2(2) and pwritev2(2)."""
+
+    HIPRI = "hipri", 0x1
+    DSYNC = "dsync", 0x2
+    SYNC = "sync", 0x4
+    NOWAIT = "nowait", 0x8
+    APPEND = "append", 0x10
+    DONTCACHE = "dontcache", 0x80
+
+
+class Whence(Flag):
+    SET = "set", 0
+    CUR = "cur", 1
+    END = "end", 2
+    DATA = "data", 3
+    HOLE = "hole", 4
+
+
+class AllocateFlag(Flag):
+    """fallocate(2) modes; none of them allocates and extends."""
+
+    KEEP_SIZE = "keep_size", 0x1
+    PUNCH_HOLE = "punch_hole", 0x2
+    ZERO_RANGE = "zero_range", 0x10
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One element of an iovec: ``length`` bytes of a private buffer whose address is ``shift`` past a page boundary,
+    or of ``mapping`` from ``offset`` on."""
+
+    length: Size
+    shift: Size = 0
+    mapping: str | None = dataclasses.field(default=None, metadata={"refers": (MAPPING,)})
+    offset: Offset = 0
+
+
+@operation("open")
+class Open(Operation):
+    """open(2). ``path`` is a file on the main volume, or ``target:file``; on a bare node every path is the node;
+    ``bar:`` is the memory BAR of the ivshmem device."""
+
+    name: str = new(FILE)
+    path: VolumePath
+    flags: tuple[OpenFlag, ...] = (OpenFlag.RDONLY,)
+
+
+@operation("close")
+class Close(Operation):
+    """close(2). Of a pipe or a pair of sockets ``end`` says which: read, write, or both."""
+
+    name: str = ref(FILE, PIPE, SOCKET, RING)
+    end: str | None = None
+
+
+@operation("read")
+class Read(Operation):
+    """read(2) into a private buffer whose address is ``shift`` past a page boundary, or into a mapping."""
+
+    file: str = ref(FILE, PIPE)
+    length: Size
+    shift: Size = 0
+    into: str | None = maybe_ref(MAPPING, default=None)
+    into_offset: Size = 0
+
+
+@operation("write")
+class Write(Operation):
+    """write(2) of tagged bytes, or from a mapping."""
+
+    file: str = ref(FILE, PIPE)
+    length: Size
+    shift: Size = 0
+    from_: str | None = maybe_ref(MAPPING, default=None)
+    from_offset: Size = 0
+
+
+@operation("pread")
+class Pread(Operation):
+    """pread(2); with ``flags`` preadv2(2) with one element."""
+
+    file: str = ref(FILE)
+    offset: Offset
+    length: Size
+    shift: Size = 0
+    into: str | None = maybe_ref(MAPPING, default=None)
+    into_offset: Size = 0
+    flags: tuple[RwFlag, ...] = ()
+
+
+@operation("pwrite")
+class Pwrite(Operation):
+    """pwrite(2); with ``flags`` pwritev2(2) with one element."""
+
+    file: str = ref(FILE)
+    offset: Offset
+    length: Size
+    shift: Size = 0
+    from_: str | None = maybe_ref(MAPPING, default=None)
+    from_offset: Size = 0
+    flags: tuple[RwFlag, ...] = ()
+
+
+@operation("preadv")
+class Preadv(Operation):
+    """preadv(2), or preadv2(2) with ``flags``."""
+
+    file: str = ref(FILE)
+    offset: Offset
+    buffers: tuple[Buffer, ...]
+    flags: tuple[RwFlag, ...] = ()
+
+
+@operation("pwritev")
+class Pwritev(Operation):
+    """pwritev(2), or pwritev2(2) with ``flags``."""
+
+    file: str = ref(FILE)
+    offset: Offset
+    buffers: tuple[Buffer, ...]
+    flags: tuple[RwFlag, ...] = ()
+
+
+@operation("lseek")
+class Lseek(Operation):
+    """lseek(2)."""
+
+    file: str = ref(FILE)
+    offset: Offset
+    whence: Whence = Whence.SET
+
+
+@operation("fsync")
+class Fsync(Operation):
+    file: str = ref(FILE)
+
+
+@operation("fdatasync")
+class Fdatasync(Operation):
+    file: str = ref(FILE)
+
+
+@operation("ftruncate")
+class Ftruncate(Operation):
+    file: str = ref(FILE)
+    length: Size
+
+
+@operation("fallocate")
+class Fallocate(Operation):
+    file: str = ref(FILE)
+    offset: Offset
+    length: Size
+    flags: tuple[AllocateFlag, ...] = ()
+
+
+@operation("copy_file_range")
+class CopyFileRange(Operation):
+    """copy_file_range(2); an offset left out means the file's own position."""
+
+    source: str = ref(FILE)
+    target: str = ref(FILE)
+    length: Size
+    source_offset: Offset | None = None
+    target_offset: Offset | None = None
+
+
+@operation("statx")
+class Statx(Operation):
+    """statx(2) with AT_EMPTY_PATH: size, blocks, the DAX attribute and its mask bit, STATX_DIOALIGN."""
+
+    file: str = ref(FILE)
+
+
+@operation("get_xflags")
+class GetXflags(Operation):
+    """ioctl FS_IOC_FSGETXATTR; the value is 1 where FS_XFLAG_DAX is set."""
+
+    file: str = ref(FILE)
+
+
+@operation("set_xflags")
+class SetXflags(Operation):
+    """ioctl FS_IOC_FSSETXATTR that sets or clears FS_XFLAG_DAX and keeps the rest."""
+
+    file: str = ref(FILE)
+    dax: bool

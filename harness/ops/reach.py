@@ -1,0 +1,54 @@
+"""How far the steps of a program reach past the mappings that they name."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.ops.mappings import MapFlag, Mmap, Store
+from harness.ops.processes import FutexWait, FutexWake
+from harness.ops.program import Step, describe
+from harness.ops.words import Operation
+
+#: The guard before and behind each mapping; the agent puts it there.
+GUARD_BYTES = 4096
+_HUGE_BYTES = 2 * 1024 * 1024
+_WORD = 4
+
+
+def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
+    """Return the first step that reaches further past a mapping than its guard pages, and what is wrong with it; None where none does.
+
+    Up to the end of a mapping's last page there is the mapping, in the page before and behind it a guard without access. What lies
+    further is the agent's own, and no step of a program's may touch it.
+    """
+    lengths: dict[str, int] = {}
+    for index, step in enumerate(steps):
+        made = step.operation
+        if isinstance(made, Mmap):
+            page = _HUGE_BYTES if MapFlag.HUGETLB in made.flags else GUARD_BYTES
+            lengths[made.name] = -(-made.length // page) * page
+        for name, start, length in mapping_ranges(made):
+            whole = lengths.get(name)
+            if whole is None:
+                continue
+            end = max(start, whole) if length is None else start + length
+            if not -GUARD_BYTES <= start <= end <= whole + GUARD_BYTES:
+                return index, (
+                    f"{describe(made)} reaches from byte {start} to {end} of the mapping {name!r}, whose pages have {whole}: "
+                    f"a step may reach {GUARD_BYTES} bytes before and behind them, into guards without access, and no further"
+                )
+    return None
+
+
+def mapping_ranges(op: Operation) -> Iterator[tuple[str, int, int | None]]:
+    """Yield name, start and length (None: the rest) of every range of a mapping that ``op`` names."""
+    given: dict[str, Any] = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
+    for buffer in given.get("buffers", ()):
+        if buffer.mapping is not None:
+            yield buffer.mapping, buffer.offset, buffer.length
+    for key in ("into", "from_"):
+        if given.get(key) is not None:
+            yield given[key], given[f"{key.rstrip('_')}_offset"], given["length"]
+    if "mapping" in given and "offset" in given:
+        is_word = isinstance(op, FutexWait | FutexWake) or (isinstance(op, Store) and op.value is not None)
+        yield given["mapping"], given["offset"], _WORD if is_word else given["length"]

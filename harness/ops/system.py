@@ -1,0 +1,27 @@
+"""Operations on the system."""
+
+from harness.ops.words import Operation, VolumeName, operation
+
+
+@operation("mount")
+class MountVolume(Operation):
+    """mount(2) of a volume's device on its mount point; ``options`` is the data string."""
+
+    volume: VolumeName = "main"
+    filesystem: str = "ext4"
+    options: str = ""
+
+
+@operation("umount")
+class UmountVolume(Operation):
+    volume: VolumeName = "main"
+
+
+@operation("drop_caches")
+class DropCaches(Operation):
+    """Write 3 to /proc/sys/vm/drop_caches: clean, unused page cache goes."""
+
+
+@operation("meminfo")
+class Meminfo(Operation):
+    """/proc/meminfo; the value is Cached and Buffers together, in bytes: the whole page cache."""
