@@ -5,6 +5,7 @@ Exit status: 0 all is well or conforms, 1 something deviates or is undetermined,
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from harness.case.loader import find_case_files, load_case, load_families, load_nearest_known, load_plans
 from harness.case.plan import DEFAULT_STACK, make_matrix, make_plans, named_stacks, unexplained_cells
+from harness.case.schema import case_schema
 from harness.errors import CaseError, HarnessError, UsageError
 from harness.host import settings
 from harness.host.cache import remove_abandoned
@@ -127,6 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     mutants.add_argument("--write", type=Path, metavar="FILE", help="keep the fewest items that catch every mutant (tests/recorded)")
 
     _command(commands, "contract", show_contract, "print every clause and fact of the reference model (docs/contract.md)")
+    _command(commands, "schema", show_schema, "print the form of a case file as JSON Schema, for an editor")
     return parser
 
 
@@ -369,6 +372,11 @@ def _item_folders(folders: Sequence[Path]) -> list[Path]:
 
 def show_contract(_: argparse.Namespace) -> int:
     sys.stdout.write(contract_page())
+    return ALL_CONFORM
+
+
+def show_schema(_: argparse.Namespace) -> int:
+    print(json.dumps(case_schema(), indent=2))
     return ALL_CONFORM
 
 

@@ -227,9 +227,14 @@ def read_pin(table: Table) -> Pin:
 _SECOND_NAMES = {"ENOTSUP": "EOPNOTSUPP", "EWOULDBLOCK": "EAGAIN", "EDEADLOCK": "EDEADLK"}
 
 
+def known_errnos() -> list[str]:
+    """Return the error numbers that a case may name: errno(3) without its second names."""
+    return sorted(set(errno.errorcode.values()) - set(_SECOND_NAMES) | set(_SECOND_NAMES.values()))
+
+
 def read_errno(tree: Tree) -> str:
     word = as_word(tree, "errno")
-    known = sorted(set(errno.errorcode.values()) - set(_SECOND_NAMES) | set(_SECOND_NAMES.values()))
+    known = known_errnos()
     if word.text not in known:
         hint = f"write {_SECOND_NAMES[word.text]}" if word.text in _SECOND_NAMES else _nearest_only(word.text, known)
         raise CaseError(word.where, f"unknown errno {word.text!r}; {hint}")

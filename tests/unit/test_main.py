@@ -1,6 +1,7 @@
 """The command line beside pytest: what each command prints, and what it says when it cannot."""
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main, needed_kernels
+from harness.case.schema import case_schema
 from harness.errors import MachineError
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.machine.custody import OWNER_FILE
@@ -216,6 +218,11 @@ def test_mutants_are_counted_and_the_smallest_collection_is_kept(
     main(["mutants", str(artifacts), "--write", str(tmp_path / "kept.jsonl")])
     assert "of 1 items catch every mutant" in capsys.readouterr().out
     assert [run.item for run in read_recorded(tmp_path / "kept.jsonl")] == [item().id]
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == case_schema()
 
 
 def test_the_contract_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,14 @@ from tests.unit.host.test_bootstrap import bootstrap
 ROOT = Path(__file__).parents[2]
 LISTS = ("requirements.txt", "requirements-dev.txt")
 #: What a package is imported as, where that is not its name.
-MODULES = {"pyyaml": "yaml", "qemu-qmp": "qemu.qmp", "types-pyyaml": "yaml", "types-paramiko": "paramiko", "types-psutil": "psutil"}
+MODULES = {
+    "pyyaml": "yaml",
+    "qemu-qmp": "qemu.qmp",
+    "types-jsonschema": "jsonschema",
+    "types-paramiko": "paramiko",
+    "types-psutil": "psutil",
+    "types-pyyaml": "yaml",
+}
 #: Run, not imported. pytest finds xdist by itself; rich prints what a person watches.
 PROGRAMS = {"pytest-xdist", "mypy", "ruff", "tox", "rich"}
 
