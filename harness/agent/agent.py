@@ -1374,6 +1374,7 @@ def _fork(cast: Cast, me: Performer, name: str) -> tuple[Outcome, str]:
     process = process if process != -1 else -ctypes.get_errno()
     if process == 0:
         try:
+            cast.enter(name)  # before any call: until then this process speaks for the one that made it
             call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
             act(cast, name, me)
         except BaseException:
