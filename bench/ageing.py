@@ -15,11 +15,11 @@ from harness.case.loader import find_case_files, load_plans
 from harness.case.plan import Plan, named_stacks
 from harness.guest.link import GuestCommand
 from harness.image.catalog import choose_kernel, load_catalog
+from harness.lease.boot import BootedGuest, GuestOptions
+from harness.lease.template import Cloner
 from harness.model.content import Ranges
 from harness.model.stack import StorageStack
 from harness.ops.tag import FOREIGN_WRITER, tag_bytes
-from harness.run.boot import BootedGuest, GuestOptions
-from harness.run.template import Cloner
 from harness.sizes import MIB
 
 STACKS = ("e820-fsdax-ext4-dax_always", "e820-fsdax-xfs-dax_always", "nvdimm-fsdax-ext4-dax_never", "disk-ext4", "disk-xfs")

@@ -19,12 +19,12 @@ from harness.guest.ssh import connected
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
+from harness.lease.boot import BootedGuest, GuestOptions, Host, find_host, make_spec, ssh_address
+from harness.lease.template import Cloner, Template
 from harness.machine.custody import private_folder
 from harness.machine.snapshot import SavedMachine, restored_machine
 from harness.model.stack import StorageStack
 from harness.ops import Open, OpenFlag, Pread, Program, Pwrite, Step
-from harness.run.boot import BootedGuest, GuestOptions, Host, find_host, make_spec, ssh_address
-from harness.run.template import Cloner, Template
 from harness.sizes import MIB
 
 STACK = "e820-fsdax-ext4-dax_always"

@@ -19,12 +19,12 @@ from harness.guest.ssh import SshAddress, connected
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
+from harness.lease.boot import BOOT_LIMIT_S, Host, find_host
 from harness.machine.command import Emulator
 from harness.machine.console import MILESTONE
 from harness.machine.machine import started_machine
 from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.stack import Region, RegionKind
-from harness.run.boot import BOOT_LIMIT_S, Host, find_host
 
 #: The lane that the harness itself takes.
 OURS = "uncompressed kernel, qboot"

@@ -15,7 +15,7 @@ from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
 from harness.ops import MapFlag, Mmap, Open, OpenFlag, Operation, Program, Pwrite, Step, Store
-from harness.run.mutants import Recorded, read_recorded
+from harness.record.mutants import Recorded, read_recorded
 
 RECORDED = Path(__file__).parents[1] / "tests" / "recorded" / "observations.jsonl"
 #: A step of the scattered programs, in bytes: neither pages nor neighbours.

@@ -75,3 +75,12 @@ class AgentError(HarnessError):
 def reason_of(message: str) -> str:
     """Return what the messages of equal failures have in common: the message without its console and its numbers."""
     return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", message.partition(CONSOLE_FOLLOWS)[0]).strip()
+
+
+def logs_of(error: BaseException | None) -> str:
+    """Return where the logs of a failure are kept, or why they are not; empty where it has none. What caused it may know."""
+    while error is not None:
+        if logs := getattr(error, "logs", ""):
+            return str(logs)
+        error = error.__cause__
+    return ""

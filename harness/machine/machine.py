@@ -18,10 +18,11 @@ from harness.host.deadline import Deadline, wait_until
 from harness.host.memory import count_kills, find_room
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import CONSOLE_ID, GUEST_SSH_PORT, READY_LINE, Channels, Emulator, backing_files, qemu_command
-from harness.machine.console import Console, Report, ReportKind
+from harness.machine.console import Console
 from harness.machine.custody import REMEDY, private_folder
 from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement, check, place_e820
+from harness.model.complaint import Report, ReportKind
 from harness.model.stack import RegionKind
 from harness.sizes import format_size
 

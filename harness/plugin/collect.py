@@ -12,18 +12,20 @@ import pytest
 
 from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_nearest_known, load_plans
 from harness.case.plan import Plan
-from harness.errors import CaseError, HarnessError
+from harness.errors import CaseError, HarnessError, logs_of
+from harness.lease.boot import BootedGuest, ways_in
+from harness.lease.kernels import Unsuitable
+from harness.lease.perform import run_item
+from harness.lease.pool import Lease
 from harness.model.known import ExpectedLine
 from harness.model.stack import StorageStack
-from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, chosen_auditing, make_progress
+from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, artifacts_of, chosen_auditing, make_progress
 from harness.plugin.outcome import fail_unless_passed, keep_row
-from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, make_item
-from harness.run.boot import BootedGuest, ways_in
-from harness.run.execute import Result, judge_folder, run_item
-from harness.run.kept import logs_of
-from harness.run.kernels import Unsuitable
-from harness.run.pool import Lease
-from harness.run.report import NOT_SET_UP, UNAVAILABLE, Row, describe_row, make_row, make_unset_row, step_lines
+from harness.record.item import Ending, Item, Lifecycle, Target, make_item
+from harness.record.judged import Result, judge_folder
+from harness.record.store import item_folder
+from harness.report.paragraph import describe_row
+from harness.report.rows import NOT_SET_UP, UNAVAILABLE, Row, make_row, make_unset_row, step_lines
 
 #: The marker of cases that measure facts of the model.
 PROBE = "probe"
@@ -109,7 +111,7 @@ class CaseItem(pytest.Item):
         self.addfinalizer(lifetime.close)
 
     def runtest(self) -> None:
-        folder = item_folder(Path(self.config.getoption("artifacts")), self.item)
+        folder = item_folder(artifacts_of(self.config), self.item)
         lease = self.stash[_LEASE]
         try:
             run_item(self.item, lease, folder, self.expected, chosen_auditing(self.config))

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 
@@ -11,18 +10,19 @@ from harness.case.case import Needs
 from harness.case.loader import load_nearest_expected
 from harness.case.plan import named_stacks
 from harness.errors import HarnessError
+from harness.lease.kernels import Unsuitable
+from harness.lease.perform import run_item
 from harness.model.claims import Decision
 from harness.model.judge import Judgement
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.ops import Program
 from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged
-from harness.plugin.options import KERNELS, LIFECYCLES, POOL, chosen_auditing
+from harness.plugin.options import KERNELS, LIFECYCLES, POOL, artifacts_of, chosen_auditing
 from harness.plugin.outcome import fail_unless_passed
-from harness.run.artifacts import Ending, Item, Lifecycle, Target, item_folder, place_suffix
-from harness.run.execute import run_item
-from harness.run.kernels import Unsuitable
-from harness.run.report import NOT_SET_UP
+from harness.record.item import Ending, Item, Lifecycle, Target, place_suffix
+from harness.record.store import item_folder
+from harness.report.rows import NOT_SET_UP
 
 MARKER = "stack"
 _FIXTURE = "harness_place"
@@ -96,7 +96,7 @@ def harness_place(request: pytest.FixtureRequest) -> Place:
 def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterator[RunProgram]:
     """A function that runs a Program on the fresh stack of this item, keeps the evidence, and fails the test unless it conforms."""
     config = request.config
-    pool, artifacts = config.stash[POOL], Path(config.getoption("artifacts"))
+    pool, artifacts = config.stash[POOL], artifacts_of(config)
     base = item_of(request.node, harness_place)
     done: list[Item] = []
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,17 +16,18 @@ from harness.case.plan import DEFAULT_STACK, named_stacks
 from harness.errors import CaseError, HarnessError
 from harness.host.admission import admitted
 from harness.host.deadline import Deadline
+from harness.lease.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
+from harness.lease.kept import FOLDER, LogKeeper
+from harness.lease.kernels import Kernels, read_kernels
+from harness.lease.ledger import Ledger, open_ledger
+from harness.lease.perform import Auditing
+from harness.lease.pool import Booter, Pool, open_pool
+from harness.lease.template import make_cloner, templates_limit_bytes
 from harness.model.known import ExpectedLine
 from harness.model.stack import Filesystem, RegionKind
-from harness.run.artifacts import Lifecycle
-from harness.run.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
-from harness.run.execute import Auditing
-from harness.run.kept import FOLDER, LogKeeper
-from harness.run.kernels import Kernels, read_kernels
-from harness.run.ledger import Ledger, open_ledger
-from harness.run.pool import Booter, Pool, open_pool
-from harness.run.report import COULD_NOT_RUN, WRONG_USAGE
-from harness.run.template import make_cloner, templates_limit_bytes
+from harness.record.item import Lifecycle
+from harness.record.runs import KEPT_RUNS, make_run_id, run_folder
+from harness.report.status import COULD_NOT_RUN, WRONG_USAGE
 from harness.sizes import MIB
 
 KERNELS = pytest.StashKey[Kernels]()
@@ -34,6 +36,8 @@ POOL = pytest.StashKey[Pool]()
 _LEDGER = pytest.StashKey[Ledger]()
 #: Under this name the controller of a distributed run tells its workers where the ledger is.
 _LEDGER_FOLDER = "harness_ledger"
+_RUN = pytest.StashKey[str]()
+_RUN_ID = "harness_run"
 
 #: What a guest takes of this computer's memory while it runs a case: a clone writes some tens of MiB, a booted guest all that it touches.
 GUEST_BYTES = 384 * MIB
@@ -97,7 +101,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what is looked at after each program: all files, before and after their volume was unmounted and mounted again, with a check "
         "of the file system in between (full) or without (content); nothing (none) (default: %(default)s)",
     )
-    group.addoption("--artifacts", default="artifacts", metavar="DIR", help="where the evidence of every item is kept (default: artifacts)")
+    group.addoption(
+        "--artifacts", default="artifacts", metavar="DIR", help="where runs are kept, each in a folder of its own (default: artifacts)"
+    )
+    group.addoption(
+        "--keep-runs", type=int, default=KEPT_RUNS, metavar="N", help="how many runs are kept, this one included (default: %(default)s)"
+    )
     group.addoption(
         "--boot-timeout",
         type=float,
@@ -139,6 +148,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     if config.getoption("keep_guest") and (not sys.stdin.isatty() or config.getoption("numprocesses", None)):
         raise pytest.UsageError("--keep-guest waits for you to press Enter: it needs a terminal, and does not go with -n")
+    if config.getoption("keep_runs") < 1:
+        raise pytest.UsageError(f"--keep-runs is {config.getoption('keep_runs')}: this run is one, so it is 1 or more")
     config.stash[KERNELS] = kernels
     config.stash[LIFECYCLES] = _lifecycles(config.getoption("lifecycle"))
     cases = config.rootpath / CASES
@@ -209,16 +220,28 @@ def find_ledger(config: pytest.Config) -> Ledger:
     return config.stash[_LEDGER]
 
 
+def run_of(config: pytest.Config) -> str:
+    """Return the id of this run, which its workers share."""
+    if _RUN not in config.stash:
+        config.stash[_RUN] = getattr(config, "workerinput", {}).get(_RUN_ID) or make_run_id(secrets.token_hex(2))
+    return config.stash[_RUN]
+
+
+def artifacts_of(config: pytest.Config) -> Path:
+    """Return the folder of this run. It is made when there is something to keep."""
+    return run_folder(Path(config.getoption("artifacts")), run_of(config))
+
+
 def make_keeper(config: pytest.Config) -> LogKeeper:
-    """Return what keeps the logs of failed set-ups beside the artifacts; of an earlier run's it keeps nothing."""
-    ledger = find_ledger(config)
-    return LogKeeper(Path(config.getoption("artifacts")) / FOLDER, ledger.locked, lambda act: ledger.once("logs", act))
+    """Return what keeps the logs of failed set-ups in the folder of the run."""
+    return LogKeeper(artifacts_of(config) / FOLDER, find_ledger(config).locked)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of a distributed run where the ledger is."""
+    """Tell a worker of a distributed run which run it is, and where the ledger is."""
     node.workerinput[_LEDGER_FOLDER] = str(find_ledger(node.config).folder)
+    node.workerinput[_RUN_ID] = run_of(node.config)
 
 
 def _booters(config: pytest.Config, items: Sequence[pytest.Item]) -> Mapping[Lifecycle, Booter]:

@@ -1,7 +1,9 @@
 """From rows to what pytest reports: passes and failures, JSON lines, JUnit properties, the summary, the exit status."""
 
 import contextlib
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,26 +11,17 @@ from typing import Any
 import pytest
 
 from harness.case.loader import load_nearest_claims
-from harness.errors import CaseError, HarnessError
+from harness.errors import CaseError
+from harness.host.version import read_commit
 from harness.model.claims import Claim
 from harness.model.known import Known
-from harness.plugin.options import make_keeper, make_progress
-from harness.run.documents import from_document, to_document
-from harness.run.report import (
-    COULD_NOT_RUN,
-    NOT_SET_UP,
-    NOT_TRIED,
-    RESULTS,
-    ROW_FORMAT,
-    SOME_DEVIATE,
-    WRONG_USAGE,
-    Row,
-    describe_row,
-    exit_status,
-    make_summary,
-    row_reason,
-    summary_text,
-)
+from harness.plugin.options import KERNELS, artifacts_of, make_progress, run_of
+from harness.record.documents import from_document, to_document
+from harness.record.runs import Identity, begin_run, now_text, store_identity
+from harness.report.paragraph import describe_row, row_reason
+from harness.report.rows import NOT_SET_UP, NOT_TRIED, RESULTS, Row, row_line
+from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
+from harness.report.summary import ended_as, make_summary, summary_text
 
 SUMMARY = "summary.txt"
 #: The rows of an item that its next report is to carry.
@@ -85,17 +78,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report  # type: ignore[no-any-return]
 
 
+#: Called with the exit status and the rows.
+End = Callable[[int, list[Row]], None]
+
+
 class Results:
     """Gathers the rows of a session where its reports arrive, and writes the JSON lines.
 
     What keeps items from running is told at once, in full, and once: the items that follow have the same to say.
     """
 
-    def __init__(self, folder: Path, progress: Callable[[str], None], begin: Callable[[], None]) -> None:
-        """``begin``: removes what an earlier run left beside the rows."""
+    def __init__(self, folder: Path, progress: Callable[[str], None], begin: Callable[[], None], end: End) -> None:
+        """``begin`` and ``end``: make the run known, and how it ended (status, rows). Both may raise OSError."""
         self.rows: list[Row] = []
         self._folder = folder
-        self._progress, self._begin = progress, begin
+        self._progress, self._begin, self._end = progress, begin, end
         self._told: set[str] = set()
         self._lost_a_worker = False
 
@@ -119,12 +116,12 @@ class Results:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not self.rows:
-                with contextlib.suppress(HarnessError):  # a ledger that is stuck says so where it is needed
-                    self._begin()
-            with (self._folder / RESULTS).open("a" if self.rows else "w") as file:
-                file.write(json.dumps({"format": ROW_FORMAT, **to_document(row)}) + "\n")
+                self._begin()
+            with (self._folder / RESULTS).open("a") as file:
+                file.write(row_line(row))
         except OSError as error:
-            pytest.exit(f"cannot write {self._folder / RESULTS}: {error.strerror}; --artifacts names another folder", COULD_NOT_RUN)
+            where = error.filename2 or error.filename or self._folder / RESULTS
+            pytest.exit(f"cannot write {where}: {error.strerror}; --artifacts names another folder", COULD_NOT_RUN)
         self.rows.append(row)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -151,6 +148,9 @@ class Results:
             of_rows = exit_status(self.rows)
             others = SOME_DEVIATE if exitstatus == pytest.ExitCode.TESTS_FAILED else 0
             session.exitstatus = of_rows or others
+        if self.rows:
+            with contextlib.suppress(OSError):  # what is full or gone was said with the summary
+                self._end(int(session.exitstatus), self.rows)
 
 
 def find_claims(rows: list[Row], root: Path) -> dict[str, Claim]:
@@ -167,8 +167,29 @@ def find_claims(rows: list[Row], root: Path) -> dict[str, Claim]:
 def pytest_configure(config: pytest.Config) -> None:
     # A worker of a distributed run reports to its controller, which gathers.
     if not hasattr(config, "workerinput"):
-        results = Results(Path(config.getoption("artifacts")), make_progress(config), lambda: make_keeper(config).begin())
+        results = Results(artifacts_of(config), make_progress(config), *_known_as(config))
         config.pluginmanager.register(results, "harness-results")
+
+
+def _known_as(config: pytest.Config) -> tuple[Callable[[], None], End]:
+    """Return what makes this run known below the artifacts, and what says how it ended."""
+    artifacts, began = Path(config.getoption("artifacts")), now_text()
+    command = ("pytest", *map(str, config.invocation_params.args))
+
+    def identity(**more: Any) -> Identity:
+        kernels = config.stash[KERNELS]
+        catalog = hashlib.sha256(repr(kernels.catalog).encode()).hexdigest()[:16]
+        selected = tuple(target.kernel for target in kernels.selected)
+        return Identity(run_of(config), began, command, read_commit(), catalog, selected, **more)
+
+    def begin() -> None:
+        begin_run(artifacts, identity(), config.getoption("keep_runs"))
+
+    def end(status: int, rows: list[Row]) -> None:
+        counts = Counter(map(ended_as, rows))
+        store_identity(artifacts, identity(ended=now_text(), status=status, items=tuple(sorted(counts.items()))))
+
+    return begin, end
 
 
 #: How an item shows that never began, without -v: what is not tried does not, it is counted at the end.

@@ -4,13 +4,13 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from harness.errors import HarnessError
+from harness.lease.ledger import Refusal
 from harness.plugin.collect import PLACE, CaseItem
 from harness.plugin.fixtures import find_place, item_of
 from harness.plugin.options import POOL
 from harness.plugin.outcome import keep_row, tell
-from harness.run.artifacts import Item
-from harness.run.ledger import Refusal
-from harness.run.report import NOT_TRIED, make_unset_row
+from harness.record.item import Item
+from harness.report.rows import NOT_TRIED, make_unset_row
 
 _REFUSAL = pytest.StashKey[Refusal]()
 

@@ -8,11 +8,11 @@ import pytest
 from harness import ops as op
 from harness.host.deadline import Deadline
 from harness.image.catalog import KernelChoice
+from harness.lease.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.model.outcome import How, Observation
 from harness.model.stack import DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
 from harness.ops import Program, Step
 from harness.ops.tag import tag_bytes
-from harness.run.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.sizes import MIB
 
 REGION = Region("main", RegionKind.E820)

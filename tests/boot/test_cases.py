@@ -25,7 +25,7 @@ def run(folder: Path, *arguments: str, **more: str) -> tuple[int, list[dict[str,
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--artifacts", str(folder), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=3000)
-    results = folder / "results.jsonl"
+    results = folder / "latest/results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
     return done.returncode, rows, done.stdout
 

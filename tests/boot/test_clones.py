@@ -13,13 +13,13 @@ from harness.errors import GuestError
 from harness.guest.link import GuestCommand
 from harness.image.bundle import guest_image
 from harness.image.catalog import KernelChoice
+from harness.lease.boot import BootedGuest, GuestOptions, find_host, ways_in
+from harness.lease.template import Cloner, find_damage
 from harness.model.outcome import RunKind
 from harness.model.stack import StorageStack
 from harness.ops import Fsync, Open, OpenFlag, Pread, Program, Pwrite, Step
 from harness.ops.tag import tag_bytes
-from harness.run.artifacts import Lifecycle
-from harness.run.boot import BootedGuest, GuestOptions, find_host, ways_in
-from harness.run.template import Cloner, find_damage
+from harness.record.item import Lifecycle
 from harness.sizes import MIB
 
 pytestmark = pytest.mark.boot

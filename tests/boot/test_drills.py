@@ -85,7 +85,7 @@ class Project:
 
     def run(self, *options: str, drill: str = "", **more: str) -> Session:
         status = self.start(*options, drill=drill, **more).wait(timeout=900)
-        results = self.root / "artifacts/results.jsonl"
+        results = self.root / "artifacts/latest/results.jsonl"
         rows = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
         session = Session(status, (self.root / "said").read_text(), {str(row["item"]).split("[")[0]: row for row in rows})
         self.assert_nothing_left()
@@ -149,7 +149,7 @@ def test_a_fault_gets_its_own_ending_and_the_next_item_is_not_touched(
     assert session.status == status, session.said
     assert session.verdict("a_victim") is None
     assert (session.ending("b_next"), session.verdict("b_next")) == ("completed", "conforms"), session.said
-    hangs = [path.read_text() for path in project.root.glob("artifacts/drill/a_victim/*/hang.txt")]
+    hangs = [path.read_text() for path in project.root.glob("artifacts/latest/drill/a_victim/*/hang.txt")]
     assert len(hangs) == (ending == "guest hung")
     for text in hangs:
         assert "RIP=" in text
@@ -431,7 +431,7 @@ def test_a_kernel_that_does_not_boot_is_told_once_with_its_logs_and_its_other_it
     assert running.wait(timeout=1800) == 3, (project.root / "said").read_text()
     project.assert_nothing_left()
     said = (project.root / "said").read_text()
-    rows = [json.loads(line) for line in (project.root / "artifacts/results.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (project.root / "artifacts/latest/results.jsonl").read_text().splitlines()]
     endings = [row["ending"] for row in rows]
     assert len(rows) == 9
     assert set(endings) == {"not set up", "not tried"}, said
@@ -440,9 +440,9 @@ def test_a_kernel_that_does_not_boot_is_told_once_with_its_logs_and_its_other_it
     assert len(said.splitlines()) < 60, said
     assert "pmemh-" not in said
     # A busy computer may see the same panic in two ways, or too late: each way is a reason of its own.
-    named = {word.strip(":;,") for word in said.split() if word.startswith("artifacts/not-set-up/")}
+    named = {word.strip(":;,") for word in said.split() if "/not-set-up/" in word and word.startswith("artifacts/runs/")}
     assert {row["logs"] for row in rows} == named
-    kept = sorted((project.root / "artifacts/not-set-up").iterdir())
+    kept = sorted((project.root / "artifacts").glob("runs/*/not-set-up/*"))
     assert named == {str(folder.relative_to(project.root)) for folder in kept}
     assert "Kernel panic" in "".join(file.read_text() for folder in kept for file in folder.glob("boot*/console.log")), said
     for folder in kept:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.case.plan import named_stacks
 from harness.ops import Program
-from harness.run.artifacts import Ending
+from harness.record.item import Ending
 from tests.generated.generator import World, draw
 from tests.generated.run import guest_stages, judged, program_lines, record
 

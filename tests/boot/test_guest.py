@@ -10,6 +10,7 @@ from harness.errors import GuestError
 from harness.guest.link import GuestCommand
 from harness.guest.pmem import RegionPlacement
 from harness.image.catalog import KernelChoice
+from harness.lease.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.model.outcome import How
 from harness.model.stack import (
     DaxOption,
@@ -26,7 +27,6 @@ from harness.model.stack import (
     find_mismatches,
 )
 from harness.ops import Program, Step
-from harness.run.boot import BootedGuest, GuestOptions, booted_guest, find_host
 from harness.sizes import KIB
 
 E820 = Region("one", RegionKind.E820)

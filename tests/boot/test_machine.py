@@ -16,14 +16,14 @@ from harness.host import process
 from harness.host.deadline import Deadline, wait_until
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
+from harness.lease.complaints import split_expected
 from harness.machine.accelerator import Accelerator, choose_accelerator, run_self_test
 from harness.machine.command import Emulator
-from harness.machine.console import ReportKind
 from harness.machine.emulator import find_emulator
 from harness.machine.machine import EndKind, Machine, started_machine
 from harness.machine.spec import MachineSpec
+from harness.model.complaint import ReportKind
 from harness.model.stack import Disk, Region, RegionKind
-from harness.run.complaints import split_expected
 from harness.sizes import KIB, MIB
 
 pytestmark = pytest.mark.boot

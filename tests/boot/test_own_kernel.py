@@ -17,6 +17,8 @@ from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.image.initrd import Member, collect_modules, make_archive, make_initrd
 from harness.image.kernel import check_options, find_kernel_files, module_name, uncompressed_kernel
+from harness.lease.boot import Host, booted_session, find_host, make_spec
+from harness.lease.complaints import split_expected
 from harness.machine.custody import private_folder
 from harness.machine.machine import Machine
 from harness.model.stack import (
@@ -32,8 +34,6 @@ from harness.model.stack import (
     Volume,
     find_mismatches,
 )
-from harness.run.boot import Host, booted_session, find_host, make_spec
-from harness.run.complaints import split_expected
 from harness.sizes import KIB
 from tests.fakes.archive import members
 

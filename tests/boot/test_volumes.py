@@ -7,14 +7,14 @@ import pytest
 from harness.case.plan import named_stacks
 from harness.guest.link import GuestCommand
 from harness.image.catalog import KernelChoice
+from harness.lease.boot import BootedGuest
+from harness.lease.template import Cloner
 from harness.model.audit import AUDIT_CALLS, BEFORE, CHECK, UNMOUNT, unsure_end, with_audit
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
 from harness.ops import Fallocate, Fsync, Ftruncate, Open, OpenFlag, Pread, Program, Pwrite, Step
-from harness.run.boot import BootedGuest
-from harness.run.template import Cloner
 
 pytestmark = pytest.mark.boot
 

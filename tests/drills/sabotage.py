@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from harness.guest.link import GuestCommand
+from harness.lease.boot import BootedGuest, GuestOptions
+from harness.lease.pool import Booter
+from harness.lease.template import make_cloner
 from harness.machine.command import GDB_SOCKET
 from harness.machine.console import Console
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.ops import Program
 from harness.plugin.options import KERNELS, make_progress
-from harness.run.boot import BootedGuest, GuestOptions
-from harness.run.pool import Booter
-from harness.run.template import make_cloner
 from tests.drills.debugger import attached
 
 Sabotage = Callable[[BootedGuest], contextlib.AbstractContextManager[None]]

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.errors import HarnessError
-from harness.machine.console import Report, ReportKind
+from harness.lease.pool import Booter
 from harness.machine.machine import Ending, EndKind
 from harness.model.audit import Audit
+from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation
 from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading
 from harness.ops import Operation, Pread, Program, Pwrite
-from harness.run.artifacts import GuestDescription, Lifecycle
-from harness.run.pool import Booter
+from harness.record.item import GuestDescription, Lifecycle
 
 Answer = Callable[[Operation], Observation]
 

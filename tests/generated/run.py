@@ -34,6 +34,10 @@ from harness.guest.link import AgentLink, Endpoint, GuestCommand
 from harness.host.admission import admitted
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
+from harness.lease.boot import BootedGuest, GuestOptions
+from harness.lease.kernels import read_kernels
+from harness.lease.perform import classify
+from harness.lease.template import make_cloner
 from harness.model.facts import Env
 from harness.model.judge import Judgement, StepVerdict, judge
 from harness.model.outcome import How, Observation, observations_from
@@ -41,12 +45,8 @@ from harness.model.stack import StackReading, StorageStack, VolumeReading
 from harness.model.verdict import Verdict
 from harness.ops import OPERATIONS, Program, arguments
 from harness.ops.codec import program_document
-from harness.run.artifacts import Ending
-from harness.run.boot import BootedGuest, GuestOptions
-from harness.run.documents import from_document, observations_document, to_document
-from harness.run.execute import classify
-from harness.run.kernels import read_kernels
-from harness.run.template import make_cloner
+from harness.record.documents import from_document, observations_document, to_document
+from harness.record.item import Ending
 from harness.sizes import MIB
 from tests.generated.generator import World, draw, uses_volumes
 

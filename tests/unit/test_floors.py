@@ -1,6 +1,8 @@
 """The floors of the architecture hold: imports point down, single homes stay single."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +23,12 @@ ALLOWED: dict[str, set[str]] = {
     "guest": {"ops", "model", "host", "errors", "sizes"},
     "image": {"host", "errors", "sizes"},
     "agent": set(),
-    "run": {"ops", "model", "case", "host", "machine", "guest", "image", "agent", "errors", "sizes"},
-    "plugin": {"ops", "run", "case", "model", "host", "errors", "sizes"},
-    "__main__": {"run", "case", "model", "host", "machine", "guest", "image", "errors", "sizes"},
+    "record": {"case", "model", "ops", "errors", "sizes"},
+    "report": {"record", "model", "ops", "errors", "sizes"},
+    "lease": {"record", "model", "ops", "case", "host", "machine", "guest", "image", "agent", "errors", "sizes"},
+    "plugin": {"report", "lease", "record", "ops", "case", "model", "host", "errors", "sizes"},
+    "cli": {"report", "lease", "record", "ops", "case", "model", "host", "machine", "guest", "image", "errors", "sizes"},
+    "__main__": {"cli", "report", "lease", "record", "case", "model", "host", "machine", "guest", "image", "errors", "sizes"},
     "__init__": set(),
 }
 
@@ -42,7 +47,10 @@ FORBIDDEN: dict[str, set[str]] = {
     "machine": {"pytest", "paramiko"},
     "guest": {"pytest", "subprocess"},
     "image": {"pytest"},
-    "run": {"pytest"},
+    "lease": {"pytest"},
+    "record": {"pytest", "psutil", "paramiko", "qemu", "filelock"},
+    "report": {"pytest", "psutil", "paramiko", "qemu", "filelock"},
+    "cli": {"pytest", "_pytest"},
     "plugin": {"paramiko", "subprocess"},
     "__main__": {"pytest", "_pytest"},
 }
@@ -91,9 +99,29 @@ def test_imports_point_down_and_single_homes_hold(path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_agent_needs_only_the_standard_library() -> None:
-    import sys
+@pytest.mark.parametrize("room", ["record", "report"])
+def test_what_was_kept_is_judged_and_told_where_no_guest_could_run(room: str) -> None:
+    """All modules of a room are imported by a Python that refuses what guests need."""
+    refused = ("psutil", "paramiko", "qemu", "filelock", "pytest", *(f"harness.{name}" for name in ("lease", "machine", "guest", "image")))
+    modules = [f"harness.{room}.{path.stem}" for path in sorted((HARNESS / room).glob("*.py"))] + ["harness.__main__", "harness.cli.judge"]
+    assert len(modules) > 5
+    code = f"""
+import importlib, importlib.abc, sys
+class Refusing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if any(name == word or name.startswith(word + ".") for word in {refused!r}):
+            raise ImportError(name + " is refused here")
+sys.meta_path.insert(0, Refusing())
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    code = code.replace("import_module(name)", "import_module('harness.lease.boot')")
+    assert "harness.lease is refused here" in subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stderr
 
+
+def test_the_agent_needs_only_the_standard_library() -> None:
     for line, name in imports(HARNESS / "agent" / "agent.py"):
         assert name.split(".")[0] in sys.stdlib_module_names, f"agent.py:{line}: {name} is not in the standard library"
 

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main, needed_kernels
+from harness.__main__ import main
 from harness.case.schema import case_schema
+from harness.cli.images import needed_kernels
 from harness.errors import MachineError
 from harness.image.catalog import KernelChoice, load_catalog
+from harness.lease.boot import GuestOptions
+from harness.lease.kept import kept_logs
 from harness.machine.custody import OWNER_FILE
-from harness.run.boot import GuestOptions
-from harness.run.execute import judge_folder
-from harness.run.kept import kept_logs
-from harness.run.mutants import read_recorded
+from harness.record.judged import judge_folder
+from harness.record.mutants import read_recorded
 from tests.fakes.leased import FakeGuest
+from tests.fakes.samples import item, ran, stack
 from tests.unit.image.kernels import vmlinux
-from tests.unit.run.samples import item, ran, stack
-from tests.unit.run.test_template import make
+from tests.unit.lease.test_template import make
 
 ROOT = Path(__file__).parents[2]
 CASE = "cases/splice/tee.yaml"
@@ -156,7 +157,7 @@ def test_a_guest_that_does_not_come_up_for_a_shell_leaves_its_logs(
             yield logs
 
     (tmp_path / "artifacts/not-set-up/shell/old-1").mkdir(parents=True)
-    monkeypatch.setattr("harness.__main__.Cloner", Broken)
+    monkeypatch.setattr("harness.cli.shell.Cloner", Broken)
     assert main(["shell"]) == 3
     assert "harness: QEMU did not start\nlogs: artifacts/not-set-up/shell/debian_6.12-1\n" in capsys.readouterr().err
     assert (tmp_path / "artifacts/not-set-up/shell/debian_6.12-1/console.log").read_text() == "last words"

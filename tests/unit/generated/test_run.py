@@ -11,7 +11,7 @@ import pytest
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
 from harness.ops import Meminfo, Open, OpenFlag, Pread, Program, Pwrite, Step
-from harness.run.artifacts import Ending
+from harness.record.item import Ending
 from tests.generated import run
 from tests.generated.generator import World, draw
 from tests.generated.run import (

@@ -151,8 +151,8 @@ from pathlib import Path
 from harness.errors import HarnessError, HostError
 from harness.host.cache import stored_entry
 from harness.host.deadline import Deadline
-from harness.run.artifacts import store_record
-from tests.unit.run.samples import ran
+from harness.record.store import store_record
+from tests.fakes.samples import ran
 disk, record = Path("/mnt"), ran(Path(sys.argv[1]))
 def write(folder):
     (folder / "file").write_bytes(bytes(16 << 20))

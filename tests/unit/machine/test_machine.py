@@ -11,8 +11,8 @@ import pytest
 
 from harness.errors import BootError, MachineError, UsageError
 from harness.host.deadline import Deadline
-from harness.machine.console import Report, ReportKind
 from harness.machine.machine import EndKind, Machine, classify_ending, find_forwarded_port, is_elf, started_machine
+from harness.model.complaint import Report, ReportKind
 from harness.model.stack import Region, RegionKind
 from harness.sizes import KIB, MIB
 from tests.fakes.machine import EXIT, FAKE_ACCELERATOR, FAKE_EMULATOR, PANIC, PANICKED, POWER_OFF, READY, RESET, fake_spec

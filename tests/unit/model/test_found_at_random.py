@@ -10,7 +10,7 @@ import pytest
 from harness.model.facts import Env
 from harness.model.judge import judge
 from harness.model.verdict import Verdict
-from harness.run.mutants import Recorded, read_recorded
+from harness.record.mutants import Recorded, read_recorded
 
 FOUND = Path(__file__).parents[2] / "recorded" / "found.jsonl"
 

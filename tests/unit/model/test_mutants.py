@@ -8,7 +8,7 @@ from harness.errors import UsageError
 from harness.model.facts import Env
 from harness.model.judge import judge
 from harness.model.verdict import Verdict
-from harness.run.mutants import Recorded, read_recorded, score, smallest_cover, write_recorded
+from harness.record.mutants import Recorded, read_recorded, score, smallest_cover, write_recorded
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "observations.jsonl"
 

@@ -16,7 +16,7 @@ from harness.model.judge import judge
 from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.stack import StackReading
 from harness.model.verdict import Verdict
-from harness.run.mutants import Recorded, read_recorded
+from harness.record.mutants import Recorded, read_recorded
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 #: What must be found of each kind of falsification, and of all together.

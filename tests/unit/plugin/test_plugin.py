@@ -36,7 +36,7 @@ claims:
 #: The conftest of the tests' own sessions: guests are fakes, told by the test how to be.
 CONFTEST = """
 from harness.errors import *
-from harness.machine.console import ReportKind
+from harness.model.complaint import ReportKind
 from harness.machine.machine import Ending, EndKind
 from harness.ops import Pwrite
 from harness.model.outcome import How, Observation
@@ -106,7 +106,7 @@ class Project:
             return self.pytester.runpytest_subprocess("-p", "harness.plugin", *arguments)
 
     def rows(self) -> list[dict[str, object]]:
-        lines = (self.root / "artifacts/results.jsonl").read_text().splitlines()
+        lines = (self.root / "artifacts/latest/results.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
 
@@ -259,7 +259,7 @@ def test_words_for_the_command_line_are_kept_with_the_item_and_in_the_rerun_line
     result = project.run(ON_DISK, "--kernel-args", "one two=2", "--junitxml=junit.xml", make=FAILING)
     assert [row["kernel_args"] for row in project.rows()] == ["one two=2"]
     assert f"pytest \"{ON_DISK}\" --kernel-args='one two=2'" in text(result)
-    plan = next((project.root / "artifacts").rglob("plan.json"))
+    plan = next((project.root / "artifacts/latest").rglob("plan.json"))
     assert json.loads(plan.read_text())["kernel_args"] == "one two=2"
     assert 'name="kernel_args" value="one two=2"' in (project.root / "junit.xml").read_text()
 
@@ -278,8 +278,8 @@ def test_what_conforms_passes_and_leaves_its_evidence(project: Project) -> None:
     result.assert_outcomes(passed=2)
     assert result.ret == 0
     assert [(row["ending"], row["verdict"], row["known"]) for row in project.rows()] == [("completed", "conforms", "no")] * 2
-    assert (project.root / "artifacts/fam/one/disk-ext4-debian_6.12/verdict.json").exists()
-    assert "== hits by clause ==" in (project.root / "artifacts/summary.txt").read_text()
+    assert (project.root / "artifacts/latest/fam/one/disk-ext4-debian_6.12/verdict.json").exists()
+    assert "== hits by clause ==" in (project.root / "artifacts/latest/summary.txt").read_text()
 
 
 LEFT = "lambda stack: FakeGuest(stack, audited=Audit((VolumeSeen('main', (), 'EBUSY'),)))"
@@ -306,7 +306,8 @@ def test_the_run_ends_with_the_table_of_claims_and_what_it_ran_on(project: Proje
     said = text(project.run("cases"))
     assert "-> debian_6.12: HOLDS  decided by fam/one (2 items)" in said
     assert "accelerator tcg (it is a fake)" in said
-    assert "evidence: artifacts/ (results.jsonl, summary.txt, one folder an item)" in said
+    (run,) = runs(project)
+    assert f"evidence: artifacts/runs/{run.name}/ (results.jsonl, summary.txt, one folder an item)" in said
 
 
 @pytest.mark.parametrize(("options", "guests"), [([], 4), (["--reuse-guests"], 2)])
@@ -353,7 +354,8 @@ def test_a_deviation_fails_with_its_paragraph_and_no_traceback(project: Project)
     assert "cases/fam/one.yaml:10  step 2 of 3  pwrite(f, offset=0, length=4096)" in said
     assert "  observed  EIO" in said
     assert f'  rerun     pytest "{ON_DISK}"' in said
-    assert "  re-judge  python -m harness judge artifacts/fam/one/disk-ext4-debian_6.12" in said
+    (run,) = runs(project)
+    assert f"  re-judge  python -m harness judge artifacts/runs/{run.name}/fam/one/disk-ext4-debian_6.12" in said
     assert "Traceback" not in said
     assert "outcome.py" not in said
     assert result.ret == 1
@@ -422,7 +424,7 @@ def test_a_second_run_replaces_the_results_of_the_first(project: Project) -> Non
 
 def test_artifacts_go_where_they_are_told(project: Project) -> None:
     project.run(ON_DISK, "--artifacts", "elsewhere")
-    assert (project.root / "elsewhere/fam/one/disk-ext4-debian_6.12/plan.json").exists()
+    assert (project.root / "elsewhere/latest/fam/one/disk-ext4-debian_6.12/plan.json").exists()
 
 
 def test_other_tests_keep_their_meaning_for_the_exit_status(project: Project) -> None:
@@ -522,43 +524,64 @@ def test_a_computer_with_no_room_at_all_is_told_once_before_the_first_item(proje
     assert result.ret == 3
 
 
+def runs(project: Project) -> list[Path]:
+    """The folders of runs, the oldest first."""
+    return sorted((project.root / "artifacts/runs").glob("*"))
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_what_an_earlier_run_kept_of_failures_goes(project: Project, workers: str) -> None:
-    project.write("artifacts/not-set-up/debian_6.12-1/reason.txt", "long ago")
-    project.run_apart(ON_DISK, "-n", workers, make=GOOD)
-    assert not (project.root / "artifacts/not-set-up").exists()
+def test_each_run_has_a_folder_of_its_own_and_says_who_it_is(project: Project, workers: str) -> None:
+    for count in (1, 2):
+        project.run_apart(ON_DISK, "-n", workers, make=GOOD)
+        assert len(runs(project)) == count
+    first, second = runs(project)
+    assert (project.root / "artifacts/latest").resolve() == second
+    assert sorted(path.name for path in first.iterdir()) == ["fam", "identity.json", "results.jsonl", "summary.txt"]
+    identity = json.loads((second / "identity.json").read_text())
+    assert identity["id"] == second.name
+    assert identity["command"][-3:] == [ON_DISK, "-n", workers]
+    assert (identity["status"], identity["items"], identity["kernels"]) == (0, [["conforms", 1]], ["debian_6.12"])
+    assert identity["ended"] >= identity["began"]
+    assert [line["item"] for line in map(json.loads, (second / "results.jsonl").read_text().splitlines())] == [ON_DISK.split("::")[1]]
 
 
-def test_a_run_without_a_case_leaves_what_an_earlier_one_kept(project: Project) -> None:
-    project.write("artifacts/not-set-up/debian_6.12-1/reason.txt", "long ago")
+def test_old_runs_go_but_for_those_that_are_to_be_kept(project: Project) -> None:
+    project.write("artifacts/runs/mine/notes.txt", "what is no run is nobody's to remove")
+    for _ in range(3):
+        project.run_apart(ON_DISK, "--keep-runs", "2", make=GOOD)
+    assert len(runs(project)) == 3
+    assert (project.root / "artifacts/runs/mine/notes.txt").is_file()
+    result = project.run_apart(ON_DISK, "--keep-runs", "0", make=GOOD)
+    assert result.ret == 2
+    assert "--keep-runs is 0: this run is one, so it is 1 or more" in text(result)
+
+
+def test_a_run_without_a_case_leaves_nothing_and_removes_nothing(project: Project) -> None:
+    project.run_apart(ON_DISK, make=GOOD)
     project.write("test_plain.py", "def test_plain():\n    pass\n")
     project.run_apart("--collect-only", ON_DISK, make=GOOD)
-    project.run_apart("test_plain.py", make=GOOD)
-    assert (project.root / "artifacts/not-set-up/debian_6.12-1/reason.txt").is_file()
+    project.run_apart("test_plain.py", "--keep-runs", "1", make=GOOD)
+    assert len(runs(project)) == 1
 
 
 def test_a_summary_that_cannot_be_written_is_said_and_changes_no_status(project: Project) -> None:
-    (project.root / "artifacts/summary.txt").mkdir(parents=True)
-    result = project.run_apart(ON_DISK, make=GOOD)
+    lines = (
+        "from pathlib import Path",
+        "def pytest_runtest_logfinish():",
+        "    (*Path('artifacts/runs').iterdir(),)[0].joinpath('summary.txt').mkdir()",
+    )
+    project.write("in_the_way.py", "\n".join(lines))
+    result = project.run_apart(ON_DISK, "-p", "in_the_way", make=GOOD)
     assert "summary.txt: Is a directory" in text(result)
     assert "Traceback" not in text(result)
     assert result.ret == 0
-
-
-def test_a_ledger_that_is_stuck_keeps_no_row_from_being_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stuck(*_: object) -> None:
-        raise HostError("another worker of this run holds the lock")
-
-    monkeypatch.setattr("harness.run.ledger.Ledger.once", stuck)
-    project.run(ON_DISK)
-    assert count_endings(project, "completed") == 1
 
 
 def test_a_ledger_that_cannot_be_read_refuses_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise HostError("another worker of this run holds the lock")
 
-    monkeypatch.setattr("harness.run.pool.Pool.find_refusal", broken)
+    monkeypatch.setattr("harness.lease.pool.Pool.find_refusal", broken)
     project.run(ON_DISK)
     assert count_endings(project, "completed") == 1
 
@@ -640,8 +663,9 @@ def test_results_can_be_read_where_they_were_kept(project: Project) -> None:
 
 
 def test_results_that_cannot_be_written_end_the_run_with_one_sentence(project: Project) -> None:
-    project.write("artifacts/results.jsonl/in the way", "")
+    project.write("artifacts/latest/in the way", "")
     result = project.run("cases")
     assert result.ret == 3
-    assert "cannot write artifacts/results.jsonl: Is a directory; --artifacts names another folder" in text(result)
+    assert "cannot write artifacts/latest: " in text(result)
+    assert "; --artifacts names another folder" in text(result)
     assert "Traceback" not in text(result)

@@ -1,0 +1,64 @@
+"""The kernels and root file systems of guests: list, build, remove."""
+
+import argparse
+
+from harness.cli.options import add_action
+from harness.cli.words import progress, rounded
+from harness.errors import UsageError
+from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
+from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
+from harness.report.status import ALL_CONFORM
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_action(actions, "list", list_images, "list what is built, with sizes, and what is not")
+    build = add_action(actions, "build", build_images, "build what is missing; needs the network")
+    build.add_argument("kernel", nargs="*", help="kernels of images/kernels.yaml, or paths (default: what the cases need)")
+    remove = add_action(actions, "remove", remove_images, "remove entries from the cache")
+    remove.add_argument("name", nargs="*", help="names as 'images list' prints them")
+    remove.add_argument("--unused", action="store_true", help="every entry that no present description leads to")
+
+
+def list_images(_: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    wanted: dict[str, list[str]] = {}
+    for name in catalog.kernels:
+        for entry_name in entry_names(KernelChoice(name), catalog):
+            wanted.setdefault(entry_name, []).append(name)
+    found = stored_entries()
+    for entry in found:
+        use = ", ".join(wanted[entry.name]) if entry.name in wanted else "an own kernel, or nothing any more"
+        print(f"{entry.name:44} {rounded(entry.size_bytes):>8}  for {use}")
+    missing = wanted.keys() - {entry.name for entry in found}
+    for name in sorted(missing):
+        print(f"{name:44} not built  for {', '.join(wanted[name])}")
+    return ALL_CONFORM
+
+
+def build_images(chosen: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    for choice in [choose_kernel(name, catalog) for name in chosen.kernel] or needed_kernels(catalog):
+        image = guest_image(choice, progress, catalog)
+        progress(f"{choice.name}: Linux {image.release} is ready")
+    return ALL_CONFORM
+
+
+def needed_kernels(catalog: Catalog) -> list[KernelChoice]:
+    """Return what a run of all cases needs: the default kernel, and its flavours."""
+    default = catalog.default_kernel
+    return [KernelChoice(kernel.name) for kernel in catalog.kernels.values() if default in (kernel.name, kernel.base)]
+
+
+def remove_images(chosen: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    names = list(chosen.name)
+    if chosen.unused:
+        used = {name for kernel in catalog.kernels for name in entry_names(KernelChoice(kernel), catalog)}
+        names += [entry.name for entry in stored_entries() if entry.name not in used]
+    elif not names:
+        raise UsageError("name the entries to remove ('images list' prints them), or give --unused")
+    for name in names:
+        remove_stored_entry(name, progress)
+        progress(f"removed {name}")
+    return ALL_CONFORM

@@ -1,0 +1,35 @@
+"""Options and actions: the same names in every command."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.record.runs import LATEST
+
+
+def add_kernel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kernel", metavar="NAME|PATH", help="a kernel of images/kernels.yaml, or your own bzImage, vmlinux or build tree")
+
+
+def add_kernel_args(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kernel-args", default="", metavar="TEXT", help="words to add to the kernel's command line, as pytest's option")
+
+
+def add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Callable[[argparse.Namespace], int], meaning: str
+) -> argparse.ArgumentParser:
+    """Add the action ``name`` of a command, and return its parser."""
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_artifacts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="where runs are kept, as pytest's option")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add what says which stored items a command is about: folders, or a run."""
+    parser.add_argument("folder", type=Path, nargs="*", metavar="DIR", help="items' folders, or folders above several, instead of a run")
+    parser.add_argument("--run", default=LATEST, metavar="ID", help="the items of this run, as 'runs list' prints it (default: latest)")
+    add_artifacts(parser)

@@ -1,0 +1,71 @@
+"""Judging what was kept of an item: the same record gets the same judgement, with or without a guest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.model.audit import with_audit
+from harness.model.claims import Evidence, make_evidence
+from harness.model.facts import Env
+from harness.model.judge import Judgement, judge
+from harness.model.known import Known, KnownDeviation, find_known
+from harness.model.verdict import Verdict
+from harness.record.documents import to_document
+from harness.record.item import Ending, Record
+from harness.record.store import load_record, store_verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """A record with its judgement. ``judgement`` is None where the run left nothing to judge.
+
+    ``known`` and ``deviation``: whether what deviates is on the list of known deviations, and its entry.
+    """
+
+    record: Record
+    judgement: Judgement | None
+    known: Known
+    deviation: KnownDeviation | None
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def conforms(self) -> bool:
+        """Whether the item may pass: completed, silent kernel, every step conforms, no known deviation gone missing."""
+        outcome = self.record.outcome
+        completed = outcome.ending is Ending.COMPLETED and not outcome.messages
+        return completed and self.judgement is not None and self.judgement.verdict is Verdict.CONFORMS and self.known is Known.NO
+
+
+def judge_record(record: Record, known: tuple[KnownDeviation, ...]) -> Result:
+    """Return the judgement of what was kept; the same record gets the same one, with or without a guest."""
+    item, outcome = record.item, record.outcome
+    if record.observations is None or outcome.ending is not Ending.COMPLETED:
+        note = f"{outcome.ending}: {outcome.note}"
+        return Result(record, None, Known.NO, None, tuple(Evidence(c, item.column, item.id, None, None, note) for c in item.claims))
+    seen = record.observations
+    judgement = with_audit(judge(Env(record.reading), item.program, seen), item.program, record.audit)
+    state, entry = find_known(judgement, f"{item.family}/{item.name}", item.variant, record.reading.kernel_release, known)
+    evidence = make_evidence(item.column, item.id, item.decisions, seen, record.reading, judgement.verdict)
+    return Result(record, judgement, state, entry, evidence)
+
+
+def judge_folder(folder: Path, known: tuple[KnownDeviation, ...]) -> Result:
+    """Judge the stored item in ``folder`` and keep the verdict there. Raises UsageError for what is no item's folder."""
+    result = judge_record(load_record(folder), known)
+    store_verdict(folder, verdict_document(result))
+    return result
+
+
+def verdict_document(result: Result) -> dict[str, Any]:
+    """Return the judgement as it is kept: verdict, ending and known apart, and every step."""
+    judgement = result.judgement
+    return {
+        "item": result.record.item.id,
+        "ending": str(result.record.outcome.ending),
+        "verdict": None if judgement is None else str(judgement.verdict),
+        "known": str(result.known),
+        "reference": result.deviation.reference if result.deviation else None,
+        "steps": [] if judgement is None else to_document(judgement.steps),
+        "facts": [] if judgement is None else list(judgement.facts),
+        "claims": [{"claim": piece.claim, "held": piece.held} for piece in result.evidence],
+    }

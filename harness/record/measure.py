@@ -1,0 +1,108 @@
+"""The model's facts measured on guests: which value makes the model agree with what was observed?
+
+Cases say which facts they probe (``pytest cases -m probe`` runs those). An item is judged once with each
+value that the fact can take; the values with which it conforms are those that the guest allows. A new kernel is so probed before it is
+tested, and two kernels are compared by comparing their tables.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.model.facts import FACTS, Env, Value
+from harness.model.judge import judge
+from harness.model.stack import VolumeReading
+from harness.model.verdict import Verdict
+from harness.record.mutants import Recorded
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the guests of one kernel show of one fact on one kind of storage.
+
+    ``expected`` is what the table of facts says; ``shown`` are the values that every item allows which tells them apart at all
+    (None: there is no such item); ``items`` are those items.
+    """
+
+    fact: str
+    storage: str
+    release: str
+    expected: Value
+    shown: tuple[Value, ...] | None
+    items: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        return self.shown is not None and self.expected not in self.shown
+
+
+def measure(runs: Iterable[Recorded]) -> list[Measurement]:
+    """Return what ``runs`` show, sorted by fact, storage and release.
+
+    Only runs on a single volume count: the value of a fact is tried on all volumes of a run at once.
+    """
+    found: dict[tuple[str, str, str], tuple[Value, list[tuple[str, frozenset[Value]]]]] = {}
+    for run in runs:
+        if len(run.reading.volumes) != 1:
+            continue
+        volume = run.reading.volumes[0]
+        env = Env(run.reading)
+        judge(env, run.program, run.observations)
+        for name in env.asked:
+            key = (name, storage_words(volume), run.reading.kernel_release)
+            _, tried = found.setdefault(key, (Env(run.reading).fact(name, volume.role), []))
+            tried.append((run.item, _allowed(run, name)))
+    return [_measurement(key, expected, tried) for key, (expected, tried) in sorted(found.items())]
+
+
+def storage_words(volume: VolumeReading) -> str:
+    """Return what facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem``, ``ext4 on disk``."""
+    words = [volume.filesystem or "node"]
+    if volume.dax:
+        words.append("dax")
+    medium = "disk" if volume.region_start is None else "pmem" if volume.queue_dax else f"pmem {volume.namespace_mode}"
+    return " ".join([*words, "on", medium])
+
+
+def _allowed(run: Recorded, name: str) -> frozenset[Value]:
+    """Return the values of fact ``name`` with which ``run`` conforms."""
+    return frozenset(
+        value
+        for value in FACTS[name].values
+        if judge(Env(run.reading, {name: value}), run.program, run.observations).verdict is Verdict.CONFORMS
+    )
+
+
+def _measurement(key: tuple[str, str, str], expected: Value, tried: Sequence[tuple[str, frozenset[Value]]]) -> Measurement:
+    name, storage, release = key
+    values = FACTS[name].values
+    # With no value an item deviates for another reason, with every value it does not show the fact.
+    telling = [(item, allowed) for item, allowed in tried if allowed and len(allowed) < len(values)]
+    shown = None
+    if telling:
+        common = frozenset(values).intersection(*(allowed for _, allowed in telling))
+        shown = tuple(value for value in values if value in common)
+    return Measurement(name, storage, release, expected, shown, tuple(item for item, _ in telling))
+
+
+def fact_lines(measurements: Sequence[Measurement]) -> Iterator[str]:
+    """Yield the table: fact and storage, and for each kernel what its guests show; where the model's table says otherwise, both."""
+    releases = list(dict.fromkeys(sorted(m.release for m in measurements)))
+    yield f"{'fact':28} {'storage':22} " + "  ".join(f"{release:30}" for release in releases)
+    cells = {(m.fact, m.storage, m.release): m for m in measurements}
+    for fact, storage in dict.fromkeys((m.fact, m.storage) for m in measurements):
+        row = [_cell(cells.get((fact, storage, release))) for release in releases]
+        yield f"{fact:28} {storage:22} " + "  ".join(f"{cell:30}" for cell in row).rstrip()
+    differing = [m for m in measurements if m.differs]
+    untold = sum(m.shown is None for m in measurements)
+    yield f"{len(measurements)} readings, {len(differing)} differ from the model's table, {untold} are not told apart by any item here"
+    for m in differing:
+        yield f"differs: {m.fact} on {m.storage}, Linux {m.release}: the table says {m.expected}, shown by {', '.join(m.items[:3])}"
+
+
+def _cell(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return ""
+    if measurement.shown is None:
+        return f"({measurement.expected}: not shown)"
+    shown = " or ".join(str(value) for value in measurement.shown) or "contradictory"
+    return f"{shown} (table: {measurement.expected})" if measurement.differs else shown

@@ -1,0 +1,128 @@
+"""A run has an identity and a folder of its own: ``runs/ID`` below the artifacts. ``latest`` beside it leads to the newest."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.ops.codec import DocumentError
+from harness.record.documents import from_document, to_document
+
+RUNS, LATEST, IDENTITY = "runs", "latest", "identity.json"
+FORMAT = 1
+#: How many runs are kept unless somebody says otherwise.
+KEPT_RUNS = 10
+#: A run that has not ended after so long never will: whoever did it was killed.
+_LONGEST = timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a run is. Times are UTC (ISO 8601); ``ended`` and ``status`` (pytest's exit status) stay empty where it was killed.
+
+    ``commit``: of the harness, with ``-dirty`` where files differ from it; empty where it is no checkout. ``catalog``: a hash of
+    images/kernels.yaml as it was read. ``items``: how many ended in which way.
+    """
+
+    id: str
+    began: str
+    command: tuple[str, ...]
+    commit: str
+    catalog: str
+    kernels: tuple[str, ...]
+    ended: str = ""
+    status: int | None = None
+    items: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.ended) or datetime.now(UTC) - datetime.fromisoformat(self.began) > _LONGEST
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that is kept, and where."""
+
+    identity: Identity
+    folder: Path
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
+
+
+def make_run_id(token: str) -> str:
+    """Return an id that sorts by time: ``20261125-174210-3f2a`` with the ``token`` at its end."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token}"
+
+
+def now_text() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run_folder(artifacts: Path, run: str) -> Path:
+    return artifacts / RUNS / run
+
+
+def begin_run(artifacts: Path, identity: Identity, keep: int) -> None:
+    """Make the folder of a run the latest, and remove what is over but for the ``keep`` newest runs. Raises OSError."""
+    store_identity(artifacts, identity)
+    link = artifacts / f"{LATEST}.{identity.id}"
+    link.symlink_to(Path(RUNS) / identity.id, target_is_directory=True)
+    try:
+        os.replace(link, artifacts / LATEST)
+    except OSError:
+        link.unlink()
+        raise
+    for run in stored_runs(artifacts)[keep:]:
+        if run.identity.is_over:
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def store_identity(artifacts: Path, identity: Identity) -> None:
+    """Write who a run is, as a whole: whoever reads sees the old or the new. Raises OSError."""
+    folder = run_folder(artifacts, identity.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f"{IDENTITY}.new"
+    new.write_text(json.dumps({"format": FORMAT, **to_document(identity)}, indent=1) + "\n")
+    new.replace(folder / IDENTITY)
+
+
+def stored_runs(artifacts: Path) -> tuple[StoredRun, ...]:
+    """Return the runs below ``artifacts``, the newest first. A folder that cannot be read as one is left out."""
+    return tuple(sorted(_runs(artifacts), key=lambda run: run.identity.id, reverse=True))
+
+
+def _runs(artifacts: Path) -> Iterator[StoredRun]:
+    for path in (artifacts / RUNS).glob(f"*/{IDENTITY}"):
+        try:
+            yield StoredRun(from_document(Identity, json.loads(path.read_text())), path.parent)
+        except (OSError, ValueError, DocumentError):
+            continue
+
+
+def find_run(artifacts: Path, wanted: str) -> StoredRun:
+    """Return the run ``wanted``: an id, the beginning of exactly one, or ``latest``. Raises UsageError that lists what there is."""
+    found = stored_runs(artifacts)
+    if not found:
+        raise UsageError(f"no run is kept in {artifacts}/{RUNS}; pytest makes one there")
+    matching = found[:1] if wanted == LATEST else [run for run in found if run.identity.id.startswith(wanted)]
+    if len(matching) != 1:
+        ids = "\n".join(f"  {run.identity.id}" for run in matching or found)
+        raise UsageError(f"{len(matching)} runs are called {wanted!r}; there are:\n{ids}")
+    return matching[0]
+
+
+def remove_run(artifacts: Path, run: StoredRun) -> None:
+    """Remove a run; where it was the latest, the newest that is left becomes it. Raises OSError."""
+    shutil.rmtree(run.folder)
+    link = artifacts / LATEST
+    if link.is_symlink() and not link.exists():
+        link.unlink()
+        left = stored_runs(artifacts)
+        if left:
+            link.symlink_to(Path(RUNS) / left[0].identity.id, target_is_directory=True)

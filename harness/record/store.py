@@ -1,0 +1,133 @@
+"""The files kept from a run: one folder an item, enough to judge it again without a guest and to boot its machine by hand.
+
+``plan.json`` what was to be done, ``stack.json`` the stack as it was, ``observations.json`` what the agent said,
+``audit.json`` what was on the volumes after the program, ``run.json`` how the run ended and on what, ``verdict.json`` the judgement (an
+output, never read back),
+``console.txt`` what the console printed meanwhile, ``kernel.log`` where something went wrong, ``hang.txt`` blocked tasks and registers of
+a guest that hung, ``qemu.sh`` the machine.
+Every JSON file carries its format.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import AgentError, HostError, UsageError
+from harness.model.audit import Audit, audit_from
+from harness.model.outcome import OBSERVATION_FORMAT, Observation, observations_from
+from harness.model.stack import StackReading
+from harness.ops.codec import DocumentError
+from harness.record.documents import audit_document, from_document, observations_document, to_document
+from harness.record.item import Item, Record, RunOutcome
+from harness.record.script import qemu_script
+
+T = TypeVar("T")
+FORMAT = 1
+PLAN, STACK, OBSERVATIONS, RUN, VERDICT = "plan.json", "stack.json", "observations.json", "run.json", "verdict.json"
+AUDIT = "audit.json"
+CONSOLE, KERNEL_LOG, HANG, QEMU_SCRIPT = "console.txt", "kernel.log", "hang.txt", "qemu.sh"
+
+
+def item_folder(artifacts: Path, item: Item) -> Path:
+    """Return the folder of ``item``: readable, and free of what a shell or a file system would stumble over."""
+    return artifacts / re.sub(r"[^A-Za-z0-9_.+/-]", "_", item.folder_name)
+
+
+def store_record(folder: Path, record: Record, console: str, kernel_log: str, hang: str = "") -> None:
+    """Write everything but the verdict; what an earlier run left in the folder goes. Raises HostError, and leaves no half of a record."""
+    try:
+        _store_record(folder, record, console, kernel_log, hang)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HostError(
+            f"cannot keep what was seen in {folder}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "
+            "free some room, or name another folder with --artifacts"
+        ) from error
+
+
+def _store_record(folder: Path, record: Record, console: str, kernel_log: str, hang: str) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    _write(folder / PLAN, to_document(record.item))
+    _write(folder / STACK, to_document(record.reading))
+    if record.observations is not None:
+        _write(folder / OBSERVATIONS, observations_document(record.observations))
+    if record.audit is not None:
+        _write(folder / AUDIT, audit_document(record.audit))
+    _write(folder / RUN, to_document(record.outcome))
+    (folder / CONSOLE).write_text(console)
+    for name, text in ((KERNEL_LOG, kernel_log), (HANG, hang)):
+        if text:
+            (folder / name).write_text(text)
+    script = folder / QEMU_SCRIPT
+    script.write_text(qemu_script(record.outcome.guest.qemu_command))
+    script.chmod(0o755)
+
+
+def store_verdict(folder: Path, verdict: Mapping[str, Any]) -> None:
+    """Write the judgement beside what it was made of."""
+    _write(folder / VERDICT, verdict)
+
+
+def load_record(folder: Path) -> Record:
+    """Return what :func:`store_record` wrote. Raises UsageError naming the file that is missing or not as it should be."""
+    return Record(
+        item=_typed(Item, folder / PLAN),
+        reading=_typed(StackReading, folder / STACK),
+        observations=_load_observations(folder / OBSERVATIONS),
+        outcome=_typed(RunOutcome, folder / RUN),
+        audit=_load_audit(folder / AUDIT),
+    )
+
+
+def find_records(folder: Path) -> Iterator[Path]:
+    """Yield every item's folder at or below ``folder``, sorted."""
+    yield from sorted(path.parent for path in folder.rglob(PLAN))
+
+
+def _write(path: Path, document: Any) -> None:
+    if isinstance(document, Mapping):
+        document = {"format": FORMAT, **document}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _load(path: Path, format_: int = FORMAT) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; is this the folder of an item?") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != format_:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise UsageError(f"{path} has format {found!r}, this harness reads {format_}: judge it with the version that wrote it")
+    return document
+
+
+def _load_observations(path: Path) -> tuple[Observation, ...] | None:
+    if not path.exists():
+        return None
+    try:
+        return observations_from(_load(path, OBSERVATION_FORMAT))
+    except AgentError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _load_audit(path: Path) -> Audit | None:
+    if not path.exists():
+        return None
+    try:
+        return audit_from(_load(path))
+    except AgentError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _typed(kind: type[T], path: Path) -> T:
+    try:
+        return from_document(kind, _load(path))
+    except DocumentError as error:
+        raise UsageError(f"{path}: {error}") from error

@@ -1,1 +1,0 @@
-"""Where observations meet expectations: leasing guests, executing plans, artifacts, reports."""
