@@ -3,7 +3,7 @@
 from harness.model.audit import AUDIT_CALLS
 from harness.model.clause import CLAUSES
 from harness.model.facts import FACTS
-from harness.model.judge import RULE_MODULES
+from harness.model.rules import RULE_MODULES
 
 assert RULE_MODULES  # importing them is what fills the tables
 assert AUDIT_CALLS

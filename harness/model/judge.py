@@ -4,18 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from harness.model import rules_files, rules_mapping, rules_pins, rules_process, rules_splice, rules_system
 from harness.model.clause import CLAUSES, Context, Undetermined, clause
 from harness.model.closing import closed_ends, without_process
 from harness.model.facts import Env
 from harness.model.outcome import How, Observation
-from harness.model.rule import RULES
+from harness.model.rules import RULES
 from harness.model.state import Pending, State
 from harness.model.verdict import Verdict, worst
 from harness.ops import FutexWait, Join, Operation, Pin, Program, Step
-
-#: The modules that enter clauses and rules when they are imported.
-RULE_MODULES = (rules_files, rules_mapping, rules_splice, rules_process, rules_pins, rules_system)
 
 #: More states than this mean that a rule leaves too much open to be followed.
 MAX_STATES = 256

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import ops
+from harness.model.rules import RULE_MODULES, RULES
+
 ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "harness"
 
@@ -119,6 +122,24 @@ for name in {modules!r}:
     assert done.returncode == 0, done.stderr
     code = code.replace("import_module(name)", "import_module('harness.lease.boot')")
     assert "harness.lease is refused here" in subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stderr
+
+
+def test_a_module_holds_rules_or_what_rules_share() -> None:
+    rules = HARNESS / "model" / "rules"
+    holding = {path.stem for path in rules.glob("*.py") if "\n@rule(" in path.read_text()}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted(rules.glob("*.py"))
+        for line, name in imports(path)
+        if path.stem != "__init__" and name.startswith("harness.model.rules.") and name.split(".")[3] in holding
+    ]
+    assert holding == {module.__name__.rpartition(".")[2] for module in RULE_MODULES}
+    assert not wrong, wrong
+
+
+def test_every_operation_has_one_rule() -> None:
+    judged_by_itself = {ops.Join}  # harness/model/judge.py: its outcome is that of the step it waits for
+    assert set(RULES) == set(ops.OPERATIONS.values()) - judged_by_itself
 
 
 def test_the_agent_needs_only_the_standard_library() -> None:

@@ -5,7 +5,7 @@ import pytest
 from harness.model.clause import Context
 from harness.model.facts import Env
 from harness.model.outcome import Observation
-from harness.model.rule import RULES
+from harness.model.rules.rule import RULES
 from harness.model.state import State
 from harness.model.verdict import Verdict
 from harness.ops import (

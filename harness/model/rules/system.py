@@ -6,14 +6,13 @@ from types import MappingProxyType
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.outcome import How
-from harness.model.rule import rule
+from harness.model.rules.rule import rule
 from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
 from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
 from harness.sizes import MIB
 
 #: What the guest's own doings may add to the page cache, or take from it, between two looks.
 CACHED_NOISE = MIB // 2
-
 clause("C-MOUNT-01", "a file system is mounted", "mount(2)")
 clause(
     "C-MOUNT-02",
@@ -31,9 +30,6 @@ clause(
     "proc_meminfo(5): Cached for files, Buffers for nodes; mm/readahead.c: no more ahead than the request or the window; "
     "fs/dax.c: the entries of a DAX file are values, not pages",
 )
-
-
-# ---- mounting --------------------------------------------------------------------------------------------------------
 
 
 @rule(MountVolume)
@@ -95,9 +91,6 @@ def _memories(s: State, volume: str) -> list[tuple[int, Memory]]:
 
 def _is_used(s: State, volume: str) -> bool:
     return any(s.is_used(number) for number, _ in _memories(s, volume))
-
-
-# ---- the page cache as a whole ---------------------------------------------------------------------------------------
 
 
 @rule(DropCaches)

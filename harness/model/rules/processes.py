@@ -4,17 +4,14 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
-from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, sent, store_into, touch, usable_end, volume_fact
+from harness.model.rules.buffers import mapping_bytes, mapping_reaches, sent, store_into, touch, usable_end
+from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
 from harness.ops import Fork, FutexWait, FutexWake, ProcessVmReadv
 
 #: The size of a futex word.
 WORD = 4
-
 Key = tuple[object, ...]
-
-# ---- futexes ---------------------------------------------------------------------------------------------------------
-
 clause("C-FUTEX-01", "the address of a futex word is a multiple of 4: EINVAL", "futex(2) ERRORS; kernel/futex/core.c get_futex_key")
 clause(
     "C-FUTEX-02",
@@ -145,8 +142,6 @@ def _key_taken(c: Context, s: State, number: int, offset: int, private: bool) ->
 def _page(offset: int) -> tuple[int, int]:
     return page_floor(offset), page_ceil(offset + 1)
 
-
-# ---- processes -------------------------------------------------------------------------------------------------------
 
 clause("C-FORK-01", "fork succeeds; shared mappings stay shared, private ones become copies, descriptors are the same", "fork(2)")
 clause(

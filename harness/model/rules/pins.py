@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.outcome import How
-from harness.model.rule import look_up, mapping_bytes, mapping_reaches, rule, store_into, touch, volume_fact
+from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch
+from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
 from harness.ops import (
     IoUringRegister,
@@ -64,9 +65,7 @@ clause(
 clause("C-RDMA-01", "an RDMA device and a protection domain are opened", "ibv_open_device(3), ibv_alloc_pd(3)")
 clause("C-RDMA-02", "deregistering a region succeeds", "ibv_dereg_mr(3)")
 clause("C-RDMA-03", "remote writing needs local writing: EINVAL", "include/rdma/ib_verbs.h ib_check_mr_access; ibv_reg_mr(3)")
-
 clause("C-URING-04", "a ring has 1 to 32768 entries: EINVAL", "io_uring_setup(2) ERRORS; io_uring/io_uring.c IORING_MAX_ENTRIES")
-
 #: How many entries a ring may be asked for.
 MOST_ENTRIES = 32768
 #: The size of an AF_XDP chunk.
@@ -137,9 +136,6 @@ def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -
     return [s, *_pinned(c, s, number, start, length)]
 
 
-# ---- io_uring --------------------------------------------------------------------------------------------------------
-
-
 @rule(IoUringSetup)
 def io_uring_setup(c: Context, s: State, op: IoUringSetup) -> list[State]:
     if c.refuses(("EINVAL", not 0 < op.entries <= MOST_ENTRIES, "C-URING-04")):
@@ -172,9 +168,6 @@ def io_uring_unregister(c: Context, s: State, op: IoUringUnregister) -> list[Sta
     return [s.with_object(number, replace(ring, registered=False))] if c.returns("C-URING-03", 0) else []
 
 
-# ---- AF_XDP ----------------------------------------------------------------------------------------------------------
-
-
 @rule(XdpSocket)
 def xdp_socket(c: Context, s: State, op: XdpSocket) -> list[State]:
     if not c.returns("C-XDP-01", 0):
@@ -199,9 +192,6 @@ def xdp_umem(c: Context, s: State, op: XdpUmem) -> list[State]:
     if not c.returns("C-LTP-08", 0):
         return []
     return _pinned(c, s.with_object(socket_number, replace(socket, sends=1)), number, op.offset, length)
-
-
-# ---- RDMA ------------------------------------------------------------------------------------------------------------
 
 
 @rule(RdmaOpen)

@@ -1,0 +1,153 @@
+"""Mappings as buffers: how far they reach, what is read from them and stored into them, which pages are touched."""
+
+from dataclasses import replace
+
+from harness.model.clause import Context
+from harness.model.content import Pieces, length_of, unknown
+from harness.model.rules.effects import cache, put
+from harness.model.state import Mapping, Memory, State, outside, page_ceil, page_floor
+
+
+def usable_end(s: State, m: Mapping) -> int:
+    """Return up to where bytes of the mapping can be reached: the end of its last page, or of the page with the last byte of its file."""
+    memory = s.memory(m.memory)
+    return max(0, min(m.end, page_ceil(memory.size) - m.offset)) if memory.is_file else m.end
+
+
+def mapping_reaches(s: State, m: Mapping, start: int, length: int) -> bool:
+    """Whether every byte of the range can be reached: see :func:`usable_end`."""
+    return start >= 0 and start + length <= usable_end(s, m)
+
+
+def mapping_bytes(s: State, m: Mapping, start: int, length: int) -> Pieces:
+    return s.mapped(m, start, start + length)
+
+
+def overlaps(s: State, m: Mapping, start: int, length: int, memory: int, at: int) -> bool:
+    """Whether the range of the mapping shows bytes of ``memory`` that lie in ``at`` to ``at + length``, but not at the same place."""
+    if m.memory != memory or m.offset + start == at:
+        return False
+    return m.offset + start < at + length and at < m.offset + start + length
+
+
+def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) -> State:
+    """Return the state after ``pieces`` were stored through mapping ``number`` at ``start`` (by the program or the kernel)."""
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    end = start + length_of(pieces)
+    if start == end:
+        return s
+    if m.shared:
+        memory = s.memory(m.memory)
+        at = m.offset + start
+        size = memory.size
+        s = put(c, s, m.memory, at, pieces) if not memory.is_file or at <= size else s
+        memory = s.memory(m.memory)
+        if memory.is_file:  # a store never moves the end of a file; its bytes past the end stay in the page
+            content = memory.content.write(at, pieces)
+            data = memory.data.add(page_floor(at), page_ceil(at + length_of(pieces)))
+            memory = replace(memory, size=size, content=content, data=data, unsynced=True)
+            s = s.with_object(m.memory, memory)
+        return s
+    low, high = page_floor(start), page_ceil(end)
+    overlay = m.overlay
+    for a, b in outside(m.private_pages, low, high):
+        overlay = overlay.write(a, s.mapped(m, a, b))
+    overlay = overlay.write(start, pieces)
+    return s.with_object(number, replace(m, overlay=overlay, private_pages=m.private_pages.add(low, high)))
+
+
+def received(c: Context, s: State, number: int, start: int, pieces: Pieces) -> list[State]:
+    """Return the states after the kernel wrote ``pieces`` into mapping ``number`` at ``start``: its pages are faulted in for it."""
+    if not pieces:
+        return [s]
+    return [store_into(c, after, number, start, pieces) for after in touch(s, number, start, start + length_of(pieces), write=True)]
+
+
+def sent(s: State, number: int, start: int, length: int) -> list[State]:
+    """Return the states after the kernel read ``length`` bytes of mapping ``number`` from ``start`` on."""
+    return touch(s, number, start, start + length, write=False) if length > 0 else [s]
+
+
+def spoilt(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
+    """Return the states after a store of which nobody knows how far it came: nothing of it happened, or something."""
+    end = min(start + length, usable_end(s, _mapping(s, number)))
+    start = max(start, 0)
+    return [s] if start >= end else [s, *received(c, s, number, start, unknown(end - start))]
+
+
+def _mapping(s: State, number: int) -> Mapping:
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    return m
+
+
+def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[State]:
+    """Return the states after pages ``start`` to ``end`` of mapping ``number`` were faulted in.
+
+    Where a 2 MiB mapping is possible there are two: the kernel may always fall back to 4 KiB. A write fault that maps a
+    whole span allocates all of it (fs/dax.c dax_iomap_pmd_fault asks for the span). Copying a page of a private huge mapping
+    on write splits it, and then none of the other pages is mapped (mm/huge_memory.c __split_huge_pmd_locked, vma_is_dax).
+    """
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    low, high = page_floor(start), page_ceil(end)
+    if write and not m.shared:
+        for a, b in [(a, b) for a, b in _whole_spans(m) if a < high and low < b]:
+            m = replace(m, touched=m.touched.remove(a, b), sure=m.sure.remove(a, b), huge=m.huge.remove(a, b))
+    small = replace(m, touched=m.touched.add(low, high), sure=m.sure.add(low, high))
+    if write:
+        small = replace(small, stored=small.stored.add(low, high), dirty=small.dirty.add(low, high))
+    memory = s.memory(m.memory)
+    s = cache(s, m.memory, m.offset + low, m.offset + high) if m.shared or not write else s
+    states = [s.with_object(number, _whole_writable(small, low, high) if write else small)]
+    spans = huge_spans(m, memory, low, high, write=write)
+    if spans:
+        big = small
+        for a, b in spans:
+            big = replace(big, touched=big.touched.add(a, b), sure=big.sure.add(a, b), huge=big.huge.add(a, b))
+            if write:
+                data = memory.data.add(m.offset + a, m.offset + b)
+                memory = replace(memory, data=data, unwritten=memory.unwritten.remove(m.offset + a, m.offset + b))
+                big = replace(big, stored=big.stored.add(a, b), dirty=big.dirty.add(a, b))
+        states.append(s.with_object(number, big).with_object(m.memory, memory))
+    return states
+
+
+def _whole_writable(m: Mapping, low: int, high: int) -> Mapping:
+    """Return the mapping after a store: a span that is mapped at once becomes writable at once."""
+    for a, b in _whole_spans(m):
+        if a < high and low < b:
+            m = replace(m, stored=m.stored.add(a, b), dirty=m.dirty.add(a, b))
+    return m
+
+
+def _whole_spans(m: Mapping) -> list[tuple[int, int]]:
+    """Return the 2 MiB spans of ``m`` that are mapped at once, one by one."""
+    huge = 2 * 1024 * 1024
+    return [(at, at + huge) for a, b in m.huge.spans for at in range(a, b, huge)]
+
+
+def huge_spans(m: Mapping, memory: Memory, low: int, high: int, *, write: bool) -> list[tuple[int, int]]:
+    """Return the 2 MiB spans (bytes of the mapping) that a fault in ``low`` to ``high`` may map at once."""
+    huge = 2 * 1024 * 1024
+    if not memory.dax or m.aligned is False or not m.huge_allowed or (write and not m.shared):
+        return []
+    spans = []
+    first = (m.offset + low) // huge * huge
+    for at in range(first, m.offset + high, huge):
+        start = at - m.offset
+        inside = start >= 0 and start + huge <= m.end
+        fresh = inside and not m.touched.touches(start, start + huge)
+        backed = memory.data.covers(at, at + huge) or memory.unwritten.covers(at, at + huge) or _mixed(memory, at, at + huge)
+        hole = not memory.data.touches(at, at + huge) and not memory.unwritten.touches(at, at + huge)
+        if fresh and (backed or hole) and at + huge <= page_ceil(memory.size):
+            spans.append((start, start + huge))
+    return spans
+
+
+def _mixed(memory: Memory, low: int, high: int) -> bool:
+    both = memory.data
+    for a, b in memory.unwritten.within(low, high).spans:
+        both = both.add(a, b)
+    return both.covers(low, high)

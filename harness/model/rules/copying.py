@@ -1,0 +1,250 @@
+"""Rules for sendfile and copy_file_range."""
+
+from dataclasses import replace
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.content import unknown
+from harness.model.rules.effects import cleaned, layouts_broken, put, refused_direct
+from harness.model.rules.moving import (
+    SLOTS,
+    direct_refusal,
+    end_of,
+    file_moves,
+    file_to_pipe,
+    file_views,
+    is_counted,
+    is_too_far,
+    no_room,
+    odd_for_direct,
+    socket_stops,
+    with_position,
+    write_views,
+)
+from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.transfers import MOST_OFFSET
+from harness.model.state import PAGE, Memory, OpenFile, Pipe, Socket, State
+from harness.ops import (
+    CopyFileRange,
+    Sendfile,
+)
+
+
+@rule(Sendfile)
+def sendfile(c: Context, s: State, op: Sendfile) -> list[State]:
+    number, source = look_up(c, s, op.source, OpenFile)
+    goal, target = end_of(c, s, op.target)
+    at = source.position if op.offset is None else op.offset
+    unwritable = isinstance(target, OpenFile) and not target.writable
+    if c.refuses(
+        ("EBADF", not source.readable or unwritable, "C-SPLICE-01"),
+        ("EINVAL", at < 0, "C-SPLICE-05"),
+        ("EINVAL", op.length > 0 and at + op.length > MOST_OFFSET, "C-SPLICE-08"),
+    ):
+        return [s] if c.settled else []
+    ends = [end for end in (source, target) if isinstance(end, OpenFile)]
+    # Nothing may be sent from the very end of what can be, something not.
+    last = at if op.length else at - 1
+    if c.refuses(("EOVERFLOW", any(is_too_far(c, s, end, last) for end in ends), "C-SPLICE-09")):
+        return [s] if c.settled else []
+    if c.refuses(("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04")):
+        return [s] if c.settled else []
+    if op.length == 0:
+        return [s] if c.returns("C-SPLICE-07", 0) else []
+    if isinstance(target, Pipe):
+        return file_to_pipe(c, s, (number, source), (goal, target), op.offset, op.length, nonblock=target.nonblock)
+    if isinstance(target, Socket):
+        return _file_to_socket(c, s, op, (number, source), (goal, target), at)
+    return _file_to_file(c, s, (number, source, op.offset), (goal, target, None), op.length, "C-SPLICE-10")
+
+
+def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenFile], target: tuple[int, Socket], at: int) -> list[State]:
+    (number, of), (goal, into) = source, target
+    # The kernel's own pipe has 16 slots, filled and emptied until all has moved.
+    if c.refuses(direct_refusal(c, s, of, at, op.length, SLOTS)):
+        return [s] if c.settled else []
+    most, copies = file_moves(c, s, of, at, op.length, SLOTS + op.length // PAGE + 1)
+    stopped = socket_stops(c, s, into, most, nonblock=False) if most else None
+    if stopped is not None:
+        return stopped
+    if of.direct and not s.memory(of.memory).dax and op.length > SLOTS * PAGE:
+        raise Undetermined("no clause covers a long sendfile from an O_DIRECT descriptor to a socket")
+    if not is_counted(c, "C-SPLICE-10", most, s.memory(of.memory).volume):
+        return []
+    s, views = file_views(c, s, of, at, c.seen.value, copies=copies)
+    # Told that more will come, which a file that ends earlier does not keep, TCP holds the last bytes back (fs/splice.c, SPLICE_F_MORE).
+    held = into.kind == "tcp" and c.seen.value < op.length
+    s = s.with_object(goal, replace(into, views=(*into.views, *views), held=held))
+    return [with_position(s, number, of, op.offset, c.seen.value)]
+
+
+def _file_to_file(
+    c: Context,
+    s: State,
+    source: tuple[int, OpenFile, int | None],
+    target: tuple[int, OpenFile, int | None],
+    length: int,
+    clause_id: str,
+) -> list[State]:
+    """Return the states after bytes went from file to file through a pipe of the kernel's, 16 pages at a time.
+
+    Each of source and target is the object's number, the description and the offset that was given (None: its own position). An end
+    that an O_DIRECT descriptor refuses in a later round ends the call with what went before.
+    """
+    (number, of, offset), (goal, into, target_offset) = source, target
+    at = of.position if offset is None else offset
+    to = into.position if target_offset is None else target_offset
+    if s.memory(into.memory).kind == "bar" or s.memory(of.memory).kind == "bar":
+        raise Undetermined("no clause covers moving bytes from or to a BAR")
+    most, copies = file_moves(c, s, of, at, length, SLOTS + length // PAGE + 2)
+    if of.memory == into.memory and s.memory(of.memory).is_file:
+        most = _fed_by_itself(s.memory(of.memory).size, at, to, length)
+    moved, refusal = _rounds(c, s, (of, at), (into, to), length, most, copies=copies)
+    if refusal is not None and not moved:
+        if c.refuses(refusal):
+            return refused_direct(c, s, into, to, most) if c.settled else []
+        moved = most
+    if most and c.refuses(*no_room(c, s, into, to)):
+        return [s] if c.settled else []
+    if not is_counted(c, clause_id, moved, s.memory(of.memory).volume):
+        return []
+    count = c.seen.value
+    if of.memory == into.memory and at < to + count and to < at + count and at != to:
+        s = put(c, s, into.memory, to, unknown(count), bypass=into.direct)
+    elif count:
+        s, views = file_views(c, s, of, at, count, copies=copies)
+        s = write_views(c, s, into, to, views)
+    s = with_position(s, goal, into, target_offset, count)
+    return [with_position(s, number, of, offset, count)]
+
+
+def _fed_by_itself(size: int, at: int, to: int, length: int) -> int:
+    """Return how many bytes move within one file of ``size``: what is written behind its end is read again in a later round."""
+    moved = 0
+    while moved < length:
+        count = min(length - moved, SLOTS * PAGE, size - at - moved)
+        if count <= 0:
+            break
+        moved += count
+        size = max(size, to + moved)
+    return moved
+
+
+def _rounds(
+    c: Context, s: State, source: tuple[OpenFile, int], target: tuple[OpenFile, int], length: int, most: int, *, copies: bool
+) -> tuple[int, tuple[str, bool, str] | None]:
+    """Return how many bytes move before an end refuses, and the row of that refusal (None: all that can move does)."""
+    (of, at), (into, to) = source, target
+    if not of.direct and not into.direct:
+        return most, None
+    moved = 0
+    while moved < most:
+        asked = min(length - moved, SLOTS * PAGE)
+        refusal = direct_refusal(c, s, of, at + moved, asked, SLOTS)
+        if refusal[1]:
+            return moved, refusal
+        count = min(most - moved, asked if copies else SLOTS * PAGE - (at + moved) % PAGE)
+        _, views = file_views(c, s, of, at + moved, count, copies=copies)
+        if odd_for_direct(c, s.memory(into.memory), into, to + moved, views):
+            return moved, ("EINVAL", True, "C-SPLICE-21")
+        moved += count
+    return moved, None
+
+
+clause(
+    "C-COPY-01",
+    "copy_file_range copies the length, or up to the end of the source; where blocks are shared it may stop at the last whole block",
+    "copy_file_range(2); fs/read_write.c vfs_copy_file_range, fs/remap_range.c generic_remap_checks, generic_remap_check_len",
+)
+clause("C-COPY-02", "between different file systems copy_file_range is EXDEV", "copy_file_range(2), since 5.19")
+clause(
+    "C-COPY-03",
+    "copy_file_range needs regular files (EINVAL), the source open for reading, the target for writing and not for appending (EBADF)",
+    "copy_file_range(2) ERRORS; fs/read_write.c generic_file_rw_checks",
+)
+clause(
+    "C-COPY-04",
+    "copy_file_range to an overlapping part of the same file is EINVAL; the length is cut to the end of the source before that is asked",
+    "copy_file_range(2) ERRORS; fs/read_write.c generic_copy_file_checks",
+)
+clause(
+    "C-COPY-05",
+    "copy_file_range at an offset before 0 is EINVAL, or EOVERFLOW where offset and length together pass 0",
+    "fs/read_write.c generic_copy_file_checks compares them unsigned, rw_verify_area",
+)
+clause("C-COPY-06", "copying nothing returns 0 and changes nothing", "copy_file_range(2); fs/read_write.c vfs_copy_file_range")
+clause(
+    "C-COPY-07",
+    "copy_file_range on DAX waits, where blocks can be shared, until nobody holds a page of either file",
+    "fs/xfs/xfs_inode.c xfs_ilock2_io_mmap, xfs_mmaplock_two_inodes_and_break_dax_layout",
+)
+
+
+@rule(CopyFileRange)
+def copy_file_range(c: Context, s: State, op: CopyFileRange) -> list[State]:
+    source_number, source = look_up(c, s, op.source, OpenFile)
+    target_number, target = look_up(c, s, op.target, OpenFile)
+    from_memory, to_memory = s.memory(source.memory), s.memory(target.memory)
+    start = source.position if op.source_offset is None else op.source_offset
+    goal = target.position if op.target_offset is None else op.target_offset
+    if c.refuses(
+        ("EINVAL", not from_memory.is_file or not to_memory.is_file, "C-COPY-03"),
+        ("EBADF", not source.readable or not target.writable or target.append, "C-COPY-03"),
+        ("EXDEV", from_memory.volume != to_memory.volume, "C-COPY-02"),
+    ):
+        return [s] if c.settled else []
+    length = op.length if start < 0 else min(op.length, max(0, from_memory.size - start))
+    wraps = any(at < 0 and at + op.length >= 0 for at in (start, goal))
+    if c.refuses(
+        ("EOVERFLOW", wraps, "C-COPY-05"),
+        ("EINVAL", start < 0 or goal < 0, "C-COPY-05"),
+        ("EFBIG", goal >= 0 and is_too_far(c, s, target, goal), "C-RW-11"),
+        ("EINVAL", source.memory == target.memory and goal + length > start and goal < start + length, "C-COPY-04"),
+    ):
+        return [s] if c.settled else []
+    if length == 0:
+        return [s] if c.returns("C-COPY-06", 0) else []
+    pair = (source_number, source, op.source_offset), (target_number, target, op.target_offset)
+    if not volume_fact(c, "copy_shares_blocks", to_memory) or from_memory.dax != to_memory.dax:
+        return _file_to_file(c, s, *pair, length, "C-COPY-01")
+    if from_memory.dax:
+        held = any(waits_for_pins(c, s, n) for n in (source.memory, target.memory))
+        if c.blocks("C-COPY-07", held):
+            return [s] if c.settled else []
+        s = layouts_broken(layouts_broken(s, source.memory), target.memory)
+    shared = _shareable(from_memory, to_memory, start, goal, length)
+    if not shared:
+        return _file_to_file(c, s, *pair, length, "C-COPY-01")
+    if not is_counted(c, "C-COPY-01", shared, to_memory.volume):
+        return []
+    return [_shared(c, s, *pair, start, goal, c.seen.value)]
+
+
+def _shareable(source: Memory, target: Memory, start: int, goal: int, length: int) -> int:
+    """Return how many bytes sharing blocks copies: whole blocks, and a part of one only at the end of both files. 0: it is refused."""
+    if start % PAGE or goal % PAGE:
+        return 0
+    if start + length < source.size:
+        length -= length % PAGE
+    if length % PAGE and goal + length < target.size:
+        length -= length % PAGE
+    return length
+
+
+def _shared(
+    c: Context,
+    s: State,
+    source: tuple[int, OpenFile, int | None],
+    target: tuple[int, OpenFile, int | None],
+    start: int,
+    goal: int,
+    count: int,
+) -> State:
+    """Return the state after blocks were shared: the target's pages leave its cache, the source's were written back first."""
+    (number, of, offset), (other, into, target_offset) = source, target
+    s = cleaned(cleaned(s, of.memory), into.memory)
+    pieces = s.memory(of.memory).content.read(start, start + count)
+    s = put(c, s, into.memory, goal, pieces, bypass=True)
+    if s.memory(into.memory).dax:
+        s = layouts_broken(s, into.memory)
+    s = with_position(s, other, into, target_offset, count)
+    return with_position(s, number, of, offset, count)

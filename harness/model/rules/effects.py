@@ -1,0 +1,206 @@
+"""What many operations do to memory: content put into it, pages taken away, caches and copies that follow. Bytes are written here."""
+
+from dataclasses import replace
+
+from harness.model.clause import Context
+from harness.model.content import Pieces, Ranges, length_of, zeroes
+from harness.model.rules.rule import volume_fact
+from harness.model.state import Mapping, Memory, OpenFile, Pipe, Socket, State, page_ceil, page_floor
+
+
+def put(c: Context, s: State, number: int, start: int, pieces: Pieces, *, bypass: bool = False) -> State:
+    """Return the state after ``pieces`` were written to memory ``number`` at ``start``. Nothing written changes nothing.
+
+    ``bypass``: past the page cache (O_DIRECT without DAX), which takes the cached pages away first.
+    """
+    end = start + length_of(pieces)
+    if start == end:
+        return s
+    memory = s.memory(number)
+    low, high = page_floor(start), page_ceil(end)
+    if bypass and not memory.dax:
+        s = evicted(c, s, number, low, high)
+        memory = s.memory(number)
+    if memory.is_file and start > memory.size:
+        memory = grown(c, memory, start)
+    was_hole = not memory.data.covers(low, high)
+    memory = replace(memory, content=memory.content.write(start, pieces), unsynced=True)
+    if memory.on_volume:
+        if memory.is_file:
+            memory = replace(memory, size=max(memory.size, end))
+        memory = replace(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high))
+    s = s.with_object(number, memory)
+    if not bypass:
+        s = cache(s, number, low, high)
+    if memory.dax and was_hole:
+        s = forget_pages(s, number, low, high)
+    return s
+
+
+def evicted(c: Context, s: State, number: int, low: int, high: int) -> State:
+    """Return the state after a direct write took the cached pages ``low`` to ``high`` away; a large folio goes as a whole."""
+    memory = s.memory(number)
+    s = forget_pages(s.detached(number, low, high), number, low, high)
+    memory = replace(memory, cached=memory.cached.remove(low, high), perhaps=memory.perhaps.remove(low, high))
+    s = s.with_object(number, memory)
+    return neighbours_in_doubt(c, s, number)
+
+
+def refused_direct(c: Context, s: State, of: OpenFile, at: int, length: int) -> list[State]:
+    """Return the states after an O_DIRECT write was refused: the cached pages of its range may be gone all the same.
+
+    Source: fs/iomap/direct-io.c __iomap_dio_rw invalidates them before iomap_dio_bio_iter looks at the alignment; block/fops.c does alike.
+    """
+    memory = s.memory(of.memory)
+    if not of.direct or memory.dax or not memory.on_volume or length <= 0:
+        return [s]
+    gone = evicted(c, s, of.memory, page_floor(max(at, 0)), page_ceil(max(at, 0) + length))
+    return [s] if gone == s else [s, gone]
+
+
+def neighbours_in_doubt(c: Context, s: State, number: int) -> State:
+    """Return the state in which any page of a file may have left its cache, where pages are kept several in one."""
+    memory = s.memory(number)
+    if not memory.is_file or memory.dax or not volume_fact(c, "large_folios", memory):
+        return s
+    perhaps = memory.perhaps
+    for a, b in memory.cached.spans:
+        perhaps = perhaps.add(a, b)
+    s = s.with_object(number, replace(memory, cached=Ranges(), perhaps=perhaps))
+    return forget_pages(s, number, 0, page_ceil(max(memory.size, 1)))
+
+
+def resized(c: Context, s: State, number: int, size: int) -> State:
+    """Return the state after memory ``number`` was truncated or extended to ``size``.
+
+    Private copies behind the new end go with the pages (mm/memory.c unmap_mapping_range with even_cows). On DAX all of the file is
+    unmapped, however little goes (fs/dax.c dax_layout_busy_page).
+    """
+    memory = s.memory(number)
+    s = layouts_broken(s, number)
+    if size >= memory.size:
+        return s.with_object(number, replace(grown(c, memory, size), size=size))
+    last = page_ceil(size)
+    s = removed(c, s, number, last, page_ceil(memory.size) + 1)
+    s = _without_copies(s, number, last)
+    memory = s.memory(number)
+    content = memory.content.write(size, zeroes(page_ceil(memory.size) - size))
+    return s.with_object(number, replace(memory, content=content, size=size))
+
+
+def _without_copies(s: State, number: int, start: int) -> State:
+    """Return the state in which no private mapping has a page of its own of what lies from ``start`` on in memory ``number``."""
+    for key, thing in s.objects.items():
+        if isinstance(thing, Mapping) and thing.memory == number and not thing.shared:
+            low, end = max(0, start - thing.offset), thing.end
+            for a, b in thing.private_pages.within(low, end).spans:
+                thing = replace(thing, private_pages=thing.private_pages.remove(a, b)).without(a, b, present=False)
+                s = s.with_object(key, thing)
+    return s
+
+
+def layouts_broken(s: State, number: int) -> State:
+    """Return the state after the kernel made sure that nobody uses a page of a DAX file: none of its pages is mapped any more.
+
+    Source: fs/dax.c dax_layout_busy_page, called by ext4_break_layouts and xfs_break_dax_layouts for the whole file (up to 6.12).
+    """
+    memory = s.memory(number)
+    if not memory.is_file or not memory.dax:
+        return s
+    return forget_pages(s, number, 0, 1 << 62, mapped_too=True)
+
+
+def removed(c: Context, s: State, number: int, low: int, high: int) -> State:
+    """Return the state after the whole pages ``low`` to ``high`` left memory ``number``: a hole is there now."""
+    if low >= high:
+        return s
+    s = forget_pages(s.detached(number, low, high), number, low, high, mapped_too=True)
+    memory = s.memory(number)
+    memory = replace(
+        memory,
+        content=memory.content.write(low, zeroes(high - low)),
+        data=memory.data.remove(low, high),
+        unwritten=memory.unwritten.remove(low, high),
+        cached=memory.cached.remove(low, high),
+        perhaps=memory.perhaps.remove(low, high),
+    )
+    return neighbours_in_doubt(c, s.with_object(number, memory), number)
+
+
+def folios_left(c: Context, before: State, after: State, number: int, low: int, high: int) -> list[State]:
+    """Return the states that may follow when bytes ``low`` to ``high`` left a file: ``after`` is the one of single pages.
+
+    A page cache may keep several pages as one. Of such a folio the part that goes is zeroed in place, and then the folio
+    stays, or all of it goes: a pipe with one of its pages shows zeroes, or no longer shows what is written there later. Where all of a
+    file goes, no folio is left in part.
+    """
+    memory = before.memory(number)
+    straddled = low > 0 or high < page_ceil(memory.size)
+    if memory.dax or not memory.is_file or not straddled or low >= high or not volume_fact(c, "large_folios", memory):
+        return [after]
+    kept = after
+    for key, thing in before.objects.items():
+        if isinstance(thing, Pipe | Socket) and any(v.is_alias and v.memory == number for v in thing.views):
+            kept = kept.with_object(key, thing)
+    end = page_ceil(max(memory.size, after.memory(number).size))
+    states: list[State] = []
+    for state in (after, kept, kept.detached(number, low, high), after.detached(number, 0, end), kept.detached(number, 0, end)):
+        if state not in states:
+            states.append(state)
+    return states
+
+
+def parted_by_growth(c: Context, before: State, after: State, number: int) -> State:
+    """Return ``after``, in which a file may have grown: the folio that its new end is in is split then, which unmaps its pages.
+
+    Source: mm/truncate.c truncate_setsize, truncate_inode_partial_folio; mm/huge_memory.c unmap_folio.
+    """
+    memory = before.memory(number)
+    if memory.dax or after.memory(number).size <= memory.size or not volume_fact(c, "large_folios", memory):
+        return after
+    return forget_pages(after, number, 0, page_ceil(memory.size))
+
+
+def grown(c: Context, memory: Memory, size: int) -> Memory:
+    """Return ``memory`` with its tail beyond the old end as the growth to ``size`` leaves it."""
+    tail = page_ceil(memory.size)
+    if memory.is_file and memory.size < tail and size > memory.size and volume_fact(c, "tail_zeroed_on_extension", memory):
+        return replace(memory, content=memory.content.write(memory.size, zeroes(tail - memory.size)))
+    return memory
+
+
+def cache(s: State, number: int, low: int, high: int) -> State:
+    """Return the state with the page-cache pages ``low`` to ``high`` of memory ``number`` present."""
+    memory = s.memory(number)
+    if memory.dax or not memory.on_volume or low >= high:
+        return s
+    return s.with_object(number, replace(memory, cached=memory.cached.add(low, high), perhaps=memory.perhaps.remove(low, high)))
+
+
+def forget_pages(s: State, number: int, low: int, high: int, *, mapped_too: bool = False) -> State:
+    """Return the state in which no page table is sure to hold pages ``low`` to ``high`` of memory ``number``; copies are none of them.
+
+    ``mapped_too``: they were taken out of the page tables, so none holds them.
+    """
+    for key, thing in s.objects.items():
+        if isinstance(thing, Mapping) and thing.memory == number:
+            start, end = max(0, low - thing.offset), min(high - thing.offset, thing.end)
+            if start < end and (thing.sure.touches(start, end) or (mapped_too and thing.touched.touches(start, end))):
+                s = s.with_object(key, thing.without(start, end, present=not mapped_too))
+    return s
+
+
+def cleaned(s: State, number: int) -> State:
+    """Return the state after the dirty pages of memory ``number`` were written back: the next store to each faults again.
+
+    Source: fs/dax.c dax_writeback_one and mm/page-writeback.c clear_page_dirty_for_io: page_mkclean write-protects.
+    """
+    for key, thing in s.objects.items():
+        if isinstance(thing, Mapping) and thing.memory == number and thing.shared and thing.dirty.spans:
+            s = s.with_object(key, replace(thing, dirty=Ranges()))
+    memory = replace(s.memory(number), unsynced=False)
+    tail = page_ceil(memory.size) - memory.size
+    if memory.is_file and not memory.dax and tail:
+        # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
+        memory = replace(memory, content=memory.content.write(memory.size, zeroes(tail)))
+    return s.with_object(number, memory)

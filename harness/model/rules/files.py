@@ -1,0 +1,323 @@
+"""Rules for files: opening, reading and writing, position, durability, size, allocation."""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.closing import closing
+from harness.model.content import all_zero, unknown, zeroes
+from harness.model.outcome import How
+from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, layouts_broken, parted_by_growth, removed, resized
+from harness.model.rules.reads import chosen_offset, read_buffers
+from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.writes import write_buffers
+from harness.model.state import PAGE, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
+from harness.ops import (
+    AllocateFlag,
+    Buffer,
+    Close,
+    Fallocate,
+    Fdatasync,
+    Fsync,
+    Ftruncate,
+    Lseek,
+    Open,
+    OpenFlag,
+    Pread,
+    Preadv,
+    Pwrite,
+    Pwritev,
+    Whence,
+)
+from harness.sizes import MIB
+
+clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descriptor", "open(2)")
+clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2) ERRORS")
+clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
+#: How much of a bare node the set-up zeroes; what stands behind it is unknown.
+NODE_KNOWN_BYTES = 16 * MIB
+
+
+def _split_path(path: str) -> tuple[str, str]:
+    role, colon, name = path.partition(":")
+    return (role, name) if colon else ("main", path)
+
+
+@rule(Open)
+def open_file(c: Context, s: State, op: Open) -> list[State]:
+    volume, path = _split_path(op.path)
+    if volume == "bar":
+        return _opened(c, s, op, *_ensure(s, ("bar", ""), Memory("bar", "bar", "", 1 << 30, unknown_content())))
+    reading = c.env.reading.volume(volume)
+    mounted = volume in s.mounted or reading.filesystem is not None
+    if not mounted:
+        content = unknown_content().write(0, zeroes(NODE_KNOWN_BYTES))
+        node = Memory("node", volume, reading.device, reading.size_bytes, content)
+        node = replace(node, data=node.data.add(0, reading.size_bytes))
+        return _opened(c, s, op, *_ensure(s, (volume, ""), node))
+    known = s.files.get((volume, path))
+    if known is None:
+        if c.refuses(("ENOENT", OpenFlag.CREAT not in op.flags, "C-OPEN-02")):
+            return [s] if c.settled else []
+        dax = s.mounted.get(volume, reading.dax)
+        s, number = _ensure(s, (volume, path), Memory("file", volume, path, dax=dax))
+        return _opened(c, s, op, s, number)
+    if OpenFlag.TRUNC in op.flags:
+        if c.blocks("C-OPEN-03", waits_for_pins(c, s, known)):
+            return [s] if c.settled else []
+        s = resized(c, s, known, 0)
+    return _opened(c, s, op, s, known)
+
+
+def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]:
+    if key in s.files:
+        return s, s.files[key]
+    s, number = s.adding(memory)
+    return replace(s, files=MappingProxyType({**s.files, key: number})), number
+
+
+def _opened(c: Context, before: State, op: Open, s: State, memory: int) -> list[State]:
+    if not c.returns("C-OPEN-01", 0):
+        return []
+    of = OpenFile(
+        memory,
+        readable=OpenFlag.WRONLY not in op.flags,
+        writable=bool({OpenFlag.WRONLY, OpenFlag.RDWR} & set(op.flags)),
+        append=OpenFlag.APPEND in op.flags,
+        direct=OpenFlag.DIRECT in op.flags,
+        nonblock=OpenFlag.NONBLOCK in op.flags,
+    )
+    s, number = s.adding(of)
+    return [s.naming(c.process, op.name, number)]
+
+
+@rule(Close)
+def close(c: Context, s: State, op: Close) -> list[State]:
+    return closing(c, s, op.name, op.end)
+
+
+@rule(Pread)
+def pread(c: Context, s: State, op: Pread) -> list[State]:
+    return read_buffers(c, s, op.file, chosen_offset(op.offset, op.flags), [Buffer(op.length, op.shift, op.into, op.into_offset)], op.flags)
+
+
+@rule(Preadv)
+def preadv(c: Context, s: State, op: Preadv) -> list[State]:
+    return read_buffers(c, s, op.file, chosen_offset(op.offset, op.flags), op.buffers, op.flags)
+
+
+@rule(Pwrite)
+def pwrite(c: Context, s: State, op: Pwrite) -> list[State]:
+    return write_buffers(
+        c, s, op.file, chosen_offset(op.offset, op.flags), [Buffer(op.length, op.shift, op.from_, op.from_offset)], op.flags
+    )
+
+
+@rule(Pwritev)
+def pwritev(c: Context, s: State, op: Pwritev) -> list[State]:
+    return write_buffers(c, s, op.file, chosen_offset(op.offset, op.flags), op.buffers, op.flags)
+
+
+clause("C-SEEK-01", "lseek sets the position and returns it", "lseek(2)")
+clause("C-SEEK-02", "SEEK_DATA and SEEK_HOLE at or behind the end are ENXIO", "lseek(2) ERRORS")
+clause("C-SYNC-01", "fsync and fdatasync of a file or a node succeed", "fsync(2)")
+clause("C-SIZE-01", "ftruncate sets the size; what is gained reads as zeroes, what is cut off is lost", "ftruncate(2)")
+clause("C-SIZE-02", "ftruncate needs a regular file open for writing, and a length of 0 or more: EINVAL", "ftruncate(2) ERRORS")
+clause("C-ALLOC-01", "fallocate allocates, punches or zeroes without changing any other byte", "fallocate(2)")
+clause("C-ALLOC-02", "a length of 0 or less, or a negative offset, is EINVAL; a descriptor not open for writing EBADF", "fallocate(2)")
+clause("C-ALLOC-03", "punching a hole needs FALLOC_FL_KEEP_SIZE: EOPNOTSUPP without", "fallocate(2) ERRORS")
+clause(
+    "C-PIN-01",
+    "truncate and punch of a DAX file wait until no page of the file is pinned by anyone",
+    "fs/ext4/inode.c ext4_break_layouts; fs/xfs/xfs_file.c xfs_break_dax_layouts; fs/dax.c dax_layout_busy_page",
+)
+clause(
+    "C-RW-10", "a write of nothing returns 0 and changes nothing, neither size nor position", "write(2); mm/filemap.c generic_write_checks"
+)
+clause(
+    "C-RW-11",
+    "a write at or behind the largest offset of its file system is EFBIG",
+    "write(2) ERRORS; fs/read_write.c generic_write_check_limits",
+)
+clause(
+    "C-SEEK-03",
+    "lseek to before the first byte, or behind the end of a node or of what a file may hold, is EINVAL",
+    "lseek(2) ERRORS; fs/read_write.c vfs_setpos",
+)
+clause(
+    "C-SEEK-04",
+    "SEEK_DATA goes to where data may be, past zeroes only, or is ENXIO where only zeroes follow; SEEK_HOLE to where "
+    "zeroes are, or to the end",
+    "lseek(2); how finely data and holes are told apart is the file system's affair",
+)
+clause("C-SEEK-05", "SEEK_DATA and SEEK_HOLE of a node are EINVAL", "block/fops.c blkdev_llseek, fs/read_write.c fixed_size_llseek")
+clause("C-SIZE-03", "ftruncate to more than the file system can hold is EFBIG", "ftruncate(2) ERRORS; fs/attr.c inode_newsize_ok")
+clause("C-ALLOC-04", "punching and zeroing exclude each other: EOPNOTSUPP", "fs/open.c vfs_fallocate")
+clause("C-ALLOC-05", "a range that ends behind what the file system can hold is EFBIG", "fallocate(2) ERRORS")
+clause(
+    "C-ALLOC-06",
+    "of a node only whole logical blocks can be zeroed or punched (EINVAL), punched only where the device can "
+    "(EOPNOTSUPP), never allocated",
+    "block/fops.c blkdev_fallocate",
+)
+
+
+@rule(Lseek)
+def lseek(c: Context, s: State, op: Lseek) -> list[State]:
+    number, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if memory.kind == "bar":
+        raise Undetermined("no clause covers lseek of a BAR")
+    if op.whence in (Whence.DATA, Whence.HOLE):
+        return _seek_extent(c, s, op, number, of, memory)
+    base = {Whence.SET: 0, Whence.CUR: of.position, Whence.END: memory.size}[op.whence]
+    most = memory.size if memory.kind == "node" else int(volume_fact(c, "max_file_bytes", memory))
+    asks = op.whence is Whence.CUR and op.offset == 0
+    if c.refuses(("EINVAL", not asks and not 0 <= base + op.offset <= most, "C-SEEK-03")):
+        return [s] if c.settled else []
+    if not c.returns("C-SEEK-01", base + op.offset):
+        return []
+    return [s.with_object(number, replace(of, position=base + op.offset))]
+
+
+def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, memory: Memory) -> list[State]:
+    if c.refuses(("EINVAL", memory.kind == "node", "C-SEEK-05")):
+        return [s] if c.settled else []
+    if c.refuses(("ENXIO", op.offset < 0 or op.offset >= memory.size, "C-SEEK-02")):
+        return [s] if c.settled else []
+    if c.seen.how is How.FAILED:
+        rest = all_zero(memory.content.read(op.offset, memory.size))
+        right = op.whence is Whence.DATA and c.seen.errno == "ENXIO" and 0 <= op.offset < memory.size and rest
+        return [s] if c.agrees("C-SEEK-04", right, "a position, or ENXIO where only zeroes follow", c.seen.describe()) else []
+    if not c.counts("C-SEEK-04", lambda at: _may_seek_to(memory, op, at), f"{op.offset}..{memory.size}, past zeroes only"):
+        return []
+    return [s.with_object(number, replace(of, position=c.seen.value))]
+
+
+def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
+    if op.whence is Whence.DATA:
+        return op.offset <= at < memory.size and all_zero(memory.content.read(op.offset, at))
+    begins = at == op.offset or at % PAGE == 0
+    end = min(memory.size, page_ceil(at + 1))
+    return at == memory.size or (begins and op.offset <= at < memory.size and all_zero(memory.content.read(at, end)))
+
+
+@rule(Fsync)
+def fsync(c: Context, s: State, op: Fsync) -> list[State]:
+    return _synced(c, s, op.file)
+
+
+@rule(Fdatasync)
+def fdatasync(c: Context, s: State, op: Fdatasync) -> list[State]:
+    return _synced(c, s, op.file)
+
+
+def _synced(c: Context, s: State, file: str) -> list[State]:
+    _, of = look_up(c, s, file, OpenFile)
+    if file_memory(s, of).kind == "bar":
+        raise Undetermined("no clause covers syncing a BAR")
+    return [cleaned(s, of.memory)] if c.returns("C-SYNC-01", 0) else []
+
+
+@rule(Ftruncate)
+def ftruncate(c: Context, s: State, op: Ftruncate) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    if c.refuses(("EINVAL", not memory.is_file or not of.writable or op.length < 0, "C-SIZE-02")):
+        return [s] if c.settled else []
+    if c.refuses(("EFBIG", op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-SIZE-03")):
+        return [s] if c.settled else []
+    if c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
+        return [s] if c.settled else []
+    if not c.returns("C-SIZE-01", 0):
+        return []
+    after = parted_by_growth(c, s, resized(c, s, of.memory, op.length), of.memory)
+    return folios_left(c, s, after, of.memory, page_ceil(op.length), page_ceil(memory.size))
+
+
+@rule(Fallocate)
+def fallocate(c: Context, s: State, op: Fallocate) -> list[State]:
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    punch, keep = AllocateFlag.PUNCH_HOLE in op.flags, AllocateFlag.KEEP_SIZE in op.flags
+    zero = AllocateFlag.ZERO_RANGE in op.flags
+    if c.refuses(
+        ("EBADF", not of.writable, "C-ALLOC-02"),
+        ("EINVAL", op.offset < 0 or op.length <= 0, "C-ALLOC-02"),
+        ("EOPNOTSUPP", punch and not keep, "C-ALLOC-03"),
+        ("EOPNOTSUPP", punch and zero, "C-ALLOC-04"),
+    ):
+        return [s] if c.settled else []
+    if memory.kind == "node":
+        return _fallocate_node(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
+    if not memory.is_file:
+        raise Undetermined("no clause covers fallocate of a BAR")
+    if c.refuses(("EFBIG", op.offset + op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-ALLOC-05")):
+        return [s] if c.settled else []
+    takes = punch or zero
+    if not punch and op.length > c.env.reading.volume(memory.volume).size_bytes // 4:
+        raise Undetermined("how much room a volume has left is not known to the model")
+    breaks = takes or bool(volume_fact(c, "allocation_unmaps", memory))
+    if breaks and c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
+        return [s] if c.settled else []
+    if not c.returns("C-ALLOC-01", 0):
+        return []
+    before = layouts_broken(s, of.memory) if breaks else s
+    after = _allocated(c, before, of.memory, op, punch=punch, zero=zero, keep=keep)
+    after = parted_by_growth(c, before, after, of.memory)
+    if not takes:
+        return [after]
+    return folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
+
+
+def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> list[State]:
+    memory = s.memory(number)
+    step = c.env.reading.volume(memory.volume).logical_block_bytes
+    end = op.offset + op.length
+    behind = op.offset >= memory.size or (end > memory.size and not keep)
+    end = min(end, memory.size)
+    odd = bool((op.offset | (end - op.offset)) % step)
+    if c.refuses(("EINVAL", behind or odd, "C-ALLOC-06"), ("EOPNOTSUPP", not punch and not zero, "C-ALLOC-06")):
+        return [s] if c.settled else []
+    low, high = page_floor(op.offset), page_ceil(end)
+    if punch and c.seen.how is How.FAILED:
+        right = c.agrees("C-ALLOC-06", c.seen.errno == "EOPNOTSUPP", "returns 0 or EOPNOTSUPP", c.seen.describe())
+        # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
+        lost = replace(memory, content=memory.content.write(low, unknown(high - low)), cached=memory.cached.remove(low, high))
+        return [forget_pages(s.detached(number, low, high).with_object(number, lost), number, low, high)] if right else []
+    if not c.returns("C-ALLOC-06", 0):
+        return []
+    s = forget_pages(s.detached(number, low, high), number, low, high)
+    memory = s.memory(number)
+    content = memory.content.write(op.offset, zeroes(end - op.offset))
+    return [s.with_object(number, replace(memory, content=content, cached=memory.cached.remove(low, high)))]
+
+
+def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> State:
+    start, end = op.offset, op.offset + op.length
+    memory = s.memory(number)
+    if not keep and end > memory.size:
+        memory = replace(grown(c, memory, end), size=end)
+        s = s.with_object(number, memory)
+    if punch or zero:
+        stop = min(end, page_ceil(memory.size))
+        low, high = page_ceil(start), page_floor(end)
+        memory = replace(memory, content=memory.content.write(start, zeroes(max(0, stop - start)))) if low >= high else memory
+        if low < high:
+            s = removed(c, s, number, low, high)
+            memory = s.memory(number)
+            content = memory.content.write(start, zeroes(low - start)).write(high, zeroes(max(0, min(end, stop) - high)))
+            memory = replace(memory, content=content)
+    if not punch:
+        gained = memory.unwritten
+        for a, b in _holes(memory, page_floor(start), page_ceil(end)):
+            gained = gained.add(a, b)
+        memory = replace(memory, unwritten=gained)
+    return s.with_object(number, memory)
+
+
+def _holes(memory: Memory, low: int, high: int) -> list[tuple[int, int]]:
+    holes = [(low, high)]
+    for a, b in memory.data.within(low, high).spans:
+        holes = [part for x, y in holes for part in ((x, min(y, a)), (max(x, b), y)) if part[0] < part[1]]
+    return holes

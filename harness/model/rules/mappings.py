@@ -1,0 +1,249 @@
+"""Rules for making, changing and unmaking mappings."""
+
+from dataclasses import replace
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.closing import flipped_at_last_close
+from harness.model.content import Ranges
+from harness.model.rules.buffers import usable_end
+from harness.model.rules.effects import folios_left, layouts_broken, removed
+from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
+from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
+from harness.model.state import HUGE, PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.ops import (
+    Advice,
+    Madvise,
+    MapFlag,
+    Mmap,
+    Mprotect,
+    Munmap,
+    Protection,
+)
+
+clause("C-MAP-01", "mmap of an open file, a node or anonymous memory succeeds", "mmap(2)")
+clause(
+    "C-MAP-02",
+    "a length of 0, a file offset or a fixed address inside a page, a mapping without a type, is EINVAL; a negative length ENOMEM, a "
+    "negative offset EOVERFLOW",
+    "mmap(2) ERRORS; mm/mmap.c do_mmap, file_mmap_ok",
+)
+clause("C-MAP-03", "a mapping needs a readable descriptor, a shared writable one a descriptor open for both: EACCES", "mmap(2) ERRORS")
+clause(
+    "C-MAP-04",
+    "MAP_SYNC of a file that is not in DAX state is EOPNOTSUPP, whatever the mapping type; that of a node only with MAP_SHARED_VALIDATE",
+    "mmap(2) for MAP_SHARED_VALIDATE; mm/mmap.c do_mmap sets VM_SYNC for the other types too, fs/ext4/file.c ext4_file_mmap looks at it, "
+    "block/fops.c does not",
+)
+clause("C-MAP-05", "MAP_HUGETLB with a file that is not on hugetlbfs is EINVAL", "mmap(2); mm/mmap.c ksys_mmap_pgoff")
+clause("C-MAP-06", "munmap of a mapping succeeds", "munmap(2)")
+clause("C-MAP-07", "mprotect of a mapping succeeds where the descriptor's mode allows it", "mprotect(2)")
+clause("C-MAP-08", "POPULATE_READ and POPULATE_WRITE fault every page in", "madvise(2), since 5.14")
+clause("C-MAP-09", "madvise with advice that changes no content succeeds", "madvise(2)")
+clause("C-MAP-10", "MADV_REMOVE punches a hole into the file behind a shared mapping", "madvise(2)")
+clause("C-MAP-11", "a file mapping needs a descriptor: EBADF where there is none", "mmap(2) ERRORS")
+clause("C-MAP-12", "mprotect to writable of a shared mapping whose descriptor is not open for writing is EACCES", "mprotect(2) ERRORS")
+clause(
+    "C-MAP-13",
+    "madvise at an offset inside a page, or of a negative length, is EINVAL; of nothing it succeeds",
+    "madvise(2); mm/madvise.c do_madvise",
+)
+clause(
+    "C-MAP-14",
+    "populating against the protection, or of memory without struct pages, is EINVAL",
+    "madvise(2) ERRORS; mm/gup.c check_vma_flags, with FOLL_MADV_POPULATE",
+)
+clause(
+    "C-MAP-15",
+    "populating behind the end of the file is an error, after the pages before it were faulted in",
+    "madvise(2) ERRORS; mm/madvise.c madvise_populate: EFAULT (6.1, 6.12)",
+)
+clause(
+    "C-MAP-16",
+    "MADV_DONTNEED and MADV_REMOVE of a locked area, or of memory without struct pages, is EINVAL",
+    "madvise(2) ERRORS; mm/madvise.c madvise_dontneed_free_valid_vma, madvise_remove",
+)
+clause(
+    "C-MAP-17",
+    "MADV_REMOVE needs a file (EINVAL) and a shared mapping that may be written (EACCES)",
+    "madvise(2); mm/madvise.c madvise_remove",
+)
+
+
+@rule(Mmap)
+def mmap(c: Context, s: State, op: Mmap) -> list[State]:
+    flags = set(op.flags)
+    readable, writable = Protection.READ in op.protection, Protection.WRITE in op.protection
+    typed, validate, shared = _type_of(flags)
+    anonymous = MapFlag.ANONYMOUS in flags
+    rows = [
+        ("EINVAL", op.length == 0 or op.offset % PAGE != 0 or (op.align != 0 and op.align_shift % PAGE != 0), "C-MAP-02"),
+        ("EINVAL", not typed or (validate and anonymous), "C-MAP-02"),
+        ("ENOMEM", op.length < 0, "C-MAP-02"),
+        ("EOVERFLOW", op.offset < 0 and not anonymous, "C-MAP-02"),
+        ("EBADF", op.file is None and not anonymous, "C-MAP-11"),
+    ]
+    if anonymous or op.file is None:
+        return _mmap_anonymous(c, s, op, rows, shared=shared, readable=readable, writable=writable)
+    _, of = look_up(c, s, op.file, OpenFile)
+    memory = file_memory(s, of)
+    asks_sync = MapFlag.SYNC in flags
+    offers_sync = memory.kind != "bar" and bool(volume_fact(c, "map_sync", memory))
+    looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
+    if c.refuses(
+        *rows,
+        ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
+        ("EOPNOTSUPP", asks_sync and not offers_sync and looks_at_sync, "C-MAP-04"),
+        ("EINVAL", MapFlag.HUGETLB in flags, "C-MAP-05"),
+    ):
+        return [s] if c.settled else []
+    if not c.returns("C-MAP-01", 0):
+        return []
+    may_write = not shared or of.writable
+    mapping = Mapping(of.memory, op.offset, op.length, shared, readable, writable, sync=asks_sync, may_write=may_write)
+    return _mapped(c, s, op, mapping)
+
+
+def _type_of(flags: set[MapFlag]) -> tuple[bool, bool, bool]:
+    """Return whether the flags name a type of mapping, whether that is MAP_SHARED_VALIDATE, and whether it is shared.
+
+    MAP_SHARED_VALIDATE has the bits of both others (include/uapi/linux/mman.h).
+    """
+    both = MapFlag.SHARED in flags and MapFlag.PRIVATE in flags
+    validate = MapFlag.SHARED_VALIDATE in flags or both
+    typed = validate or bool({MapFlag.SHARED, MapFlag.PRIVATE} & flags)
+    return typed, validate, validate or MapFlag.SHARED in flags
+
+
+def _mmap_anonymous(
+    c: Context, s: State, op: Mmap, rows: list[tuple[str, bool, str]], *, shared: bool, readable: bool, writable: bool
+) -> list[State]:
+    if MapFlag.HUGETLB in op.flags:
+        raise Undetermined("whether huge pages are reserved is not known to the model")
+    if c.refuses(*rows):
+        return [s] if c.settled else []
+    if not c.returns("C-MAP-01", 0):
+        return []
+    s, number = s.adding(Memory("anonymous", size=op.length))
+    return _mapped(c, s, op, Mapping(number, 0, op.length, shared, readable, writable))
+
+
+def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> list[State]:
+    at = c.seen.number("address_mod_2mib")
+    if at is not None:
+        mapping = replace(mapping, aligned=at % HUGE == op.offset % HUGE)
+    if MapFlag.LOCKED in op.flags:
+        mapping = replace(mapping, locked=Ranges().add(0, mapping.end))
+    s, number = s.adding(mapping)
+    s = s.naming(c.process, op.name, number)
+    accessible = mapping.readable or mapping.writable
+    if (MapFlag.POPULATE in op.flags or MapFlag.LOCKED in op.flags) and accessible and mapping_is_normal(s, mapping):
+        return populate_pages(c, s, number, 0, mapping.end, write=mapping.writable and not mapping.shared)
+    return [s]
+
+
+@rule(Munmap)
+def munmap(c: Context, s: State, op: Munmap) -> list[State]:
+    _, m = look_up(c, s, op.mapping, Mapping)
+    if not c.returns("C-MAP-06", 0):
+        return []
+    return [flipped_at_last_close(c, s.without_name(c.process, op.mapping), m.memory)]
+
+
+@rule(Mprotect)
+def mprotect(c: Context, s: State, op: Mprotect) -> list[State]:
+    number, m = look_up(c, s, op.mapping, Mapping)
+    readable, writable = Protection.READ in op.protection, Protection.WRITE in op.protection
+    if c.refuses(("EACCES", writable and not m.may_write, "C-MAP-12")):
+        return [s] if c.settled else []
+    if not c.returns("C-MAP-07", 0):
+        return []
+    changed = replace(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
+    s = s.with_object(number, changed)
+    if writable and not m.writable and not m.shared and counts_locks(c, s, m):
+        # mm/mprotect.c mprotect_fixup: a locked private area that becomes writable is copied at once.
+        states = [s]
+        for low, high in m.locked.spans:
+            states = [after for before in states for after in populate_pages(c, before, number, low, high - low, write=True)]
+        return states
+    return [s]
+
+
+@rule(Madvise)
+def madvise(c: Context, s: State, op: Madvise) -> list[State]:
+    number, m = look_up(c, s, op.mapping, Mapping)
+    length, end = range_of(m, op.offset, op.length)
+    if c.refuses(("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13")):
+        return [s] if c.settled else []
+    if length == 0:
+        return [s] if c.returns("C-MAP-13", 0) else []
+    if op.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE):
+        return _madvise_populate(c, s, number, op.offset, end, write=op.advice is Advice.POPULATE_WRITE)
+    if op.advice is Advice.REMOVE:
+        return _madvise_remove(c, s, m, op.offset, end)
+    if op.advice is Advice.DONTNEED:
+        refused = is_locked(c, s, m, op.offset, end) or not mapping_is_normal(s, m)
+        if c.refuses(("EINVAL", refused, "C-MAP-16")):
+            if not c.settled:
+                return []
+            # The areas before the first locked one were dropped.
+            locked = m.locked.within(op.offset, end).spans
+            return [_dropped(s, number, op.offset, locked[0][0])] if locked else [s]
+        return [_dropped(s, number, op.offset, end)] if c.returns("C-MAP-09", 0) else []
+    if not c.returns("C-MAP-09", 0):
+        return []
+    whole = op.offset == 0 and end == m.end
+    if op.advice is Advice.HUGEPAGE or (op.advice is Advice.NOHUGEPAGE and whole):
+        return [s.with_object(number, replace(m, huge_allowed=op.advice is Advice.HUGEPAGE))]
+    return [s]
+
+
+def _dropped(s: State, number: int, start: int, end: int) -> State:
+    """Return the state after MADV_DONTNEED: the pages are not mapped, and private copies are lost."""
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    m = replace(m, private_pages=m.private_pages.remove(start, end)).without(start, end, present=False)
+    return s.with_object(number, m)
+
+
+def _madvise_populate(c: Context, s: State, number: int, start: int, end: int, *, write: bool) -> list[State]:
+    m = s.objects[number]
+    assert isinstance(m, Mapping)
+    allowed = (m.writable if write else m.readable) and mapping_is_normal(s, m)
+    if c.refuses(("EINVAL", not allowed, "C-MAP-14")):
+        return [s] if c.settled else []
+    behind = end > usable_end(s, m)
+    refused = c.refuses(("EFAULT", behind, "C-MAP-15"))
+    if (refused and not c.settled) or (not refused and not c.returns("C-MAP-08", 0)):
+        return []
+    states = populate_pages(c, s, number, start, end - start, write=write)
+    stop = min(end, usable_end(s, m))
+    return [_backed(x, m, start, stop - start) for x in states] if write and m.shared and start < stop else states
+
+
+def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> list[State]:
+    memory = s.memory(m.memory)
+    no_file = memory.kind == "anonymous" and not m.shared
+    if c.refuses(
+        ("EINVAL", is_locked(c, s, m, start, end), "C-MAP-16"),
+        ("EINVAL", no_file, "C-MAP-17"),
+        ("EACCES", not no_file and not (m.shared and m.may_write), "C-MAP-17"),
+    ):
+        return [s] if c.settled else []
+    if not memory.is_file:
+        raise Undetermined("MADV_REMOVE is covered for mappings of files only")
+    if c.blocks("C-PIN-01", waits_for_pins(c, s, m.memory)):
+        return [s] if c.settled else []
+    if not c.returns("C-MAP-10", 0):
+        return []
+    s = layouts_broken(s, m.memory)
+    low, high = m.offset + start, min(m.offset + end, page_ceil(memory.size))
+    return folios_left(c, s, removed(c, s, m.memory, low, high), m.memory, low, high)
+
+
+def _backed(s: State, m: Mapping, start: int, length: int) -> State:
+    """Return the state with blocks behind the range: a write fault allocates them."""
+    memory = s.memory(m.memory)
+    if not memory.on_volume:
+        return s
+    low, high = page_floor(m.offset + start), page_ceil(m.offset + start + length)
+    return s.with_object(m.memory, replace(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high)))

@@ -1,0 +1,63 @@
+"""Rules: one function per operation, from a state and what was seen to the states that may follow.
+
+An empty answer is a violation. The helpers here are the few things that many rules do: look a name up, move content into
+memory, take pages away.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from harness.model.clause import Context, Undetermined
+from harness.model.state import Mapping, Memory, Object, OpenFile, State
+from harness.ops import Operation
+
+Rule = Callable[[Context, State, Any], list[State]]
+RULES: dict[type[Operation], Rule] = {}
+T = TypeVar("T", bound=Object)
+
+
+def rule(operation: type[Operation]) -> Callable[[Rule], Rule]:
+    """Register the decorated function as the rule of ``operation``."""
+
+    def register(function: Rule) -> Rule:
+        RULES[operation] = function
+        return function
+
+    return register
+
+
+def look_up(c: Context, s: State, name: str, kind: type[T]) -> tuple[int, T]:
+    """Return the number and the object that ``name`` stands for; undetermined where its maker did not make it."""
+    try:
+        number = s.number(c.process, name)
+    except KeyError:
+        raise Undetermined(f"{name} was not made: the step that makes it did not succeed") from None
+    thing = s.objects[number]
+    if not isinstance(thing, kind):
+        raise Undetermined(f"{name} is not a {kind.__name__}")
+    return number, thing
+
+
+def file_memory(s: State, of: OpenFile) -> Memory:
+    return s.memory(of.memory)
+
+
+def first_data(memory: Memory, start: int, end: int) -> int:
+    """Return the first byte from ``start`` on that has data, or ``end``."""
+    spans = memory.data.within(start, end).spans
+    return spans[0][0] if spans else end
+
+
+def volume_fact(c: Context, name: str, memory: Memory) -> str | int | bool:
+    """Return a fact of the volume that ``memory`` lies on, in the memory's own DAX state."""
+    return c.env.fact(name, memory.volume, memory.dax)
+
+
+def waits_for_pins(c: Context, s: State, number: int) -> bool:
+    """Whether taking pages from memory ``number`` waits for somebody who holds one of them."""
+    memory = s.memory(number)
+    if not memory.is_file or not s.is_pinned(number) or not volume_fact(c, "truncate_waits_for_pins", memory):
+        return False
+    if not any(isinstance(s.objects[n], Mapping) and s.objects[n].memory == number for n in s.names.values()):  # type: ignore[union-attr]
+        raise Undetermined("no clause covers this combination of pins and mappings")
+    return True

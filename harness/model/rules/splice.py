@@ -1,0 +1,205 @@
+"""Rules for splice, tee and vmsplice."""
+
+from dataclasses import replace
+
+from harness.model.clause import Context, Undetermined, clause
+from harness.model.outcome import How
+from harness.model.rules.buffers import sent
+from harness.model.rules.effects import refused_direct
+from harness.model.rules.moving import (
+    end_of,
+    file_to_pipe,
+    is_counted,
+    mapped_views,
+    no_room,
+    odd_for_direct,
+    pages_of_views,
+    readable_bytes,
+    socket_stops,
+    source_ends,
+    target_refuses,
+    with_position,
+    write_views,
+)
+from harness.model.rules.rule import look_up, rule
+from harness.model.rules.transfers import MOST_OFFSET
+from harness.model.state import PAGE, Mapping, OpenFile, Pipe, Socket, State, take
+from harness.ops import (
+    Splice,
+    SpliceFlag,
+    Tee,
+    Vmsplice,
+)
+
+clause(
+    "C-SPLICE-30",
+    "between pipes the length moves, or what is there, or what the free slots take",
+    "splice(2), tee(2); fs/splice.c splice_pipe_to_pipe, link_pipe: fact splice_moves",
+)
+clause(
+    "C-SPLICE-40",
+    "into a socket the length moves, or what is there, where the socket has room",
+    "splice(2); fs/splice.c splice_to_socket: fact splice_moves",
+)
+clause(
+    "C-SOCK-04",
+    "a socket without a reader may stop taking bytes, but only after it took as many as its default buffers hold",
+    "socket(7) SO_SNDBUF; tcp(7) tcp_wmem, tcp_rmem",
+)
+
+
+@rule(Splice)
+def splice(c: Context, s: State, op: Splice) -> list[State]:
+    number, source = end_of(c, s, op.source)
+    goal, target = end_of(c, s, op.target)
+    if op.length == 0:
+        return [s] if c.returns("C-SPLICE-07", 0) else []
+    if c.refuses(
+        ("ESPIPE", isinstance(source, Pipe) and op.source_offset is not None, "C-SPLICE-03"),
+        ("ESPIPE", isinstance(target, Pipe) and op.target_offset is not None, "C-SPLICE-03"),
+    ):
+        return [s] if c.settled else []
+    unreadable = isinstance(source, OpenFile) and not source.readable
+    unwritable = isinstance(target, OpenFile) and not target.writable
+    if c.refuses(("EBADF", unreadable or unwritable, "C-SPLICE-01")):
+        return [s] if c.settled else []
+    if c.refuses(
+        ("EINVAL", not isinstance(source, Pipe) and not isinstance(target, Pipe), "C-SPLICE-02"),
+        ("EINVAL", number == goal and isinstance(source, Pipe), "C-SPLICE-06"),
+        ("EINVAL", (op.source_offset or 0) < 0 or (op.target_offset or 0) < 0, "C-SPLICE-05"),
+        ("EINVAL", isinstance(target, Socket) and op.target_offset is not None, "C-SPLICE-05"),
+        ("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04"),
+    ):
+        return [s] if c.settled else []
+    if op.length < 0:
+        raise Undetermined("no clause covers a negative length")
+    if isinstance(target, OpenFile) and c.refuses(("EINVAL", _wraps(target, op.target_offset, op.length), "C-SPLICE-08")):
+        return [s] if c.settled else []
+    if isinstance(source, OpenFile) and isinstance(target, Pipe):
+        free = target.slots - len(target.views)
+        capped = _wraps(source, op.source_offset, min(op.length, free * PAGE))
+        if _wraps(source, op.source_offset, op.length) and not capped:
+            raise Undetermined("whether the length is looked at before the pipe's free slots is not specified")
+        if c.refuses(("EINVAL", capped, "C-SPLICE-08")):
+            return [s] if c.settled else []
+        nonblock = SpliceFlag.NONBLOCK in op.flags or target.nonblock
+        return file_to_pipe(c, s, (number, source), (goal, target), op.source_offset, op.length, nonblock=nonblock)
+    if isinstance(source, Pipe):
+        return _from_pipe(c, s, op, (number, source), (goal, target))
+    return _from_socket(c, s)
+
+
+def _wraps(of: OpenFile, offset: int | None, length: int) -> bool:
+    return (of.position if offset is None else offset) + length > MOST_OFFSET
+
+
+def _from_socket(c: Context, s: State) -> list[State]:
+    """Return the state after splicing from a socket: where nothing moved it is known, though not whether that was right."""
+    if c.seen.how is How.RETURNED and c.seen.value > 0:
+        raise Undetermined("no clause covers splicing from a socket")
+    c.doubts("no clause covers splicing from a socket")
+    return [s]
+
+
+def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], target: tuple[int, OpenFile | Pipe | Socket]) -> list[State]:
+    (number, of), (goal, into) = source, target
+    nonblock = SpliceFlag.NONBLOCK in op.flags or of.nonblock or (isinstance(into, Pipe) and into.nonblock)
+    ended = source_ends(c, s, of, nonblock=nonblock)
+    if ended is not None:
+        return ended
+    if isinstance(into, Pipe):
+        refused = target_refuses(c, s, into, nonblock=nonblock)
+        if refused is not None:
+            return refused
+        if not is_counted(c, "C-SPLICE-30", _movable(of, into, op.length)):
+            return []
+        head, rest = take(of.views, c.seen.value)
+        s = s.with_object(number, replace(of, views=rest))
+        return [s.with_object(goal, replace(into, views=(*into.views, *head)))]
+    most = min(op.length, of.length)
+    if isinstance(into, Socket):
+        stopped = socket_stops(c, s, into, most, nonblock=nonblock)
+        if stopped is not None:
+            return stopped
+        if not is_counted(c, "C-SPLICE-40", most):
+            return []
+        head, rest = take(of.views, c.seen.value)
+        s = s.with_object(number, replace(of, views=rest))
+        held = into.kind == "tcp" and SpliceFlag.MORE in op.flags
+        return [s.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head)), held=held))]
+    at = into.position if op.target_offset is None else op.target_offset
+    if c.refuses(*no_room(c, s, into, at)):
+        return [s] if c.settled else []
+    head, rest = take(of.views, most)
+    if c.refuses(("EINVAL", odd_for_direct(c, s.memory(into.memory), into, at, head), "C-SPLICE-21")):
+        return refused_direct(c, s, into, at, most) if c.settled else []
+    if not is_counted(c, "C-SPLICE-20", most):
+        return []
+    head, rest = take(of.views, c.seen.value)
+    s = write_views(c, s, into, at, head)
+    s = s.with_object(number, replace(of, views=rest))
+    return [with_position(s, goal, into, op.target_offset, c.seen.value)]
+
+
+def _movable(of: Pipe, into: Pipe, length: int) -> int:
+    """Return how many bytes fit: slots move whole, and the last one in part."""
+    free = into.slots - len(into.views)
+    return min(length, sum(v.length for v in of.views[:free]))
+
+
+clause(
+    "C-VMS-01",
+    "vmsplice of memory that cannot be read, or has no struct pages, is EFAULT; what can be read before that moves",
+    "vmsplice(2); mm/gup.c check_vma_flags: VM_IO and VM_PFNMAP are EFAULT; fs/splice.c iter_to_pipe",
+)
+clause(
+    "C-VMS-02",
+    "vmsplice moves the length, or what can be read, or what the free slots take, page by page",
+    "vmsplice(2); fs/splice.c iter_to_pipe, add_to_pipe: fact splice_moves",
+)
+
+
+@rule(Tee)
+def tee(c: Context, s: State, op: Tee) -> list[State]:
+    number, of = look_up(c, s, op.source, Pipe)
+    goal, into = look_up(c, s, op.target, Pipe)
+    if op.length == 0:
+        return [s] if c.returns("C-SPLICE-07", 0) else []
+    if c.refuses(("EINVAL", number == goal, "C-SPLICE-06")):
+        return [s] if c.settled else []
+    nonblock = SpliceFlag.NONBLOCK in op.flags or of.nonblock or into.nonblock
+    ended = source_ends(c, s, of, nonblock=nonblock)
+    if ended is not None:
+        return ended
+    refused = target_refuses(c, s, into, nonblock=nonblock)
+    if refused is not None:
+        return refused
+    if not is_counted(c, "C-SPLICE-30", _movable(of, into, op.length)):
+        return []
+    head, _ = take(of.views, c.seen.value)
+    return [s.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head))))]
+
+
+@rule(Vmsplice)
+def vmsplice(c: Context, s: State, op: Vmsplice) -> list[State]:
+    goal, into = look_up(c, s, op.pipe, Pipe)
+    number, m = look_up(c, s, op.mapping, Mapping)
+    if op.length == 0:
+        return [s] if c.returns("C-SPLICE-07", 0) else []
+    if m.writable and not m.readable:
+        raise Undetermined("no clause covers pinning memory that may only be written")
+    refused = target_refuses(c, s, into, nonblock=SpliceFlag.NONBLOCK in op.flags)
+    if refused is not None:
+        return refused
+    there = readable_bytes(s, m, op.offset, op.length)
+    if c.refuses(("EFAULT", not m.readable or there == 0, "C-VMS-01")):
+        return [s] if c.settled else []
+    free = into.slots - len(into.views)
+    if not is_counted(c, "C-VMS-02", min(there, free * PAGE - op.offset % PAGE), s.memory(m.memory).volume or "main"):
+        return []
+    end = op.offset + c.seen.value
+    states = []
+    for state in sent(s, number, op.offset, end - op.offset):
+        views = mapped_views(c, state, number, op.offset, end)
+        states.append(state.with_object(goal, replace(into, views=(*into.views, *views))))
+    return states

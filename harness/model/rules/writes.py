@@ -1,0 +1,135 @@
+"""Writing to a file, in every form."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.model.clause import Context, Undetermined
+from harness.model.content import Pieces, tagged, unknown
+from harness.model.outcome import How
+from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_end
+from harness.model.rules.effects import put, refused_direct
+from harness.model.rules.rule import file_memory, look_up, volume_fact
+from harness.model.rules.transfers import (
+    MOST_OFFSET,
+    TAIL_WORD,
+    direct_refusals,
+    fault_refusals,
+    first_buffers,
+    may_decline,
+    meets_mapping,
+    moved_bytes,
+    odd_before_append,
+    unsupported_flags,
+    usable_bytes,
+)
+from harness.model.state import Mapping, OpenFile, State, page_ceil, page_floor
+from harness.ops import (
+    Buffer,
+    RwFlag,
+    Write,
+)
+
+
+def write_file(c: Context, s: State, op: Write) -> list[State]:
+    """write(2) to a file; pipes have their own rule."""
+    return write_buffers(c, s, op.file, None, [Buffer(op.length, op.shift, op.from_, op.from_offset)])
+
+
+def write_buffers(
+    c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()
+) -> list[State]:
+    number, of = look_up(c, s, file, OpenFile)
+    memory = file_memory(s, of)
+    at = of.position if offset is None else offset
+    total = sum(b.length for b in buffers)
+    if c.refuses(
+        ("EBADF", not of.writable, "C-RW-05"),
+        ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
+        unsupported_flags(c, memory, flags if total else ()),
+    ):
+        return [s] if c.settled else []
+    if memory.kind == "bar":
+        raise Undetermined("no clause covers write(2) to a BAR")
+    if may_decline(c, flags, total):
+        return [s]
+    if not total:
+        return [s] if c.returns("C-RW-10", 0) else []
+    buffered = RwFlag.NOWAIT in flags and not of.direct and not volume_fact(c, "buffered_nowait_write", memory)
+    if c.refuses(("EINVAL", buffered, "C-RWF-04")):
+        return [s] if c.settled else []
+    asked = at
+    if memory.is_file and of.append and c.holds("C-RW-08", True):
+        at = memory.size
+    if memory.is_file and RwFlag.APPEND in flags and c.holds("C-RWF-03", True):
+        at = memory.size
+    if memory.kind == "node":
+        if c.refuses(("ENOSPC", at >= memory.size, "C-NODE-02")):
+            return [s] if c.settled else []
+        if at + total > memory.size and c.holds("C-NODE-01", True):
+            total = memory.size - at
+            buffers = first_buffers(buffers, total)
+    elif memory.is_file:
+        most = int(volume_fact(c, "max_file_bytes", memory))
+        if c.refuses(("EFBIG", at >= most, "C-RW-11")):
+            return [s] if c.settled else []
+        total = min(total, most - at)
+        buffers = first_buffers(buffers, total)
+    if c.refuses(odd_before_append(c, memory, of, asked), *direct_refusals(c, s, memory, of, at, buffers)):
+        return refused_direct(c, s, of, at, total) if c.settled else []
+    usable = usable_bytes(c, s, first_buffers(buffers, total), into=False)
+    if c.refuses(*fault_refusals(memory, of, usable, total)):
+        spoilt = unknown(max(0, min(usable, memory.size - at)))
+        after = _faulted_in(c, s, first_buffers(buffers, usable))
+        return [put(c, x, of.memory, at, spoilt, bypass=True) if spoilt else x for x in after] if c.settled else []
+    if usable < total and memory.is_file and not memory.dax and any(_grows_under(c, s, of, at + usable, b) for b in buffers):
+        raise Undetermined("how much is written of a buffer that is the same file, which grows meanwhile, is not specified")
+    early = c.holds("C-RW-09", usable < total)
+    total = usable if early else total
+    words = early and memory.dax and volume_fact(c, "dax_write_tail", memory) == "word"
+    if words and total < TAIL_WORD and c.seen.how is How.FAILED and c.refuses(("EFAULT", True, "C-RW-13")):
+        return _faulted_in(c, s, first_buffers(buffers, total)) if c.settled else []
+    least = max(1, total - TAIL_WORD + 1) if words else None
+    moved = moved_bytes(c, flags, total, "C-RW-13" if words else "C-RW-06", least)
+    if moved is None:
+        return []
+    total = moved
+    pieces = _gather(c, s, of, at, first_buffers(buffers, total))
+    if offset is None:
+        s = s.with_object(number, replace(of, position=at + total))
+    return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, total))]
+
+
+def _grows_under(c: Context, s: State, of: OpenFile, end: int, b: Buffer) -> bool:
+    """Whether ``b`` goes on behind the end of the very file that is written, of which a write up to ``end`` lets more be reached."""
+    if b.mapping is None:
+        return False
+    _, m = look_up(c, s, b.mapping, Mapping)
+    behind = b.offset + b.length > usable_end(s, m)
+    return m.memory == of.memory and behind and end > page_ceil(s.memory(of.memory).size)
+
+
+def _faulted_in(c: Context, s: State, buffers: Sequence[Buffer]) -> list[State]:
+    """Return the states after the pages of mappings among ``buffers`` were read by the kernel."""
+    states = [s]
+    for b in buffers:
+        if b.mapping is not None and b.length:
+            number, _ = look_up(c, s, b.mapping, Mapping)
+            states = [after for before in states for after in sent(before, number, b.offset, b.length)]
+    return states
+
+
+def _gather(c: Context, s: State, of: OpenFile, at: int, buffers: Sequence[Buffer]) -> Pieces:
+    """Return what is written; of a file onto an overlapping part of itself nobody knows."""
+    out: list[Pieces] = []
+    source = 0
+    total = sum(b.length for b in buffers)
+    for b in buffers:
+        if b.mapping is None:
+            out.append(tagged(c.writer, b.length, source))
+        else:
+            _, m = look_up(c, s, b.mapping, Mapping)
+            itself = overlaps(s, m, b.offset, b.length, of.memory, at) or (len(buffers) > 1 and meets_mapping(m, b, of.memory, at, total))
+            own = m.private_pages.covers(page_floor(b.offset), page_ceil(b.offset + b.length))
+            out.append(unknown(b.length) if itself and not own else mapping_bytes(s, m, b.offset, b.length))
+        source += b.length
+    return tuple(piece for pieces in out for piece in pieces)
