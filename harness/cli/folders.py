@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.record.mutants import Recorded, recorded
-from harness.record.runs import find_run
+from harness.record.runs import LATEST, find_run
 from harness.record.store import find_records, load_record
 
 
@@ -17,7 +17,9 @@ def recorded_runs(chosen: argparse.Namespace) -> list[Recorded]:
 
 def chosen_items(chosen: argparse.Namespace) -> list[Path]:
     """Return the items' folders that were asked for (:func:`add_run`): below the folders named, else those of a run. Raises UsageError."""
-    return item_folders(chosen.folder or [find_run(chosen.artifacts, chosen.run).folder])
+    if chosen.folder and chosen.run:
+        raise UsageError("name folders or --run, not both")
+    return item_folders(chosen.folder or [find_run(chosen.artifacts, chosen.run or LATEST).folder])
 
 
 def item_folders(folders: Sequence[Path]) -> list[Path]:

@@ -4,8 +4,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.record.runs import LATEST
-
 
 def add_kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", metavar="NAME|PATH", help="a kernel of images/kernels.yaml, or your own bzImage, vmlinux or build tree")
@@ -31,5 +29,5 @@ def add_artifacts(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add what says which stored items a command is about: folders, or a run."""
     parser.add_argument("folder", type=Path, nargs="*", metavar="DIR", help="items' folders, or folders above several, instead of a run")
-    parser.add_argument("--run", default=LATEST, metavar="ID", help="the items of this run, as 'runs list' prints it (default: latest)")
+    parser.add_argument("--run", metavar="ID", help="the items of this run, as 'runs list' prints it (default: latest)")
     add_artifacts(parser)

@@ -11,7 +11,7 @@ from harness.__main__ import main
 from harness.errors import UsageError
 from harness.record.runs import Identity, begin_run, find_run, make_run_id, now_text, remove_run, run_folder, store_identity, stored_runs
 from harness.report.rows import RESULTS, read_rows, row_line
-from tests.fakes.samples import row
+from tests.fakes.samples import ran, row
 
 
 def identity(name: str, ended: bool = True) -> Identity:
@@ -96,6 +96,13 @@ def test_runs_are_listed_shown_and_removed(tmp_path: Path, capsys: pytest.Captur
 def test_commands_judge_the_latest_run_where_no_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["judge", "--artifacts", str(tmp_path)]) == 2
     assert "no run is kept in" in capsys.readouterr().err
+    begin(tmp_path, "1-a")
+    ran(run_folder(tmp_path, "1-a") / "fam/one/x")
+    assert main(["judge", "--artifacts", str(tmp_path)]) == 0
+    assert main(["judge", "--artifacts", str(tmp_path), "--run", "1"]) == 0
+    assert capsys.readouterr().out.count("1 of 1 items conform") == 2
+    assert main(["judge", str(tmp_path), "--run", "1"]) == 2
+    assert "name folders or --run, not both" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
