@@ -1,15 +1,16 @@
 """Clauses: the numbered reasons, and the context in which a rule asks them.
 
-A rule never decides by itself: every condition is asked through :class:`Context`, which counts the clause as hit and
-lets a test flip it. The text of each clause and its source stand in :data:`CLAUSES`, filled where the rules are.
+A rule never decides by itself: every condition is asked through :class:`Context`, which counts the clause as hit and lets a test flip
+it, and every outcome is a value that the judge compares. The text of each clause and its source stand in :data:`CLAUSES`, filled where
+the rules are.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.model.content import Pieces, find_mismatch, has_unknown
+from harness.model.expectation import Expectation
 from harness.model.facts import Env
-from harness.model.outcome import How, Observation
+from harness.model.outcome import How
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,13 @@ class Undetermined(Exception):  # noqa: N818  (not an error: the model's third w
 
 @dataclass
 class Context:
-    """One step on its way to a judgement: who does it, what was seen, which clauses were asked and what they allow."""
+    """One step on its way to a judgement: who does it, on what, and which clauses were asked. What was seen is not here."""
 
     env: Env
     step: int
     process: str
-    seen: Observation
     flipped: frozenset[str] = frozenset()
     hits: list[str] = field(default_factory=list)
-    allowed: str = ""
-    observed: str = ""
-    because: str = ""
-    unsure: str = ""
     #: How many bytes a step that slept has moved so far.
     progress: int = 0
 
@@ -70,87 +66,38 @@ class Context:
             self.hits.append(clause_id)
         return condition != (clause_id in self.flipped)
 
-    def refuses(self, *rows: tuple[str, bool, str]) -> bool:
-        """Whether any of ``(errno, condition, clause)`` holds; then the step must have failed with one of those errnos.
+    def refuses(self, *rows: tuple[str, bool, str]) -> Expectation | None:
+        """Return what is expected where any of ``(errno, condition, clause)`` holds: the step fails with one of those errnos.
 
-        The answer to that is :attr:`settled`. A clause whose condition does not hold is hit too: it allowed the call.
+        A clause whose condition does not hold is hit too, where it is flipped: it allowed the call.
         """
-        held = [(errno, clause_id) for errno, condition, clause_id in rows if self._row(clause_id, condition)]
-        if not held:
-            return False
-        errnos = sorted({errno for errno, _ in held})
-        self.settled = self.seen.how is How.FAILED and self.seen.errno in errnos
-        self._say(" or ".join(errnos), self.seen.describe(), held[0][1])
-        return True
+        return self._ends(How.FAILED, rows)
 
-    settled: bool = False
+    def signals(self, *rows: tuple[str, bool, str]) -> Expectation | None:
+        """Return what is expected where any of ``(signal, condition, clause)`` holds: one of those signals ends the process."""
+        return self._ends(How.SIGNAL, rows)
+
+    def _ends(self, how: How, rows: tuple[tuple[str, bool, str], ...]) -> Expectation | None:
+        held = [(name, clause_id) for name, condition, clause_id in rows if self._row(clause_id, condition)]
+        if not held:
+            return None
+        names = tuple(sorted({name for name, _ in held}))
+        return Expectation(how, held[0][1], " or ".join(names), names=names)
 
     def _row(self, clause_id: str, condition: bool) -> bool:
-        if condition or clause_id in self.flipped:
-            return self.holds(clause_id, condition)
-        return False
+        return (condition or clause_id in self.flipped) and self.holds(clause_id, condition)
 
-    def blocks(self, clause_id: str, condition: bool) -> bool:
-        """Whether the step must be blocked; then :attr:`settled` says whether it was."""
+    def blocks(self, clause_id: str, condition: bool, progress: int = 0) -> Expectation | None:
+        """Return what is expected where ``condition`` holds: the step is blocked, after it has moved ``progress`` bytes."""
         if not self._row(clause_id, condition):
-            return False
-        self.settled = self.seen.how is How.BLOCKED
-        self._say("blocked", self.seen.describe(), clause_id)
-        return True
+            return None
+        return Expectation(How.BLOCKED, clause_id, "blocked", progress=progress)
 
-    def returns(self, clause_id: str, value: int) -> bool:
-        """Whether the step returned exactly ``value``."""
-        return self.counts(clause_id, lambda seen: seen == value, str(value))
+    def returns(self, clause_id: str, value: int) -> Expectation:
+        """Return what is expected where the step returns exactly ``value``."""
+        return Expectation(How.RETURNED, clause_id, f"returns {value}", low=value, high=value, asks=True)
 
-    def counts(self, clause_id: str, accepts: Callable[[int], bool], words: str) -> bool:
-        """Whether the step returned a value that ``accepts``; ``words`` say which those are."""
-        right = self.seen.how is How.RETURNED and accepts(self.seen.value)
-        if self.holds(clause_id, right):
-            self._say(f"returns {words}", self.seen.describe(), clause_id)
-            return True
-        self._say(f"returns {words}", self.seen.describe(), clause_id)
-        return False
-
-    def signals(self, *rows: tuple[str, bool, str]) -> bool:
-        """Whether any of ``(signal, condition, clause)`` holds; then the step must have ended its process with one of those signals.
-
-        The answer to that is :attr:`settled`.
-        """
-        held = [(signal, clause_id) for signal, condition, clause_id in rows if self._row(clause_id, condition)]
-        if not held:
-            return False
-        signals = sorted({signal for signal, _ in held})
-        self.settled = self.seen.how is How.SIGNAL and self.seen.signal in signals
-        self._say(" or ".join(signals), self.seen.describe(), held[0][1])
-        return True
-
-    def shows(self, clause_id: str, expected: Pieces) -> bool:
-        """Whether the bytes that the step saw are ``expected``; unknown ones make the step undetermined."""
-        if has_unknown(expected):
-            self.doubts("what stands there is not known to the model")
-        if self.seen.data is None:
-            self.doubts("the observation carries no data")
-            return True
-        mismatch = find_mismatch(expected, self.seen.data)
-        if self.holds(clause_id, mismatch is None):
-            return True
-        if mismatch is None:
-            self._say("other bytes", "these bytes", clause_id)
-            return False
-        span = f"bytes {mismatch.offset}..{mismatch.offset + mismatch.length - 1}"
-        self._say(f"{span}: {mismatch.allowed}", f"{span}: {mismatch.observed}", clause_id)
-        return False
-
-    def agrees(self, clause_id: str, condition: bool, allowed: str, observed: str) -> bool:
-        """Whether a piece of evidence is as the clause wants it."""
-        right = self.holds(clause_id, condition)
-        if not right or not self.allowed:
-            self._say(allowed, observed, clause_id)
-        return right
-
-    def doubts(self, reason: str) -> None:
-        """Note that nobody can say whether this is right, while the state that follows is known all the same."""
-        self.unsure = self.unsure or reason
-
-    def _say(self, allowed: str, observed: str, clause_id: str) -> None:
-        self.allowed, self.observed, self.because = allowed, observed, clause_id
+    def counts(self, clause_id: str, low: int, high: int, words: str = "", accepts: Callable[[int], bool] | None = None) -> Expectation:
+        """Return what is expected where the step returns a value from ``low`` to ``high``; ``words`` say which those are."""
+        words = words or (f"{low}..{high}" if low < high else str(high))
+        return Expectation(How.RETURNED, clause_id, f"returns {words}", low=low, high=high, accepts=accepts, asks=True)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from harness import ops as op
 from harness.model.clause import Context, Undetermined, clause
+from harness.model.expectation import Expectations
 from harness.model.stack import dax_mode
 from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, State, page_ceil
 from harness.ops import Operation
@@ -55,7 +56,7 @@ _USES: dict[type[Operation], tuple[tuple[str, str], ...]] = {
 }
 
 
-def closed_ends(c: Context, s: State, operation: Operation) -> list[State] | None:
+def closed_ends(c: Context, s: State, operation: Operation) -> Expectations | None:
     """Return the answer of a call on a descriptor that was closed, or None where all that it uses are open.
 
     Calls that look at their numbers first are left to their own clause: splice and tee of nothing, offsets inside a page or before 0.
@@ -65,11 +66,11 @@ def closed_ends(c: Context, s: State, operation: Operation) -> list[State] | Non
     if not closed:
         return None
     if isinstance(operation, op.Splice | op.Tee) and operation.length == 0:
-        return [s] if c.returns("C-CLOSE-02", 0) else []
+        return c.returns("C-CLOSE-02", 0).leaving(s)
     early = _asked_before_the_descriptor(operation)
-    if c.refuses(("EBADF", True, "C-CLOSE-02"), ("EINVAL", early, "C-CLOSE-02")):
-        return [s] if c.settled else []
-    return []
+    if refused := c.refuses(("EBADF", True, "C-CLOSE-02"), ("EINVAL", early, "C-CLOSE-02")):
+        return refused.leaving(s)
+    return ()
 
 
 def _asked_before_the_descriptor(operation: Operation) -> bool:
@@ -82,8 +83,8 @@ def _asked_before_the_descriptor(operation: Operation) -> bool:
     return False
 
 
-def closing(c: Context, s: State, name: str, end: str | None) -> list[State]:
-    """Return the states after close(2) of one end of ``name``, or of both."""
+def closing(c: Context, s: State, name: str, end: str | None) -> Expectations:
+    """Return what is expected of close(2) of one end of ``name``, or of both."""
     number = s.names.get((c.process, name))
     if number is None:
         raise Undetermined(f"{name} was not made: the step that makes it did not succeed")
@@ -91,13 +92,9 @@ def closing(c: Context, s: State, name: str, end: str | None) -> list[State]:
     single = isinstance(thing, OpenFile | Ring) or (isinstance(thing, Socket) and thing.kind == "xdp")
     ends = (READ, WRITE) if single or end in (None, "both") else (end,)
     gone = [e for e in ends if (c.process, name, e) in s.closed]
-    if c.refuses(("EBADF", bool(gone), "C-CLOSE-02")):
-        if not c.settled:
-            return []
-    elif not c.returns("C-CLOSE-01", 0):
-        return []
+    expected = c.refuses(("EBADF", bool(gone), "C-CLOSE-02")) or c.returns("C-CLOSE-01", 0)
     s = replace(s, closed=s.closed | {(c.process, name, e) for e in ends})
-    return [_after_closing(c, s, (number,))]
+    return expected.leaving(_after_closing(c, s, (number,)))
 
 
 def without_process(c: Context, s: State, process: str) -> State:

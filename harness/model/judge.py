@@ -6,6 +6,8 @@ from types import MappingProxyType
 
 from harness.model.clause import CLAUSES, Context, Undetermined, clause
 from harness.model.closing import closed_ends, without_process
+from harness.model.compare import Comparison, compare
+from harness.model.expectation import Expectation, Expectations
 from harness.model.facts import Env
 from harness.model.outcome import How, Observation
 from harness.model.rules import RULES
@@ -90,73 +92,81 @@ class _Run:
     seen: Mapping[int, Observation]
     flipped: frozenset[str]
 
-    def context(self, index: int, seen: Observation, progress: int = 0) -> Context:
-        return Context(self.env, index, self.program.steps[index].process, seen, self.flipped, progress=progress)
+    def context(self, index: int, progress: int = 0) -> Context:
+        return Context(self.env, index, self.program.steps[index].process, self.flipped, progress=progress)
 
 
 def _judge_step(run: _Run, states: list[State], index: int, seen: Observation) -> tuple[list[State], StepVerdict, str]:
     """Return the states after a step, its verdict, and why nothing is known from here on (empty: it is)."""
     after: list[State] = []
-    accepted: list[Context] = []
-    refused: list[Context] = []
+    accepted: list[Comparison] = []
+    refused: list[Comparison] = []
     unjudged = ""
+    hits: list[str] = []
     possible, unsettled = _settled_sleepers(run, states, index)
     for state in possible:
-        context, next_states, reason = _one(run, state, index, seen)
-        if reason:
-            unjudged = unjudged or reason
-        (accepted if next_states or reason else refused).append(context)
-        after.extend(s for s in next_states if s not in after)
-    clauses = tuple(dict.fromkeys(name for c in [*accepted, *refused] for name in c.hits))
+        context = run.context(index)
+        try:
+            compared = _one(run, context, state, index, seen)
+            (accepted if compared.states else refused).append(compared)
+            after.extend(s for s in compared.states if s not in after)
+        except Undetermined as undetermined:
+            unjudged = unjudged or undetermined.reason
+            accepted.append(Comparison())
+        hits += context.hits
+    clauses = tuple(dict.fromkeys(hits))
     if not accepted:
         told = refused[0]
-        observed = told.observed or seen.describe()
         because = _because(told.because)
         if unsettled:
             reason = f"{unsettled}, and what was seen is not what it was without that"
-            return states, StepVerdict(index, Verdict.UNDETERMINED, observed, told.allowed, because, clauses, reason, told.because), reason
-        return states, StepVerdict(index, Verdict.DEVIATES, observed, told.allowed, because, clauses, clause=told.because), ""
+            verdict = StepVerdict(index, Verdict.UNDETERMINED, told.observed, told.allowed, because, clauses, reason, told.because)
+            return states, verdict, reason
+        return states, StepVerdict(index, Verdict.DEVIATES, told.observed, told.allowed, because, clauses, clause=told.because), ""
     told = accepted[0]
     lost = f"step {index + 1} could not be judged ({unjudged}), so the state after it is not known" if unjudged else ""
     if len(after) > MAX_STATES:
         unjudged = f"more than {MAX_STATES} states are possible here"
         lost = f"after step {index + 1} more than {MAX_STATES} states are possible"
     unsure = unjudged or next((c.unsure for c in accepted if c.unsure), "")
-    verdict = Verdict.UNDETERMINED if unsure else Verdict.CONFORMS
-    return after, StepVerdict(index, verdict, seen.describe(), told.allowed, _because(told.because), clauses, unsure, told.because), lost
+    word = Verdict.UNDETERMINED if unsure else Verdict.CONFORMS
+    return after, StepVerdict(index, word, seen.describe(), told.allowed, _because(told.because), clauses, unsure, told.because), lost
 
 
-def _one(run: _Run, state: State, index: int, seen: Observation) -> tuple[Context, list[State], str]:
-    """Run the rule of one step on one state; the last answer is why it is undetermined, or empty."""
+def _one(run: _Run, context: Context, state: State, index: int, seen: Observation) -> Comparison:
+    """Compare what was seen of one step with what is expected in one state. Raises Undetermined."""
     step = run.program.steps[index]
-    context = run.context(index, seen)
-    try:
-        if isinstance(step.operation, Join):
-            return context, _join(run, context, state, step.operation), ""
-        after = _rule(context, state, step.operation)
-    except Undetermined as undetermined:
-        return context, [], undetermined.reason
+    if isinstance(step.operation, Join):
+        return _join(run, context, state, step.operation, seen)
+    compared = _compared(context, state, step.operation, seen)
+    compared.states = [_started(s, step, context, seen, compared.progress) for s in compared.states]
+    return compared
+
+
+def _compared(context: Context, state: State, operation: Operation, seen: Observation) -> Comparison:
+    """Compare what was seen of an operation with what is expected in ``state``. Raises Undetermined."""
+    compared = compare(context, expect(context, state, operation), seen)
     if seen.how is How.SIGNAL:
-        after = [without_process(context, s, step.process) for s in after]
-    return context, [_started(s, step, context) for s in after], ""
+        compared.states = [without_process(context, s, context.process) for s in compared.states]
+    return compared
 
 
-def _rule(context: Context, state: State, operation: Operation) -> list[State]:
+def expect(context: Context, state: State, operation: Operation) -> Expectations:
+    """Return what ``operation`` may show in ``state``. Raises Undetermined where no rule says."""
     rule = RULES.get(type(operation))
     if rule is None:
         raise Undetermined(f"no rule covers {operation.call}")
-    refused = closed_ends(context, state, operation)
-    return rule(context, state, operation) if refused is None else refused
+    closed = closed_ends(context, state, operation)
+    return rule(context, state, operation) if closed is None else closed
 
 
 # ---- steps that were started -----------------------------------------------------------------------------------------
 
 
-def _started(state: State, step: Step, context: Context) -> State:
+def _started(state: State, step: Step, context: Context, seen: Observation, progress: int) -> State:
     if step.start is None:
         return state
-    done = None if context.seen.how is How.BLOCKED else context.seen
-    return _with_pending(state, step.start, Pending(context.step, done, context.progress))
+    return _with_pending(state, step.start, Pending(context.step, None if seen.how is How.BLOCKED else seen, progress))
 
 
 def _with_pending(state: State, label: str, pending: Pending | None) -> State:
@@ -182,8 +192,7 @@ def _settled_sleepers(run: _Run, states: list[State], index: int) -> tuple[list[
                 if not leaves_nothing and not _joins(run, label, index) and not _sleeps_still(run, state, pending):
                     unsettled = unsettled or f"step {pending.step + 1} sleeps, may have gone on, and nobody joins it"
                 continue
-            after, _ = _resumed(run, state, pending, final)
-            for ended in after:
+            for ended in _resumed(run, state, pending, final):
                 ended = _with_pending(ended, label, replace(pending, done=final))
                 if ended not in possible:
                     possible.append(ended)
@@ -202,38 +211,36 @@ def _final(run: _Run, label: str, pending: Pending) -> Observation | None:
     return next((seen for seen in _joins(run, label, pending.step + 1) if seen.how is not How.BLOCKED), None)
 
 
-def _resumed(run: _Run, state: State, pending: Pending, seen: Observation) -> tuple[list[State], Context]:
+def _resumed(run: _Run, state: State, pending: Pending, seen: Observation) -> list[State]:
     """Return the states after a step that slept went on in ``state`` and ended as ``seen``; none where it cannot have."""
-    context = run.context(pending.step, seen, pending.progress)
+    context = run.context(pending.step, pending.progress)
     try:
-        after = _rule(context, state, run.program.steps[pending.step].operation)
+        return _compared(context, state, run.program.steps[pending.step].operation, seen).states
     except Undetermined:
-        return [], context
-    if seen.how is How.SIGNAL:
-        after = [without_process(context, s, context.process) for s in after]
-    return after, context
+        return []
 
 
 def _sleeps_still(run: _Run, state: State, pending: Pending) -> bool:
     """Whether what a sleeping step waits for is missing in ``state`` still."""
-    return bool(_resumed(run, state, pending, Observation(pending.step, How.BLOCKED))[0])
+    return bool(_resumed(run, state, pending, Observation(pending.step, How.BLOCKED)))
 
 
-def _join(run: _Run, context: Context, state: State, join: Join) -> list[State]:
+def _join(run: _Run, context: Context, state: State, join: Join, seen: Observation) -> Comparison:
     if join.label not in state.pending:
         raise Undetermined(f"{join.label} was not started")
-    pending, seen = state.pending[join.label], context.seen
+    pending = state.pending[join.label]
     if pending.done is not None:
-        done = pending.done
-        same = (seen.how, seen.value, seen.errno, seen.signal) == (done.how, done.value, done.errno, done.signal)
-        return [state] if context.agrees("C-JOIN-01", same, done.describe(), seen.describe()) else []
+        return compare(context, _ended_as_then(pending.done, state), seen)
     context.step, context.process, context.progress = pending.step, run.program.steps[pending.step].process, pending.progress
-    after = _rule(context, state, run.program.steps[pending.step].operation)
-    if seen.how is How.BLOCKED:
-        return [_with_pending(s, join.label, replace(pending, progress=context.progress)) for s in after]
-    if seen.how is How.SIGNAL:
-        after = [without_process(context, s, context.process) for s in after]
-    return [_with_pending(s, join.label, replace(pending, done=seen)) for s in after]
+    compared = _compared(context, state, run.program.steps[pending.step].operation, seen)
+    now = replace(pending, progress=compared.progress) if seen.how is How.BLOCKED else replace(pending, done=seen)
+    compared.states = [_with_pending(s, join.label, now) for s in compared.states]
+    return compared
+
+
+def _ended_as_then(done: Observation, state: State) -> Expectations:
+    names = tuple(name for name in (done.errno, done.signal) if name is not None)
+    return Expectation(done.how, "C-JOIN-01", done.describe(), names=names, low=done.value, high=done.value, asks=True).leaving(state)
 
 
 def _undetermined(index: int, seen: Observation, reason: str) -> StepVerdict:

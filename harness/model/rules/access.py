@@ -2,11 +2,11 @@
 
 from harness.model.clause import Context, clause
 from harness.model.content import Ranges, literal, tagged
-from harness.model.outcome import Observation
+from harness.model.expectation import ANY, Expectations, Next, Number
 from harness.model.rules.buffers import mapping_bytes, spoilt, store_into, touch, usable_end
 from harness.model.rules.pages import FAULT_NOISE
 from harness.model.rules.rule import look_up, rule
-from harness.model.state import HUGE, PAGE, Mapping, State, page_ceil, page_floor
+from harness.model.state import HUGE, PAGE, Mapping, Memory, State, page_ceil, page_floor
 from harness.ops import (
     Load,
     Store,
@@ -31,30 +31,28 @@ clause(
     "fs/dax.c dax_iomap_pte_fault, dax_iomap_pmd_fault; there is no fault-around (vm_operations without map_pages)",
 )
 clause("C-FAULT-02", "an access takes no more faults than it has pages", "getrusage(2) ru_minflt, ru_majflt")
+_NO_FAULTS = "the observation does not say how many faults there were"
 
 
 @rule(Load)
-def load(c: Context, s: State, op: Load) -> list[State]:
+def load(c: Context, s: State, op: Load) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
-    if op.length > 0 and c.signals(*_signals(s, m, op.offset, op.length, write=False)):
-        return [s] if c.settled else []
-    if not c.returns("C-LOAD-04", op.length):
-        return []
-    if not c.shows("C-LOAD-01", mapping_bytes(s, m, op.offset, op.length)):
-        return []
-    return _faulted(c, s, number, op.offset, op.length, write=False)
+    if op.length > 0 and (ended := c.signals(*_signals(s, m, op.offset, op.length, write=False))):
+        return ended.leaving(s)
+    loaded = c.returns("C-LOAD-04", op.length).shows("C-LOAD-01", mapping_bytes(s, m, op.offset, op.length))
+    return loaded.then(*_faulted(s, number, op.offset, op.length, write=False))
 
 
 @rule(Store)
-def store(c: Context, s: State, op: Store) -> list[State]:
+def store(c: Context, s: State, op: Store) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     length = op.length if op.value is None else 4
-    if length > 0 and c.signals(*_signals(s, m, op.offset, length, write=True)):
-        return spoilt(c, s, number, op.offset, length if m.writable else 0) if c.settled else []
-    if not c.returns("C-LOAD-04", length):
-        return []
+    if length > 0 and (ended := c.signals(*_signals(s, m, op.offset, length, write=True))):
+        return ended.leaving(*spoilt(c, s, number, op.offset, length if m.writable else 0))
     pieces = tagged(c.writer, length) if op.value is None else literal((op.value & 0xFFFFFFFF).to_bytes(4, "little"))
-    return [store_into(c, after, number, op.offset, pieces) for after in _faulted(c, s, number, op.offset, length, write=True)]
+    faulted = _faulted(s, number, op.offset, length, write=True)
+    after = [Next(store_into(c, found.state, number, op.offset, pieces), found.evidence) for found in faulted]
+    return c.returns("C-LOAD-04", length).then(*after)
 
 
 def _signals(s: State, m: Mapping, start: int, length: int, *, write: bool) -> list[tuple[str, bool, str]]:
@@ -70,44 +68,32 @@ def _signals(s: State, m: Mapping, start: int, length: int, *, write: bool) -> l
     ]
 
 
-def _faulted(c: Context, s: State, number: int, start: int, length: int, *, write: bool) -> list[State]:
-    """Return the states after the access, those only whose faults are as many as were counted."""
+def _faulted(s: State, number: int, start: int, length: int, *, write: bool) -> list[Next]:
+    """Return the states after the access, each with the faults that it takes then."""
     if length <= 0:
-        return [s]
+        return [Next(s)]
     m = s.objects[number]
     assert isinstance(m, Mapping)
     memory = s.memory(m.memory)
     low, high = page_floor(start), page_ceil(start + length)
-    seen = faults_seen(c.seen)
     states = touch(s, number, start, start + length, write=write)
-    if seen is None:
-        c.doubts("the observation does not say how many faults there were")
-    if seen is None or not memory.on_volume:
-        return states
+    if not memory.on_volume:
+        return [Next(after, (Number("", "faults", 0, ANY, "", "", _NO_FAULTS),)) for after in states]
     at_most, at_least = (m.dirty, m.stored) if write else (m.sure, m.touched)
     if write and m.shared and not memory.dax:
         at_most = Ranges()  # the kernel may write a page back at any time, and then the next store to it faults
-    out = []
-    for after in states:
-        now = after.objects[number]
-        assert isinstance(now, Mapping)
-        most = _faults(at_most, now, low, high)
-        if memory.dax:
-            least = _faults(at_least, now, low, high)
-            if c.agrees("C-FAULT-01", least <= seen <= most + FAULT_NOISE, f"{least}..{most} faults", f"{seen} faults"):
-                out.append(after)
-        elif c.agrees("C-FAULT-02", seen <= most + FAULT_NOISE, f"at most {most} faults", f"{seen} faults"):
-            out.append(after)
-    return out
+    return [Next(after, (_counted(after, number, memory, (at_least, at_most), low, high),)) for after in states]
 
 
-def faults_seen(seen: Observation) -> int | None:
-    """Return how many faults an access took; one that allocates blocks, or waits for a device, is counted as a major one.
-
-    Source: fs/dax.c dax_iomap_pte_fault returns VM_FAULT_MAJOR where blocks are new; mm/filemap.c filemap_fault where it reads.
-    """
-    major = seen.number("major_faults")
-    return None if seen.minor_faults is None or major is None else seen.minor_faults + major
+def _counted(after: State, number: int, memory: Memory, held: tuple[Ranges, Ranges], low: int, high: int) -> Number:
+    """Return how many faults the access takes that leaves ``after``, where the pages of ``held`` take none: perhaps, and surely."""
+    now = after.objects[number]
+    assert isinstance(now, Mapping)
+    most = _faults(held[1], now, low, high)
+    if not memory.dax:
+        return Number("C-FAULT-02", "faults", 0, most + FAULT_NOISE, f"at most {most} faults", "{} faults", _NO_FAULTS)
+    least = _faults(held[0], now, low, high)
+    return Number("C-FAULT-01", "faults", least, most + FAULT_NOISE, f"{least}..{most} faults", "{} faults", _NO_FAULTS)
 
 
 def _faults(held: Ranges, after: Mapping, low: int, high: int) -> int:

@@ -1,10 +1,12 @@
 """Rules for what statx and the file attributes show."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
+from harness.model.expectation import Expectations, Next, Number
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact
-from harness.model.state import OpenFile, State
+from harness.model.state import Memory, OpenFile, State
 from harness.ops import (
     GetXflags,
     SetXflags,
@@ -30,52 +32,49 @@ clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no o
 
 
 @rule(Statx)
-def statx(c: Context, s: State, op: Statx) -> list[State]:
+def statx(c: Context, s: State, op: Statx) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if not c.returns("C-STAT-01", 0):
-        return []
-    seen = c.seen
-    if memory.is_file and not c.agrees(
-        "C-STAT-01", seen.number("size") == memory.size, f"size {memory.size}", f"size {seen.attribute('size')}"
-    ):
-        return []
+    return c.returns("C-STAT-01", 0).then(Next(s, tuple(_shown(c, memory))))
+
+
+def _shown(c: Context, memory: Memory) -> Iterator[Number]:
+    """Yield the fields of struct statx that have to be as they are."""
+    if memory.is_file:
+        yield _field("C-STAT-01", "size", memory.size)
     if memory.kind == "bar":
-        return [s]
-    if memory.kind == "node" and not c.agrees("C-STAT-05", seen.number("size") == 0, "size 0", f"size {seen.attribute('size')}"):
-        return []
-    if not c.agrees("C-STAT-02", seen.number("dax") == int(memory.dax), f"DAX {int(memory.dax)}", f"DAX {seen.attribute('dax')}"):
-        return []
-    reported, told_so = bool(volume_fact(c, "dioalign_reported", memory)), seen.number("dio_supported")
-    if not c.agrees("C-STAT-04", told_so == int(reported), f"STATX_DIOALIGN {int(reported)}", f"STATX_DIOALIGN {told_so}"):
-        return []
+        return
+    if memory.kind == "node":
+        yield _field("C-STAT-05", "size", 0)
+    yield _field("C-STAT-02", "dax", int(memory.dax), "DAX")
+    reported = bool(volume_fact(c, "dioalign_reported", memory))
+    yield _field("C-STAT-04", "dio_supported", int(reported), "STATX_DIOALIGN")
     if reported:
         for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
-            step, told = c.env.fact(name, memory.volume, dax=False), seen.number(attribute)
-            if not c.agrees("C-STAT-03", told == step, f"{attribute} {step}", f"{attribute} {told}"):
-                return []
-    return [s]
+            yield _field("C-STAT-03", attribute, int(c.env.fact(name, memory.volume, dax=False)))
+
+
+def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:
+    return Number(clause_id, name, value, value, f"{words or name} {value}", f"{words or name} {{}}")
 
 
 @rule(GetXflags)
-def get_xflags(c: Context, s: State, op: GetXflags) -> list[State]:
+def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
+        return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a BAR")
-    return [s] if c.returns("C-FLAG-01", int(memory.dax_flag)) else []
+    return c.returns("C-FLAG-01", int(memory.dax_flag)).leaving(s)
 
 
 @rule(SetXflags)
-def set_xflags(c: Context, s: State, op: SetXflags) -> list[State]:
+def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
+        return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")
-    if not c.returns("C-FLAG-02", 0):
-        return []
-    return [s.with_object(of.memory, replace(memory, dax_flag=op.dax))]
+    return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, replace(memory, dax_flag=op.dax)))

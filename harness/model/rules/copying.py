@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import unknown
+from harness.model.expectation import Expectations
 from harness.model.rules.effects import cleaned, layouts_broken, put, refused_direct
 from harness.model.rules.moving import (
     SLOTS,
@@ -12,11 +13,12 @@ from harness.model.rules.moving import (
     file_moves,
     file_to_pipe,
     file_views,
-    is_counted,
     is_too_far,
+    moving,
     no_room,
     odd_for_direct,
-    socket_stops,
+    socket_full,
+    socket_gone,
     with_position,
     write_views,
 )
@@ -30,26 +32,26 @@ from harness.ops import (
 
 
 @rule(Sendfile)
-def sendfile(c: Context, s: State, op: Sendfile) -> list[State]:
+def sendfile(c: Context, s: State, op: Sendfile) -> Expectations:
     number, source = look_up(c, s, op.source, OpenFile)
     goal, target = end_of(c, s, op.target)
     at = source.position if op.offset is None else op.offset
     unwritable = isinstance(target, OpenFile) and not target.writable
-    if c.refuses(
+    if refused := c.refuses(
         ("EBADF", not source.readable or unwritable, "C-SPLICE-01"),
         ("EINVAL", at < 0, "C-SPLICE-05"),
         ("EINVAL", op.length > 0 and at + op.length > MOST_OFFSET, "C-SPLICE-08"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     ends = [end for end in (source, target) if isinstance(end, OpenFile)]
     # Nothing may be sent from the very end of what can be, something not.
     last = at if op.length else at - 1
-    if c.refuses(("EOVERFLOW", any(is_too_far(c, s, end, last) for end in ends), "C-SPLICE-09")):
-        return [s] if c.settled else []
-    if c.refuses(("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EOVERFLOW", any(is_too_far(c, s, end, last) for end in ends), "C-SPLICE-09")):
+        return refused.leaving(s)
+    if refused := c.refuses(("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04")):
+        return refused.leaving(s)
     if op.length == 0:
-        return [s] if c.returns("C-SPLICE-07", 0) else []
+        return c.returns("C-SPLICE-07", 0).leaving(s)
     if isinstance(target, Pipe):
         return file_to_pipe(c, s, (number, source), (goal, target), op.offset, op.length, nonblock=target.nonblock)
     if isinstance(target, Socket):
@@ -57,24 +59,26 @@ def sendfile(c: Context, s: State, op: Sendfile) -> list[State]:
     return _file_to_file(c, s, (number, source, op.offset), (goal, target, None), op.length, "C-SPLICE-10")
 
 
-def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenFile], target: tuple[int, Socket], at: int) -> list[State]:
+def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenFile], target: tuple[int, Socket], at: int) -> Expectations:
     (number, of), (goal, into) = source, target
     # The kernel's own pipe has 16 slots, filled and emptied until all has moved.
-    if c.refuses(direct_refusal(c, s, of, at, op.length, SLOTS)):
-        return [s] if c.settled else []
+    if refused := c.refuses(direct_refusal(c, s, of, at, op.length, SLOTS)):
+        return refused.leaving(s)
     most, copies = file_moves(c, s, of, at, op.length, SLOTS + op.length // PAGE + 1)
-    stopped = socket_stops(c, s, into, most, nonblock=False) if most else None
-    if stopped is not None:
-        return stopped
+    if most and (gone := socket_gone(c, s, into)) is not None:
+        return gone
+    full = socket_full(c, into, most, nonblock=False) if most else ()
     if of.direct and not s.memory(of.memory).dax and op.length > SLOTS * PAGE:
         raise Undetermined("no clause covers a long sendfile from an O_DIRECT descriptor to a socket")
-    if not is_counted(c, "C-SPLICE-10", most, s.memory(of.memory).volume):
-        return []
-    s, views = file_views(c, s, of, at, c.seen.value, copies=copies)
-    # Told that more will come, which a file that ends earlier does not keep, TCP holds the last bytes back (fs/splice.c, SPLICE_F_MORE).
-    held = into.kind == "tcp" and c.seen.value < op.length
-    s = s.with_object(goal, replace(into, views=(*into.views, *views), held=held))
-    return [with_position(s, number, of, op.offset, c.seen.value)]
+
+    def moved(count: int) -> list[State]:
+        after, views = file_views(c, s, of, at, count, copies=copies)
+        # Told that more will come, which a file that ends earlier does not keep, TCP holds the last bytes back (fs/splice.c SPLICE_F_MORE).
+        held = into.kind == "tcp" and count < op.length
+        after = after.with_object(goal, replace(into, views=(*into.views, *views), held=held))
+        return [with_position(after, number, of, op.offset, count)]
+
+    return (*full, *moving(c, "C-SPLICE-10", most, s.memory(of.memory).volume).by(moved))
 
 
 def _file_to_file(
@@ -84,8 +88,8 @@ def _file_to_file(
     target: tuple[int, OpenFile, int | None],
     length: int,
     clause_id: str,
-) -> list[State]:
-    """Return the states after bytes went from file to file through a pipe of the kernel's, 16 pages at a time.
+) -> Expectations:
+    """Return what is expected of bytes that go from file to file through a pipe of the kernel's, 16 pages at a time.
 
     Each of source and target is the object's number, the description and the offset that was given (None: its own position). An end
     that an O_DIRECT descriptor refuses in a later round ends the call with what went before.
@@ -98,23 +102,25 @@ def _file_to_file(
     most, copies = file_moves(c, s, of, at, length, SLOTS + length // PAGE + 2)
     if of.memory == into.memory and s.memory(of.memory).is_file:
         most = _fed_by_itself(s.memory(of.memory).size, at, to, length)
-    moved, refusal = _rounds(c, s, (of, at), (into, to), length, most, copies=copies)
-    if refusal is not None and not moved:
-        if c.refuses(refusal):
-            return refused_direct(c, s, into, to, most) if c.settled else []
-        moved = most
-    if most and c.refuses(*no_room(c, s, into, to)):
-        return [s] if c.settled else []
-    if not is_counted(c, clause_id, moved, s.memory(of.memory).volume):
-        return []
-    count = c.seen.value
-    if of.memory == into.memory and at < to + count and to < at + count and at != to:
-        s = put(c, s, into.memory, to, unknown(count), bypass=into.direct)
-    elif count:
-        s, views = file_views(c, s, of, at, count, copies=copies)
-        s = write_views(c, s, into, to, views)
-    s = with_position(s, goal, into, target_offset, count)
-    return [with_position(s, number, of, offset, count)]
+    moves, refusal = _rounds(c, s, (of, at), (into, to), length, most, copies=copies)
+    if refusal is not None and not moves:
+        if refused := c.refuses(refusal):
+            return refused.leaving(*refused_direct(c, s, into, to, most))
+        moves = most
+    if most and (refused := c.refuses(*no_room(c, s, into, to))):
+        return refused.leaving(s)
+
+    def moved(count: int) -> list[State]:
+        after = s
+        if of.memory == into.memory and at < to + count and to < at + count and at != to:
+            after = put(c, s, into.memory, to, unknown(count), bypass=into.direct)
+        elif count:
+            after, views = file_views(c, s, of, at, count, copies=copies)
+            after = write_views(c, after, into, to, views)
+        after = with_position(after, goal, into, target_offset, count)
+        return [with_position(after, number, of, offset, count)]
+
+    return moving(c, clause_id, moves, s.memory(of.memory).volume).by(moved)
 
 
 def _fed_by_itself(size: int, at: int, to: int, length: int) -> int:
@@ -180,43 +186,41 @@ clause(
 
 
 @rule(CopyFileRange)
-def copy_file_range(c: Context, s: State, op: CopyFileRange) -> list[State]:
+def copy_file_range(c: Context, s: State, op: CopyFileRange) -> Expectations:
     source_number, source = look_up(c, s, op.source, OpenFile)
     target_number, target = look_up(c, s, op.target, OpenFile)
     from_memory, to_memory = s.memory(source.memory), s.memory(target.memory)
     start = source.position if op.source_offset is None else op.source_offset
     goal = target.position if op.target_offset is None else op.target_offset
-    if c.refuses(
+    if refused := c.refuses(
         ("EINVAL", not from_memory.is_file or not to_memory.is_file, "C-COPY-03"),
         ("EBADF", not source.readable or not target.writable or target.append, "C-COPY-03"),
         ("EXDEV", from_memory.volume != to_memory.volume, "C-COPY-02"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     length = op.length if start < 0 else min(op.length, max(0, from_memory.size - start))
     wraps = any(at < 0 and at + op.length >= 0 for at in (start, goal))
-    if c.refuses(
+    if refused := c.refuses(
         ("EOVERFLOW", wraps, "C-COPY-05"),
         ("EINVAL", start < 0 or goal < 0, "C-COPY-05"),
         ("EFBIG", goal >= 0 and is_too_far(c, s, target, goal), "C-RW-11"),
         ("EINVAL", source.memory == target.memory and goal + length > start and goal < start + length, "C-COPY-04"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     if length == 0:
-        return [s] if c.returns("C-COPY-06", 0) else []
+        return c.returns("C-COPY-06", 0).leaving(s)
     pair = (source_number, source, op.source_offset), (target_number, target, op.target_offset)
     if not volume_fact(c, "copy_shares_blocks", to_memory) or from_memory.dax != to_memory.dax:
         return _file_to_file(c, s, *pair, length, "C-COPY-01")
     if from_memory.dax:
         held = any(waits_for_pins(c, s, n) for n in (source.memory, target.memory))
-        if c.blocks("C-COPY-07", held):
-            return [s] if c.settled else []
+        if blocked := c.blocks("C-COPY-07", held):
+            return blocked.leaving(s)
         s = layouts_broken(layouts_broken(s, source.memory), target.memory)
     shared = _shareable(from_memory, to_memory, start, goal, length)
     if not shared:
         return _file_to_file(c, s, *pair, length, "C-COPY-01")
-    if not is_counted(c, "C-COPY-01", shared, to_memory.volume):
-        return []
-    return [_shared(c, s, *pair, start, goal, c.seen.value)]
+    return moving(c, "C-COPY-01", shared, to_memory.volume).by(lambda count: [_shared(c, s, *pair, start, goal, count)])
 
 
 def _shareable(source: Memory, target: Memory, start: int, goal: int, length: int) -> int:

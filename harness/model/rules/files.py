@@ -6,6 +6,7 @@ from types import MappingProxyType
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import closing
 from harness.model.content import all_zero, unknown, zeroes
+from harness.model.expectation import Expectation, Expectations
 from harness.model.outcome import How
 from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, layouts_broken, parted_by_growth, removed, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
@@ -44,29 +45,29 @@ def _split_path(path: str) -> tuple[str, str]:
 
 
 @rule(Open)
-def open_file(c: Context, s: State, op: Open) -> list[State]:
+def open_file(c: Context, s: State, op: Open) -> Expectations:
     volume, path = _split_path(op.path)
     if volume == "bar":
-        return _opened(c, s, op, *_ensure(s, ("bar", ""), Memory("bar", "bar", "", 1 << 30, unknown_content())))
+        return _opened(c, op, *_ensure(s, ("bar", ""), Memory("bar", "bar", "", 1 << 30, unknown_content())))
     reading = c.env.reading.volume(volume)
     mounted = volume in s.mounted or reading.filesystem is not None
     if not mounted:
         content = unknown_content().write(0, zeroes(NODE_KNOWN_BYTES))
         node = Memory("node", volume, reading.device, reading.size_bytes, content)
         node = replace(node, data=node.data.add(0, reading.size_bytes))
-        return _opened(c, s, op, *_ensure(s, (volume, ""), node))
+        return _opened(c, op, *_ensure(s, (volume, ""), node))
     known = s.files.get((volume, path))
     if known is None:
-        if c.refuses(("ENOENT", OpenFlag.CREAT not in op.flags, "C-OPEN-02")):
-            return [s] if c.settled else []
+        if refused := c.refuses(("ENOENT", OpenFlag.CREAT not in op.flags, "C-OPEN-02")):
+            return refused.leaving(s)
         dax = s.mounted.get(volume, reading.dax)
         s, number = _ensure(s, (volume, path), Memory("file", volume, path, dax=dax))
-        return _opened(c, s, op, s, number)
+        return _opened(c, op, s, number)
     if OpenFlag.TRUNC in op.flags:
-        if c.blocks("C-OPEN-03", waits_for_pins(c, s, known)):
-            return [s] if c.settled else []
+        if blocked := c.blocks("C-OPEN-03", waits_for_pins(c, s, known)):
+            return blocked.leaving(s)
         s = resized(c, s, known, 0)
-    return _opened(c, s, op, s, known)
+    return _opened(c, op, s, known)
 
 
 def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]:
@@ -76,9 +77,7 @@ def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]
     return replace(s, files=MappingProxyType({**s.files, key: number})), number
 
 
-def _opened(c: Context, before: State, op: Open, s: State, memory: int) -> list[State]:
-    if not c.returns("C-OPEN-01", 0):
-        return []
+def _opened(c: Context, op: Open, s: State, memory: int) -> Expectations:
     of = OpenFile(
         memory,
         readable=OpenFlag.WRONLY not in op.flags,
@@ -88,33 +87,33 @@ def _opened(c: Context, before: State, op: Open, s: State, memory: int) -> list[
         nonblock=OpenFlag.NONBLOCK in op.flags,
     )
     s, number = s.adding(of)
-    return [s.naming(c.process, op.name, number)]
+    return c.returns("C-OPEN-01", 0).leaving(s.naming(c.process, op.name, number))
 
 
 @rule(Close)
-def close(c: Context, s: State, op: Close) -> list[State]:
+def close(c: Context, s: State, op: Close) -> Expectations:
     return closing(c, s, op.name, op.end)
 
 
 @rule(Pread)
-def pread(c: Context, s: State, op: Pread) -> list[State]:
+def pread(c: Context, s: State, op: Pread) -> Expectations:
     return read_buffers(c, s, op.file, chosen_offset(op.offset, op.flags), [Buffer(op.length, op.shift, op.into, op.into_offset)], op.flags)
 
 
 @rule(Preadv)
-def preadv(c: Context, s: State, op: Preadv) -> list[State]:
+def preadv(c: Context, s: State, op: Preadv) -> Expectations:
     return read_buffers(c, s, op.file, chosen_offset(op.offset, op.flags), op.buffers, op.flags)
 
 
 @rule(Pwrite)
-def pwrite(c: Context, s: State, op: Pwrite) -> list[State]:
+def pwrite(c: Context, s: State, op: Pwrite) -> Expectations:
     return write_buffers(
         c, s, op.file, chosen_offset(op.offset, op.flags), [Buffer(op.length, op.shift, op.from_, op.from_offset)], op.flags
     )
 
 
 @rule(Pwritev)
-def pwritev(c: Context, s: State, op: Pwritev) -> list[State]:
+def pwritev(c: Context, s: State, op: Pwritev) -> Expectations:
     return write_buffers(c, s, op.file, chosen_offset(op.offset, op.flags), op.buffers, op.flags)
 
 
@@ -163,7 +162,7 @@ clause(
 
 
 @rule(Lseek)
-def lseek(c: Context, s: State, op: Lseek) -> list[State]:
+def lseek(c: Context, s: State, op: Lseek) -> Expectations:
     number, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
     if memory.kind == "bar":
@@ -173,25 +172,23 @@ def lseek(c: Context, s: State, op: Lseek) -> list[State]:
     base = {Whence.SET: 0, Whence.CUR: of.position, Whence.END: memory.size}[op.whence]
     most = memory.size if memory.kind == "node" else int(volume_fact(c, "max_file_bytes", memory))
     asks = op.whence is Whence.CUR and op.offset == 0
-    if c.refuses(("EINVAL", not asks and not 0 <= base + op.offset <= most, "C-SEEK-03")):
-        return [s] if c.settled else []
-    if not c.returns("C-SEEK-01", base + op.offset):
-        return []
-    return [s.with_object(number, replace(of, position=base + op.offset))]
+    if refused := c.refuses(("EINVAL", not asks and not 0 <= base + op.offset <= most, "C-SEEK-03")):
+        return refused.leaving(s)
+    return c.returns("C-SEEK-01", base + op.offset).leaving(s.with_object(number, replace(of, position=base + op.offset)))
 
 
-def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, memory: Memory) -> list[State]:
-    if c.refuses(("EINVAL", memory.kind == "node", "C-SEEK-05")):
-        return [s] if c.settled else []
-    if c.refuses(("ENXIO", op.offset < 0 or op.offset >= memory.size, "C-SEEK-02")):
-        return [s] if c.settled else []
-    if c.seen.how is How.FAILED:
-        rest = all_zero(memory.content.read(op.offset, memory.size))
-        right = op.whence is Whence.DATA and c.seen.errno == "ENXIO" and 0 <= op.offset < memory.size and rest
-        return [s] if c.agrees("C-SEEK-04", right, "a position, or ENXIO where only zeroes follow", c.seen.describe()) else []
-    if not c.counts("C-SEEK-04", lambda at: _may_seek_to(memory, op, at), f"{op.offset}..{memory.size}, past zeroes only"):
-        return []
-    return [s.with_object(number, replace(of, position=c.seen.value))]
+def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, memory: Memory) -> Expectations:
+    if refused := c.refuses(("EINVAL", memory.kind == "node", "C-SEEK-05")):
+        return refused.leaving(s)
+    if refused := c.refuses(("ENXIO", op.offset < 0 or op.offset >= memory.size, "C-SEEK-02")):
+        return refused.leaving(s)
+    nothing: Expectations = ()
+    only_zeroes = 0 <= op.offset < memory.size and all_zero(memory.content.read(op.offset, memory.size))
+    if op.whence is Whence.DATA and c.holds("C-SEEK-04", only_zeroes):
+        nothing = Expectation(How.FAILED, "C-SEEK-04", "a position, or ENXIO where only zeroes follow", names=("ENXIO",)).leaving(s)
+    span = f"{op.offset}..{memory.size}, past zeroes only"
+    there = c.counts("C-SEEK-04", op.offset, memory.size, span, lambda at: _may_seek_to(memory, op, at))
+    return (*nothing, *there.by(lambda at: [s.with_object(number, replace(of, position=at))]))
 
 
 def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
@@ -203,94 +200,91 @@ def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
 
 
 @rule(Fsync)
-def fsync(c: Context, s: State, op: Fsync) -> list[State]:
+def fsync(c: Context, s: State, op: Fsync) -> Expectations:
     return _synced(c, s, op.file)
 
 
 @rule(Fdatasync)
-def fdatasync(c: Context, s: State, op: Fdatasync) -> list[State]:
+def fdatasync(c: Context, s: State, op: Fdatasync) -> Expectations:
     return _synced(c, s, op.file)
 
 
-def _synced(c: Context, s: State, file: str) -> list[State]:
+def _synced(c: Context, s: State, file: str) -> Expectations:
     _, of = look_up(c, s, file, OpenFile)
     if file_memory(s, of).kind == "bar":
         raise Undetermined("no clause covers syncing a BAR")
-    return [cleaned(s, of.memory)] if c.returns("C-SYNC-01", 0) else []
+    return c.returns("C-SYNC-01", 0).leaving(cleaned(s, of.memory))
 
 
 @rule(Ftruncate)
-def ftruncate(c: Context, s: State, op: Ftruncate) -> list[State]:
+def ftruncate(c: Context, s: State, op: Ftruncate) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if c.refuses(("EINVAL", not memory.is_file or not of.writable or op.length < 0, "C-SIZE-02")):
-        return [s] if c.settled else []
-    if c.refuses(("EFBIG", op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-SIZE-03")):
-        return [s] if c.settled else []
-    if c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
-        return [s] if c.settled else []
-    if not c.returns("C-SIZE-01", 0):
-        return []
+    if refused := c.refuses(("EINVAL", not memory.is_file or not of.writable or op.length < 0, "C-SIZE-02")):
+        return refused.leaving(s)
+    if refused := c.refuses(("EFBIG", op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-SIZE-03")):
+        return refused.leaving(s)
+    if blocked := c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
+        return blocked.leaving(s)
     after = parted_by_growth(c, s, resized(c, s, of.memory, op.length), of.memory)
-    return folios_left(c, s, after, of.memory, page_ceil(op.length), page_ceil(memory.size))
+    return c.returns("C-SIZE-01", 0).leaving(*folios_left(c, s, after, of.memory, page_ceil(op.length), page_ceil(memory.size)))
 
 
 @rule(Fallocate)
-def fallocate(c: Context, s: State, op: Fallocate) -> list[State]:
+def fallocate(c: Context, s: State, op: Fallocate) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
     punch, keep = AllocateFlag.PUNCH_HOLE in op.flags, AllocateFlag.KEEP_SIZE in op.flags
     zero = AllocateFlag.ZERO_RANGE in op.flags
-    if c.refuses(
+    if refused := c.refuses(
         ("EBADF", not of.writable, "C-ALLOC-02"),
         ("EINVAL", op.offset < 0 or op.length <= 0, "C-ALLOC-02"),
         ("EOPNOTSUPP", punch and not keep, "C-ALLOC-03"),
         ("EOPNOTSUPP", punch and zero, "C-ALLOC-04"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     if memory.kind == "node":
         return _fallocate_node(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
     if not memory.is_file:
         raise Undetermined("no clause covers fallocate of a BAR")
-    if c.refuses(("EFBIG", op.offset + op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-ALLOC-05")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EFBIG", op.offset + op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-ALLOC-05")):
+        return refused.leaving(s)
     takes = punch or zero
     if not punch and op.length > c.env.reading.volume(memory.volume).size_bytes // 4:
         raise Undetermined("how much room a volume has left is not known to the model")
     breaks = takes or bool(volume_fact(c, "allocation_unmaps", memory))
-    if breaks and c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory)):
-        return [s] if c.settled else []
-    if not c.returns("C-ALLOC-01", 0):
-        return []
+    if breaks and (blocked := c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory))):
+        return blocked.leaving(s)
+    expected = c.returns("C-ALLOC-01", 0)
     before = layouts_broken(s, of.memory) if breaks else s
     after = _allocated(c, before, of.memory, op, punch=punch, zero=zero, keep=keep)
     after = parted_by_growth(c, before, after, of.memory)
     if not takes:
-        return [after]
-    return folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length))
+        return expected.leaving(after)
+    return expected.leaving(*folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length)))
 
 
-def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> list[State]:
+def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> Expectations:
     memory = s.memory(number)
     step = c.env.reading.volume(memory.volume).logical_block_bytes
     end = op.offset + op.length
     behind = op.offset >= memory.size or (end > memory.size and not keep)
     end = min(end, memory.size)
     odd = bool((op.offset | (end - op.offset)) % step)
-    if c.refuses(("EINVAL", behind or odd, "C-ALLOC-06"), ("EOPNOTSUPP", not punch and not zero, "C-ALLOC-06")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EINVAL", behind or odd, "C-ALLOC-06"), ("EOPNOTSUPP", not punch and not zero, "C-ALLOC-06")):
+        return refused.leaving(s)
     low, high = page_floor(op.offset), page_ceil(end)
-    if punch and c.seen.how is How.FAILED:
-        right = c.agrees("C-ALLOC-06", c.seen.errno == "EOPNOTSUPP", "returns 0 or EOPNOTSUPP", c.seen.describe())
-        # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
-        lost = replace(memory, content=memory.content.write(low, unknown(high - low)), cached=memory.cached.remove(low, high))
-        return [forget_pages(s.detached(number, low, high).with_object(number, lost), number, low, high)] if right else []
-    if not c.returns("C-ALLOC-06", 0):
-        return []
     s = forget_pages(s.detached(number, low, high), number, low, high)
     memory = s.memory(number)
+    cached = memory.cached.remove(low, high)
     content = memory.content.write(op.offset, zeroes(end - op.offset))
-    return [s.with_object(number, replace(memory, content=content, cached=memory.cached.remove(low, high)))]
+    done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, replace(memory, content=content, cached=cached)))
+    if not punch or not c.holds("C-ALLOC-06", True):
+        return done
+    # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
+    lost = replace(memory, content=memory.content.write(low, unknown(high - low)), cached=cached)
+    cannot = Expectation(How.FAILED, "C-ALLOC-06", "returns 0 or EOPNOTSUPP", names=("EOPNOTSUPP",)).leaving(s.with_object(number, lost))
+    return (*done, *cannot)
 
 
 def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> State:

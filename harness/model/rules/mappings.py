@@ -5,6 +5,8 @@ from dataclasses import replace
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import flipped_at_last_close
 from harness.model.content import Ranges
+from harness.model.expectation import Expectations
+from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
@@ -70,7 +72,7 @@ clause(
 
 
 @rule(Mmap)
-def mmap(c: Context, s: State, op: Mmap) -> list[State]:
+def mmap(c: Context, s: State, op: Mmap) -> Expectations:
     flags = set(op.flags)
     readable, writable = Protection.READ in op.protection, Protection.WRITE in op.protection
     typed, validate, shared = _type_of(flags)
@@ -89,15 +91,13 @@ def mmap(c: Context, s: State, op: Mmap) -> list[State]:
     asks_sync = MapFlag.SYNC in flags
     offers_sync = memory.kind != "bar" and bool(volume_fact(c, "map_sync", memory))
     looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
-    if c.refuses(
+    if refused := c.refuses(
         *rows,
         ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
         ("EOPNOTSUPP", asks_sync and not offers_sync and looks_at_sync, "C-MAP-04"),
         ("EINVAL", MapFlag.HUGETLB in flags, "C-MAP-05"),
     ):
-        return [s] if c.settled else []
-    if not c.returns("C-MAP-01", 0):
-        return []
+        return refused.leaving(s)
     may_write = not shared or of.writable
     mapping = Mapping(of.memory, op.offset, op.length, shared, readable, writable, sync=asks_sync, may_write=may_write)
     return _mapped(c, s, op, mapping)
@@ -116,19 +116,22 @@ def _type_of(flags: set[MapFlag]) -> tuple[bool, bool, bool]:
 
 def _mmap_anonymous(
     c: Context, s: State, op: Mmap, rows: list[tuple[str, bool, str]], *, shared: bool, readable: bool, writable: bool
-) -> list[State]:
+) -> Expectations:
     if MapFlag.HUGETLB in op.flags:
         raise Undetermined("whether huge pages are reserved is not known to the model")
-    if c.refuses(*rows):
-        return [s] if c.settled else []
-    if not c.returns("C-MAP-01", 0):
-        return []
+    if refused := c.refuses(*rows):
+        return refused.leaving(s)
     s, number = s.adding(Memory("anonymous", size=op.length))
     return _mapped(c, s, op, Mapping(number, 0, op.length, shared, readable, writable))
 
 
-def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> list[State]:
-    at = c.seen.number("address_mod_2mib")
+def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> Expectations:
+    """Return what is expected of a mapping that can be made. Only the guest knows where in a huge page it lies."""
+    return c.returns("C-MAP-01", 0).by_all(lambda seen: _placed(c, s, op, mapping, seen))
+
+
+def _placed(c: Context, s: State, op: Mmap, mapping: Mapping, seen: Observation) -> list[State]:
+    at = seen.number("address_mod_2mib")
     if at is not None:
         mapping = replace(mapping, aligned=at % HUGE == op.offset % HUGE)
     if MapFlag.LOCKED in op.flags:
@@ -142,21 +145,17 @@ def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> list[State]:
 
 
 @rule(Munmap)
-def munmap(c: Context, s: State, op: Munmap) -> list[State]:
+def munmap(c: Context, s: State, op: Munmap) -> Expectations:
     _, m = look_up(c, s, op.mapping, Mapping)
-    if not c.returns("C-MAP-06", 0):
-        return []
-    return [flipped_at_last_close(c, s.without_name(c.process, op.mapping), m.memory)]
+    return c.returns("C-MAP-06", 0).leaving(flipped_at_last_close(c, s.without_name(c.process, op.mapping), m.memory))
 
 
 @rule(Mprotect)
-def mprotect(c: Context, s: State, op: Mprotect) -> list[State]:
+def mprotect(c: Context, s: State, op: Mprotect) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     readable, writable = Protection.READ in op.protection, Protection.WRITE in op.protection
-    if c.refuses(("EACCES", writable and not m.may_write, "C-MAP-12")):
-        return [s] if c.settled else []
-    if not c.returns("C-MAP-07", 0):
-        return []
+    if refused := c.refuses(("EACCES", writable and not m.may_write, "C-MAP-12")):
+        return refused.leaving(s)
     changed = replace(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
     s = s.with_object(number, changed)
     if writable and not m.writable and not m.shared and counts_locks(c, s, m):
@@ -164,37 +163,32 @@ def mprotect(c: Context, s: State, op: Mprotect) -> list[State]:
         states = [s]
         for low, high in m.locked.spans:
             states = [after for before in states for after in populate_pages(c, before, number, low, high - low, write=True)]
-        return states
-    return [s]
+        return c.returns("C-MAP-07", 0).leaving(*states)
+    return c.returns("C-MAP-07", 0).leaving(s)
 
 
 @rule(Madvise)
-def madvise(c: Context, s: State, op: Madvise) -> list[State]:
+def madvise(c: Context, s: State, op: Madvise) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     length, end = range_of(m, op.offset, op.length)
-    if c.refuses(("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13")):
+        return refused.leaving(s)
     if length == 0:
-        return [s] if c.returns("C-MAP-13", 0) else []
+        return c.returns("C-MAP-13", 0).leaving(s)
     if op.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE):
         return _madvise_populate(c, s, number, op.offset, end, write=op.advice is Advice.POPULATE_WRITE)
     if op.advice is Advice.REMOVE:
         return _madvise_remove(c, s, m, op.offset, end)
     if op.advice is Advice.DONTNEED:
-        refused = is_locked(c, s, m, op.offset, end) or not mapping_is_normal(s, m)
-        if c.refuses(("EINVAL", refused, "C-MAP-16")):
-            if not c.settled:
-                return []
+        if refused := c.refuses(("EINVAL", is_locked(c, s, m, op.offset, end) or not mapping_is_normal(s, m), "C-MAP-16")):
             # The areas before the first locked one were dropped.
             locked = m.locked.within(op.offset, end).spans
-            return [_dropped(s, number, op.offset, locked[0][0])] if locked else [s]
-        return [_dropped(s, number, op.offset, end)] if c.returns("C-MAP-09", 0) else []
-    if not c.returns("C-MAP-09", 0):
-        return []
+            return refused.leaving(_dropped(s, number, op.offset, locked[0][0]) if locked else s)
+        return c.returns("C-MAP-09", 0).leaving(_dropped(s, number, op.offset, end))
     whole = op.offset == 0 and end == m.end
     if op.advice is Advice.HUGEPAGE or (op.advice is Advice.NOHUGEPAGE and whole):
-        return [s.with_object(number, replace(m, huge_allowed=op.advice is Advice.HUGEPAGE))]
-    return [s]
+        s = s.with_object(number, replace(m, huge_allowed=op.advice is Advice.HUGEPAGE))
+    return c.returns("C-MAP-09", 0).leaving(s)
 
 
 def _dropped(s: State, number: int, start: int, end: int) -> State:
@@ -205,39 +199,36 @@ def _dropped(s: State, number: int, start: int, end: int) -> State:
     return s.with_object(number, m)
 
 
-def _madvise_populate(c: Context, s: State, number: int, start: int, end: int, *, write: bool) -> list[State]:
+def _madvise_populate(c: Context, s: State, number: int, start: int, end: int, *, write: bool) -> Expectations:
     m = s.objects[number]
     assert isinstance(m, Mapping)
     allowed = (m.writable if write else m.readable) and mapping_is_normal(s, m)
-    if c.refuses(("EINVAL", not allowed, "C-MAP-14")):
-        return [s] if c.settled else []
-    behind = end > usable_end(s, m)
-    refused = c.refuses(("EFAULT", behind, "C-MAP-15"))
-    if (refused and not c.settled) or (not refused and not c.returns("C-MAP-08", 0)):
-        return []
+    if refused := c.refuses(("EINVAL", not allowed, "C-MAP-14")):
+        return refused.leaving(s)
+    expected = c.refuses(("EFAULT", end > usable_end(s, m), "C-MAP-15")) or c.returns("C-MAP-08", 0)
     states = populate_pages(c, s, number, start, end - start, write=write)
     stop = min(end, usable_end(s, m))
-    return [_backed(x, m, start, stop - start) for x in states] if write and m.shared and start < stop else states
+    if write and m.shared and start < stop:
+        states = [_backed(x, m, start, stop - start) for x in states]
+    return expected.leaving(*states)
 
 
-def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> list[State]:
+def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> Expectations:
     memory = s.memory(m.memory)
     no_file = memory.kind == "anonymous" and not m.shared
-    if c.refuses(
+    if refused := c.refuses(
         ("EINVAL", is_locked(c, s, m, start, end), "C-MAP-16"),
         ("EINVAL", no_file, "C-MAP-17"),
         ("EACCES", not no_file and not (m.shared and m.may_write), "C-MAP-17"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("MADV_REMOVE is covered for mappings of files only")
-    if c.blocks("C-PIN-01", waits_for_pins(c, s, m.memory)):
-        return [s] if c.settled else []
-    if not c.returns("C-MAP-10", 0):
-        return []
+    if blocked := c.blocks("C-PIN-01", waits_for_pins(c, s, m.memory)):
+        return blocked.leaving(s)
     s = layouts_broken(s, m.memory)
     low, high = m.offset + start, min(m.offset + end, page_ceil(memory.size))
-    return folios_left(c, s, removed(c, s, m.memory, low, high), m.memory, low, high)
+    return c.returns("C-MAP-10", 0).leaving(*folios_left(c, s, removed(c, s, m.memory, low, high), m.memory, low, high))
 
 
 def _backed(s: State, m: Mapping, start: int, length: int) -> State:

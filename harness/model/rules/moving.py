@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, tagged, unknown, zeroes
+from harness.model.expectation import Expectation, Expectations, unjudged
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, put
@@ -50,37 +51,40 @@ def end_of(c: Context, s: State, name: str) -> tuple[int, OpenFile | Pipe | Sock
     return number, thing
 
 
-def source_ends(c: Context, s: State, of: Pipe, *, nonblock: bool) -> list[State] | None:
-    """Return the answer of taking from a pipe with nothing in it, or None where there is something."""
+def source_ends(c: Context, s: State, of: Pipe, *, nonblock: bool) -> Expectations | None:
+    """Return what is expected of taking from a pipe with nothing in it, or None where there is something."""
     empty = not of.views
     if empty and c.holds("C-PIPE-08", not of.write_open):
-        return [s] if c.returns("C-PIPE-08", 0) else []
-    if c.refuses(("EAGAIN", empty and nonblock, "C-PIPE-07")) or (not nonblock and c.blocks("C-PIPE-06", empty)):
-        return [s] if c.settled else []
-    return None
+        return c.returns("C-PIPE-08", 0).leaving(s)
+    waits = c.refuses(("EAGAIN", empty and nonblock, "C-PIPE-07")) or (None if nonblock else c.blocks("C-PIPE-06", empty))
+    return waits.leaving(s) if waits else None
 
 
-def target_refuses(c: Context, s: State, of: Pipe, *, nonblock: bool) -> list[State] | None:
-    """Return the answer of filling a pipe without a free slot, or None where there is one."""
+def target_refuses(c: Context, s: State, of: Pipe, *, nonblock: bool) -> Expectations | None:
+    """Return what is expected of filling a pipe without a free slot, or None where there is one."""
     full = len(of.views) >= of.slots
-    if c.refuses(("EPIPE", not of.read_open, "C-PIPE-12"), ("EAGAIN", of.read_open and full and nonblock, "C-PIPE-11")):
-        return [s] if c.settled else []
-    if not nonblock and c.blocks("C-PIPE-10", full):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EPIPE", not of.read_open, "C-PIPE-12"), ("EAGAIN", of.read_open and full and nonblock, "C-PIPE-11")):
+        return refused.leaving(s)
+    if not nonblock and (blocked := c.blocks("C-PIPE-10", full)):
+        return blocked.leaving(s)
     return None
 
 
-def outgoing_bytes(c: Context, s: State, length: int, from_: str | None, offset: int, clause_id: str) -> Pieces | None:
-    """Return what a buffer holds, or None where it cannot be read: then :attr:`Context.settled` says whether that was seen."""
+def unreadable(c: Context, s: State, from_: str | None, offset: int, length: int, clause_id: str) -> Expectation | None:
+    """Return what is expected where a buffer cannot be read, None where it can. Raises Undetermined where it can be in part."""
     if from_ is None:
-        return tagged(c.writer, length)
+        return None
     _, m = look_up(c, s, from_, Mapping)
     readable = m.readable or m.writable
-    if c.refuses(("EFAULT", not readable or not mapping_reaches(s, m, offset, length), clause_id)):
-        if readable and mapping_reaches(s, m, offset, 1):
-            raise Undetermined("how much of a buffer that can be read in part is written is not specified")
-        return None
-    return mapping_bytes(s, m, offset, length)
+    refused = c.refuses(("EFAULT", not readable or not mapping_reaches(s, m, offset, length), clause_id))
+    if refused and readable and mapping_reaches(s, m, offset, 1):
+        raise Undetermined("how much of a buffer that can be read in part is written is not specified")
+    return refused
+
+
+def outgoing_bytes(c: Context, s: State, length: int, from_: str | None, offset: int) -> Pieces:
+    """Return what a buffer holds."""
+    return tagged(c.writer, length) if from_ is None else mapping_bytes(s, look_up(c, s, from_, Mapping)[1], offset, length)
 
 
 def pages_of_views(views: Sequence[View]) -> tuple[View, ...]:
@@ -136,13 +140,13 @@ def file_views(c: Context, s: State, of: OpenFile, at: int, count: int, *, copie
     return s, tuple(View(b - a, memory=of.memory, start=a) for a, b in zip(starts, stops, strict=True) if a < b)
 
 
-def is_counted(c: Context, clause_id: str, most: int, volume: str = "main") -> bool:
-    """Whether the call moved ``most``; a kernel that stops at the first page moves less, and its fact says so."""
+def moving(c: Context, clause_id: str, most: int, volume: str = "main") -> Expectation:
+    """Return that the call moves ``most``; a kernel that stops at the first page moves less, and its fact says so."""
     known = any(reading.role == volume for reading in c.env.reading.volumes)
     if c.env.fact("splice_moves", volume if known else c.env.reading.volumes[0].role) == "all":
-        return c.counts(clause_id, lambda n: n == most, str(most))
+        return c.returns(clause_id, most)
     most = min(most, PAGE)
-    return c.counts(clause_id, lambda n: 0 < n <= most if most else n == 0, f"1..{most}" if most else "0")
+    return c.counts(clause_id, min(most, 1), most, f"1..{most}" if most else "0")
 
 
 def with_position(s: State, number: int, of: OpenFile, offset: int | None, count: int) -> State:
@@ -198,50 +202,46 @@ def file_to_pipe(
     length: int,
     *,
     nonblock: bool,
-) -> list[State]:
+) -> Expectations:
     (number, of), (goal, into) = source, target
-    refused = target_refuses(c, s, into, nonblock=nonblock)
-    if refused is not None:
-        return refused
+    if (waits := target_refuses(c, s, into, nonblock=nonblock)) is not None:
+        return waits
     at = of.position if offset is None else offset
     free = into.slots - len(into.views)
-    if c.refuses(direct_refusal(c, s, of, at, length, free)):
-        return [s] if c.settled else []
+    if refused := c.refuses(direct_refusal(c, s, of, at, length, free)):
+        return refused.leaving(s)
     most, copies = file_moves(c, s, of, at, length, free)
-    if not is_counted(c, "C-SPLICE-10", most, s.memory(of.memory).volume):
-        return []
-    s, views = file_views(c, s, of, at, c.seen.value, copies=copies)
-    s = s.with_object(goal, replace(into, views=(*into.views, *views)))
-    return [with_position(s, number, of, offset, c.seen.value)]
+
+    def moved(count: int) -> list[State]:
+        after, views = file_views(c, s, of, at, count, copies=copies)
+        after = after.with_object(goal, replace(into, views=(*into.views, *views)))
+        return [with_position(after, number, of, offset, count)]
+
+    return moving(c, "C-SPLICE-10", most, s.memory(of.memory).volume).by(moved)
 
 
-def socket_stops(c: Context, s: State, into: Socket, most: int, *, nonblock: bool) -> list[State] | None:
-    """Return the answer of a socket that takes no more, where it may do so and did; else None."""
-    if into.kind not in ("tcp", "unix"):
-        raise Undetermined(f"no clause covers sending to a {into.kind} socket")
-    gone = receiver_gone(c, s, into)
-    if gone is not None:
-        return gone
-    if into.length + most <= SOCKET_SURE_BYTES:
-        return None
-    full = c.seen.describe() == ("EAGAIN" if nonblock else "blocked")
-    if full and c.agrees("C-SOCK-04", True, "stops taking bytes", c.seen.describe()):
-        raise Undetermined("how much a socket took before it stopped is not known to the model")
-    return None
-
-
-def receiver_gone(c: Context, s: State, into: Socket) -> list[State] | None:
-    """Return the answer of a connection whose receiving end is closed, or None where it is open.
+def socket_gone(c: Context, s: State, into: Socket) -> Expectations | None:
+    """Return what is expected of sending to a connection whose receiving end is closed, or None where it is open.
 
     TCP takes what is sent first after a close that left nothing unread: only the reset that comes back says that nobody is there.
     """
     if into.read_open:
         return None
-    if into.kind == "tcp" and c.seen.how is How.RETURNED and not into.unread:
-        c.doubts("whether a TCP connection has learned yet that its receiver is gone is a matter of timing")
-        return [s]
     errno = "ECONNRESET" if into.kind == "tcp" else "EPIPE"
-    return [s] if c.refuses(("EPIPE", True, "C-SOCK-08"), (errno, True, "C-SOCK-08")) and c.settled else []
+    refused = c.refuses(("EPIPE", True, "C-SOCK-08"), (errno, True, "C-SOCK-08"))
+    timing = "whether a TCP connection has learned yet that its receiver is gone is a matter of timing"
+    late = Expectation(How.RETURNED, "", "", unsure=timing).leaving(s) if into.kind == "tcp" and not into.unread else ()
+    return (*late, *(refused.leaving(s) if refused else ()))
+
+
+def socket_full(c: Context, into: Socket, most: int, *, nonblock: bool) -> Expectations:
+    """Return that a socket may take no more, where it may. Raises Undetermined for a kind that no clause covers."""
+    if into.kind not in ("tcp", "unix"):
+        raise Undetermined(f"no clause covers sending to a {into.kind} socket")
+    if into.length + most <= SOCKET_SURE_BYTES or not c.holds("C-SOCK-04", True):
+        return ()
+    reason = "how much a socket took before it stopped is not known to the model"
+    return (unjudged(How.FAILED, reason, names=("EAGAIN",)) if nonblock else unjudged(How.BLOCKED, reason),)
 
 
 def no_room(c: Context, s: State, of: OpenFile, at: int) -> list[tuple[str, bool, str]]:

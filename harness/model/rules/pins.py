@@ -7,6 +7,7 @@ page tables alone first, which never sees the file behind a page copied on write
 from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
+from harness.model.expectation import Expectation, Expectations
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch
 from harness.model.rules.rule import look_up, rule, volume_fact
@@ -137,99 +138,86 @@ def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -
 
 
 @rule(IoUringSetup)
-def io_uring_setup(c: Context, s: State, op: IoUringSetup) -> list[State]:
-    if c.refuses(("EINVAL", not 0 < op.entries <= MOST_ENTRIES, "C-URING-04")):
-        return [s] if c.settled else []
-    if not c.returns("C-URING-01", 0):
-        return []
+def io_uring_setup(c: Context, s: State, op: IoUringSetup) -> Expectations:
+    if refused := c.refuses(("EINVAL", not 0 < op.entries <= MOST_ENTRIES, "C-URING-04")):
+        return refused.leaving(s)
     s, number = s.adding(Ring())
-    return [s.naming(c.process, op.name, number)]
+    return c.returns("C-URING-01", 0).leaving(s.naming(c.process, op.name, number))
 
 
 @rule(IoUringRegister)
-def io_uring_register(c: Context, s: State, op: IoUringRegister) -> list[State]:
+def io_uring_register(c: Context, s: State, op: IoUringRegister) -> Expectations:
     ring_number, ring = look_up(c, s, op.ring, Ring)
     number, m = look_up(c, s, op.mapping, Mapping)
     length = m.length - op.offset if op.length is None else op.length
-    if c.refuses(("EBUSY", ring.registered, "C-URING-02")):
-        return [s] if c.settled else []
-    if c.refuses(*_pin_refusals(c, s, m, op.offset, length, "io_uring")):
-        return _after_refusal(c, s, number, op.offset, length) if c.settled else []
-    if not c.returns("C-LTP-08", 0):
-        return []
-    return _pinned(c, s.with_object(ring_number, replace(ring, registered=True)), number, op.offset, length)
+    if refused := c.refuses(("EBUSY", ring.registered, "C-URING-02")):
+        return refused.leaving(s)
+    if refused := c.refuses(*_pin_refusals(c, s, m, op.offset, length, "io_uring")):
+        return refused.leaving(*_after_refusal(c, s, number, op.offset, length))
+    ringed = s.with_object(ring_number, replace(ring, registered=True))
+    return c.returns("C-LTP-08", 0).leaving(*_pinned(c, ringed, number, op.offset, length))
 
 
 @rule(IoUringUnregister)
-def io_uring_unregister(c: Context, s: State, op: IoUringUnregister) -> list[State]:
+def io_uring_unregister(c: Context, s: State, op: IoUringUnregister) -> Expectations:
     number, ring = look_up(c, s, op.ring, Ring)
-    if c.refuses(("ENXIO", not ring.registered, "C-URING-03")):
-        return [s] if c.settled else []
-    return [s.with_object(number, replace(ring, registered=False))] if c.returns("C-URING-03", 0) else []
+    if refused := c.refuses(("ENXIO", not ring.registered, "C-URING-03")):
+        return refused.leaving(s)
+    return c.returns("C-URING-03", 0).leaving(s.with_object(number, replace(ring, registered=False)))
 
 
 @rule(XdpSocket)
-def xdp_socket(c: Context, s: State, op: XdpSocket) -> list[State]:
-    if not c.returns("C-XDP-01", 0):
-        return []
+def xdp_socket(c: Context, s: State, op: XdpSocket) -> Expectations:
     s, number = s.adding(Socket("xdp"))
-    return [s.naming(c.process, op.name, number)]
+    return c.returns("C-XDP-01", 0).leaving(s.naming(c.process, op.name, number))
 
 
 @rule(XdpUmem)
-def xdp_umem(c: Context, s: State, op: XdpUmem) -> list[State]:
+def xdp_umem(c: Context, s: State, op: XdpUmem) -> Expectations:
     socket_number, socket = look_up(c, s, op.socket, Socket)
     number, m = look_up(c, s, op.mapping, Mapping)
     length = m.length - op.offset if op.length is None else op.length
-    if c.refuses(("EOPNOTSUPP", socket.kind == "unix", "C-XDP-04"), ("ENOPROTOOPT", socket.kind == "tcp", "C-XDP-04")):
-        return [s] if c.settled else []
-    if c.refuses(("EBUSY", socket.sends > 0, "C-XDP-02")):
-        return [s] if c.settled else []
-    if c.refuses(("EINVAL", op.offset % PAGE != 0 or length % CHUNK != 0, "C-XDP-03")):
-        return [s] if c.settled else []
-    if c.refuses(*_pin_refusals(c, s, m, op.offset, length, "xdp")):
-        return _after_refusal(c, s, number, op.offset, length) if c.settled else []
-    if not c.returns("C-LTP-08", 0):
-        return []
-    return _pinned(c, s.with_object(socket_number, replace(socket, sends=1)), number, op.offset, length)
+    if refused := c.refuses(("EOPNOTSUPP", socket.kind == "unix", "C-XDP-04"), ("ENOPROTOOPT", socket.kind == "tcp", "C-XDP-04")):
+        return refused.leaving(s)
+    if refused := c.refuses(("EBUSY", socket.sends > 0, "C-XDP-02")):
+        return refused.leaving(s)
+    if refused := c.refuses(("EINVAL", op.offset % PAGE != 0 or length % CHUNK != 0, "C-XDP-03")):
+        return refused.leaving(s)
+    if refused := c.refuses(*_pin_refusals(c, s, m, op.offset, length, "xdp")):
+        return refused.leaving(*_after_refusal(c, s, number, op.offset, length))
+    owned = s.with_object(socket_number, replace(socket, sends=1))
+    return c.returns("C-LTP-08", 0).leaving(*_pinned(c, owned, number, op.offset, length))
 
 
 @rule(RdmaOpen)
-def rdma_open(c: Context, s: State, op: RdmaOpen) -> list[State]:
-    if c.seen.errno == "ENODEV":
-        c.doubts("the guest has no RDMA device: its kernel lacks soft-RoCE (CONFIG_RDMA_RXE), or its modules")
-        return [s]
-    if c.seen.how is How.BLOCKED:
-        c.doubts("opening an RDMA device is more than one system call, and one of them took its time")
-        return [s]
-    if not c.returns("C-RDMA-01", 0):
-        return []
-    s, number = s.adding(RdmaDevice())
-    return [s.naming(c.process, op.name, number)]
+def rdma_open(c: Context, s: State, op: RdmaOpen) -> Expectations:
+    lacking = "the guest has no RDMA device: its kernel lacks soft-RoCE (CONFIG_RDMA_RXE), or its modules"
+    none = Expectation(How.FAILED, "", "", names=("ENODEV",), unsure=lacking).leaving(s)
+    slow = Expectation(How.BLOCKED, "", "", unsure="opening an RDMA device is more than one system call, and one of them took its time")
+    opened, number = s.adding(RdmaDevice())
+    return (*c.returns("C-RDMA-01", 0).leaving(opened.naming(c.process, op.name, number)), *none, *slow.leaving(s))
 
 
 @rule(RdmaRegister)
-def rdma_register(c: Context, s: State, op: RdmaRegister) -> list[State]:
+def rdma_register(c: Context, s: State, op: RdmaRegister) -> Expectations:
     look_up(c, s, op.device, RdmaDevice)
     number, m = look_up(c, s, op.mapping, Mapping)
     length = m.length - op.offset if op.length is None else op.length
     local, remote = RdmaAccess.LOCAL_WRITE in op.access, RdmaAccess.REMOTE_WRITE in op.access
-    if c.refuses(("EINVAL", remote and not local, "C-RDMA-03")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EINVAL", remote and not local, "C-RDMA-03")):
+        return refused.leaving(s)
     if not local:
         raise Undetermined("no clause covers a region that is only read")
-    if c.refuses(*_pin_refusals(c, s, m, op.offset, length, "rdma")):
-        return _after_refusal(c, s, number, op.offset, length) if c.settled else []
-    if not c.returns("C-LTP-08", 0):
-        return []
+    if refused := c.refuses(*_pin_refusals(c, s, m, op.offset, length, "rdma")):
+        return refused.leaving(*_after_refusal(c, s, number, op.offset, length))
     states = []
     for state in _pinned(c, s, number, op.offset, length):
         state, region = state.adding(RdmaRegion(number))
         states.append(state.naming(c.process, op.name, region))
-    return states
+    return c.returns("C-LTP-08", 0).leaving(*states)
 
 
 @rule(RdmaDeregister)
-def rdma_deregister(c: Context, s: State, op: RdmaDeregister) -> list[State]:
+def rdma_deregister(c: Context, s: State, op: RdmaDeregister) -> Expectations:
     look_up(c, s, op.region, RdmaRegion)
-    return [s.without_name(c.process, op.region)] if c.returns("C-RDMA-02", 0) else []
+    return c.returns("C-RDMA-02", 0).leaving(s.without_name(c.process, op.region))

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, length_of, unknown
+from harness.model.expectation import Expectations
 from harness.model.rules.buffers import mapping_reaches, received, sent
-from harness.model.rules.moving import MOST_SLOTS, SLOTS, end_of, outgoing_bytes, source_ends
+from harness.model.rules.moving import MOST_SLOTS, SLOTS, end_of, outgoing_bytes, source_ends, unreadable
 from harness.model.rules.reads import read_file
 from harness.model.rules.rule import look_up, rule
 from harness.model.rules.writes import write_file
@@ -40,41 +41,38 @@ clause("C-PIPE-13", "a buffer that the process may not read or write is EFAULT",
 
 
 @rule(PipeOperation)
-def pipe(c: Context, s: State, op: PipeOperation) -> list[State]:
-    if not c.returns("C-PIPE-01", 0):
-        return []
+def pipe(c: Context, s: State, op: PipeOperation) -> Expectations:
     s, number = s.adding(Pipe(slots=SLOTS, nonblock=op.nonblock))
-    return [s.naming(c.process, op.name, number)]
+    return c.returns("C-PIPE-01", 0).leaving(s.naming(c.process, op.name, number))
 
 
 @rule(SetPipeSize)
-def set_pipe_size(c: Context, s: State, op: SetPipeSize) -> list[State]:
+def set_pipe_size(c: Context, s: State, op: SetPipeSize) -> Expectations:
     number, of = look_up(c, s, op.pipe, Pipe)
     if op.size >= 1 << 32:
         raise Undetermined("no clause covers a size that does not fit into 32 bits: later kernels cut it off")
-    if c.refuses(("EINVAL", op.size < 0 or op.size > 1 << 31, "C-PIPE-14")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EINVAL", op.size < 0 or op.size > 1 << 31, "C-PIPE-14")):
+        return refused.leaving(s)
     slots = 1
     while slots * PAGE < op.size:
         slots *= 2
     if slots > MOST_SLOTS:
         raise Undetermined("whether there is memory for a pipe that large is not known to the model")
-    if c.refuses(("EBUSY", slots < len(of.views), "C-PIPE-03")):
-        return [s] if c.settled else []
-    return [s.with_object(number, replace(of, slots=slots))] if c.returns("C-PIPE-02", slots * PAGE) else []
+    if refused := c.refuses(("EBUSY", slots < len(of.views), "C-PIPE-03")):
+        return refused.leaving(s)
+    return c.returns("C-PIPE-02", slots * PAGE).leaving(s.with_object(number, replace(of, slots=slots)))
 
 
 @rule(Read)
-def read(c: Context, s: State, op: Read) -> list[State]:
+def read(c: Context, s: State, op: Read) -> Expectations:
     number, of = end_of(c, s, op.file)
     if not isinstance(of, Pipe):
         return read_file(c, s, op)
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
     if op.length == 0:
-        return [s] if c.returns("C-PIPE-15", 0) else []
-    ended = source_ends(c, s, of, nonblock=of.nonblock)
-    if ended is not None:
+        return c.returns("C-PIPE-15", 0).leaving(s)
+    if (ended := source_ends(c, s, of, nonblock=of.nonblock)) is not None:
         return ended
     into = None if op.into is None else look_up(c, s, op.into, Mapping)
     count = min(op.length, of.length)
@@ -82,16 +80,14 @@ def read(c: Context, s: State, op: Read) -> list[State]:
         reaches = into[1].writable and mapping_reaches(s, into[1], op.into_offset, count)
         if c.refuses(("EFAULT", not reaches, "C-PIPE-13")):
             raise Undetermined("how much of a pipe a failed read takes is not specified")
-    if not c.returns("C-PIPE-04", count):
-        return []
     head, rest = take(of.views, count)
     pieces = s.resolve(head)
-    if into is None and not c.shows("C-PIPE-05", pieces):
-        return []
     s = s.with_object(number, replace(of, views=rest))
+    expected = c.returns("C-PIPE-04", count)
     if into is None:
-        return [s]
-    return received(c, s, into[0], op.into_offset, unknown(count) if _shown_by(head, into[1], op.into_offset) else pieces)
+        return expected.shows("C-PIPE-05", pieces).leaving(s)
+    goes = unknown(count) if _shown_by(head, into[1], op.into_offset) else pieces
+    return expected.leaving(*received(c, s, into[0], op.into_offset, goes))
 
 
 def _shown_by(views: Sequence[View], m: Mapping, start: int) -> bool:
@@ -105,32 +101,31 @@ def _shown_by(views: Sequence[View], m: Mapping, start: int) -> bool:
 
 
 @rule(Write)
-def write(c: Context, s: State, op: Write) -> list[State]:
+def write(c: Context, s: State, op: Write) -> Expectations:
     number, of = end_of(c, s, op.file)
     if not isinstance(of, Pipe):
         return write_file(c, s, op)
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
     if op.length == 0:
-        return [s] if c.returns("C-PIPE-15", 0) else []
-    if c.refuses(("EPIPE", not of.read_open and not c.progress, "C-PIPE-12")):
-        return [s] if c.settled else []
-    pieces = outgoing_bytes(c, s, op.length, op.from_, op.from_offset, "C-PIPE-13")
-    if pieces is None:
-        return [s] if c.settled else []
+        return c.returns("C-PIPE-15", 0).leaving(s)
+    if refused := c.refuses(("EPIPE", not of.read_open and not c.progress, "C-PIPE-12")):
+        return refused.leaving(s)
+    if refused := unreadable(c, s, op.from_, op.from_offset, op.length, "C-PIPE-13"):
+        return refused.leaving(s)
+    pieces = outgoing_bytes(c, s, op.length, op.from_, op.from_offset)
     filled, count = _appended(of, cut(pieces, c.progress, op.length))
     count += c.progress
     if not of.read_open:
         # It had moved some when the last reader went.
-        return [s] if c.returns("C-PIPE-09", c.progress) else []
-    if c.refuses(("EAGAIN", count == 0 and of.nonblock, "C-PIPE-11")):
-        return [s] if c.settled else []
+        return c.returns("C-PIPE-09", c.progress).leaving(s)
+    if refused := c.refuses(("EAGAIN", count == 0 and of.nonblock, "C-PIPE-11")):
+        return refused.leaving(s)
     after = s.with_object(number, replace(of, views=filled))
     states = [after] if op.from_ is None else sent(after, look_up(c, s, op.from_, Mapping)[0], op.from_offset, count)
-    if not of.nonblock and c.blocks("C-PIPE-10", count < op.length):
-        c.progress = count
-        return states if c.settled else []
-    return states if c.returns("C-PIPE-09", count) else []
+    if not of.nonblock and (blocked := c.blocks("C-PIPE-10", count < op.length, count)):
+        return blocked.leaving(*states)
+    return c.returns("C-PIPE-09", count).leaving(*states)
 
 
 def _appended(of: Pipe, pieces: Pieces) -> tuple[tuple[View, ...], int]:

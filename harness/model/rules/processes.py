@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
+from harness.model.expectation import Expectations, unjudged
+from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, sent, store_into, touch, usable_end
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
@@ -45,51 +47,48 @@ clause(
 
 
 @rule(FutexWait)
-def futex_wait(c: Context, s: State, op: FutexWait) -> list[State]:
+def futex_wait(c: Context, s: State, op: FutexWait) -> Expectations:
     waiting = next((w for w in s.waiters if w.step == c.step), None)
     if waiting is not None:
-        return _end_of_wait(c, s, op, waiting)
+        return _end_of_wait(c, [s], op, waiting)
     number, m = look_up(c, s, op.mapping, Mapping)
-    if c.refuses(*_word_refusals(c, s, m, op.offset, op.private, reads=True)):
-        return [s] if c.settled else []
+    if refused := c.refuses(*_word_refusals(c, s, m, op.offset, op.private, reads=True)):
+        return refused.leaving(s)
     word = mapping_bytes(s, m, op.offset, WORD)
     if has_unknown(word):
         raise Undetermined("the value of the futex word is not known to the model")
     value = int.from_bytes(b"".join(piece.bytes() for piece in word), "little")
     # Looking at the word faults its page in, whatever is done to find the key.
     states = [after for taken in _key_taken(c, s, number, op.offset, op.private) for after in sent(taken, number, op.offset, WORD)]
-    if c.refuses(("EAGAIN", value != op.value & 0xFFFFFFFF, "C-FUTEX-06")):
-        return states if c.settled else []
-    waiter = Waiter(c.step, _key(s, number, op.offset, op.private))
-    return [after for state in states for after in _end_of_wait(c, state, op, waiter)]
+    if refused := c.refuses(("EAGAIN", value != op.value & 0xFFFFFFFF, "C-FUTEX-06")):
+        return refused.leaving(*states)
+    return _end_of_wait(c, states, op, Waiter(c.step, _key(s, number, op.offset, op.private)))
 
 
-def _end_of_wait(c: Context, s: State, op: FutexWait, waiter: Waiter) -> list[State]:
-    """Return the states after a wait in its queue was looked at: woken, timed out, or asleep still."""
-    others = replace(s, waiters=tuple(w for w in s.waiters if w.step != waiter.step))
+def _end_of_wait(c: Context, states: list[State], op: FutexWait, waiter: Waiter) -> Expectations:
+    """Return what is expected of a wait in its queue: woken, timed out, or asleep still."""
+    others = [replace(s, waiters=tuple(w for w in s.waiters if w.step != waiter.step)) for s in states]
     if waiter.woken:
-        return [others] if c.returns("C-FUTEX-07", 0) else []
-    if c.refuses(("ETIMEDOUT", op.timeout_ms is not None, "C-FUTEX-08")):
-        if not c.settled and c.seen.how == "blocked":
-            raise Undetermined("the timeout is longer than the limit that tells blocked from slow")
-        return [others] if c.settled else []
-    if c.blocks("C-FUTEX-09", True):
-        return [replace(others, waiters=(*others.waiters, waiter))] if c.settled else []
-    return [others] if c.returns("C-FUTEX-09", 0) else []
+        return c.returns("C-FUTEX-07", 0).leaving(*others)
+    if expired := c.refuses(("ETIMEDOUT", op.timeout_ms is not None, "C-FUTEX-08")):
+        slow = unjudged(How.BLOCKED, "the timeout is longer than the limit that tells blocked from slow")
+        return (slow, *expired.leaving(*others))
+    if asleep := c.blocks("C-FUTEX-09", True):
+        return asleep.leaving(*(replace(s, waiters=(*s.waiters, waiter)) for s in others))
+    return c.returns("C-FUTEX-09", 0).leaving(*others)
 
 
 @rule(FutexWake)
-def futex_wake(c: Context, s: State, op: FutexWake) -> list[State]:
+def futex_wake(c: Context, s: State, op: FutexWake) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
-    if c.refuses(*_word_refusals(c, s, m, op.offset, op.private, reads=False)):
-        return [s] if c.settled else []
+    if refused := c.refuses(*_word_refusals(c, s, m, op.offset, op.private, reads=False)):
+        return refused.leaving(s)
     key = _key(s, number, op.offset, op.private)
     asleep = [w.step for w in s.waiters if w.key == key and not w.woken]
     woken = asleep[: max(op.count, 1)]
-    if not c.returns("C-FUTEX-10", len(woken)):
-        return []
     waiters = tuple(replace(w, woken=True) if w.step in woken else w for w in s.waiters)
-    return [replace(state, waiters=waiters) for state in _key_taken(c, s, number, op.offset, op.private)]
+    states = _key_taken(c, s, number, op.offset, op.private)
+    return c.returns("C-FUTEX-10", len(woken)).leaving(*(replace(state, waiters=waiters) for state in states))
 
 
 def _word_refusals(c: Context, s: State, m: Mapping, offset: int, private: bool, *, reads: bool) -> list[tuple[str, bool, str]]:
@@ -159,9 +158,7 @@ clause(
 
 
 @rule(Fork)
-def fork(c: Context, s: State, op: Fork) -> list[State]:
-    if not c.returns("C-FORK-01", 0):
-        return []
+def fork(c: Context, s: State, op: Fork) -> Expectations:
     s = replace(s, processes=(*s.processes, op.process))
     for (process, name), number in tuple(s.names.items()):
         if process != c.process:
@@ -171,7 +168,7 @@ def fork(c: Context, s: State, op: Fork) -> list[State]:
             s, number = s.adding(_inherited(thing))
         s = s.naming(op.process, name, number)
     s = replace(s, closed=s.closed | {(op.process, name, end) for who, name, end in s.closed if who == c.process})
-    return [_write_protected(s, c.process)]
+    return c.returns("C-FORK-01", 0).leaving(_write_protected(s, c.process))
 
 
 def _write_protected(s: State, process: str) -> State:
@@ -198,7 +195,7 @@ def _inherited(m: Mapping) -> Mapping:
 
 
 @rule(ProcessVmReadv)
-def process_vm_readv(c: Context, s: State, op: ProcessVmReadv) -> list[State]:
+def process_vm_readv(c: Context, s: State, op: ProcessVmReadv) -> Expectations:
     number = s.names.get((op.target, op.mapping))
     m = None if number is None else s.objects[number]
     if number is None or not isinstance(m, Mapping):
@@ -207,13 +204,10 @@ def process_vm_readv(c: Context, s: State, op: ProcessVmReadv) -> list[State]:
         raise Undetermined("no clause covers reading nothing, or before the mapping")
     memory = s.memory(m.memory)
     count = min(op.length, usable_end(s, m) - op.offset)
-    if c.refuses(
+    if refused := c.refuses(
         ("EFAULT", not memory.has_struct_pages, "C-VMREAD-04"),
         ("EFAULT", not m.readable or count <= 0, "C-VMREAD-03"),
     ):
-        return [s] if c.settled else []
-    if not c.returns("C-VMREAD-01", count):
-        return []
-    if not c.shows("C-VMREAD-02", mapping_bytes(s, m, op.offset, count)):
-        return []
-    return touch(s, number, op.offset, op.offset + count, write=False)
+        return refused.leaving(s)
+    read = c.returns("C-VMREAD-01", count).shows("C-VMREAD-02", mapping_bytes(s, m, op.offset, count))
+    return read.leaving(*touch(s, number, op.offset, op.offset + count, write=False))

@@ -5,17 +5,18 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, cut, unknown
+from harness.model.expectation import Expectations
 from harness.model.rules.buffers import overlaps, received
 from harness.model.rules.effects import cache
 from harness.model.rules.rule import file_memory, first_data, look_up, volume_fact
 from harness.model.rules.transfers import (
     MOST_OFFSET,
+    declined,
     direct_refusals,
     fault_refusals,
     first_buffers,
-    may_decline,
     meets_mapping,
-    moved_bytes,
+    moves,
     unsupported_flags,
     usable_bytes,
 )
@@ -32,53 +33,68 @@ def chosen_offset(offset: int, flags: Sequence[RwFlag]) -> int | None:
     return None if flags and offset == -1 else offset
 
 
-def read_file(c: Context, s: State, op: Read) -> list[State]:
+def read_file(c: Context, s: State, op: Read) -> Expectations:
     """read(2) of a file; pipes have their own rule."""
     return read_buffers(c, s, op.file, None, [Buffer(op.length, op.shift, op.into, op.into_offset)])
 
 
 def read_buffers(
     c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()
-) -> list[State]:
+) -> Expectations:
     number, of = look_up(c, s, file, OpenFile)
     memory = file_memory(s, of)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
-    if c.refuses(
+    if refused := c.refuses(
         ("EBADF", not of.readable, "C-RW-01"),
         ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
         unsupported_flags(c, memory, flags if total else ()),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     if memory.kind == "bar":
         raise Undetermined("no clause covers read(2) of a BAR")
-    if may_decline(c, flags, total):
-        return [s]
+    return (*declined(c, s, flags, total), *_reading(c, s, (number, of), offset, buffers, flags))
+
+
+def _reading(
+    c: Context, s: State, file: tuple[int, OpenFile], offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag]
+) -> Expectations:
+    """Return what is expected of a read that nothing forbids in itself."""
+    of = file[1]
+    memory = file_memory(s, of)
+    at = of.position if offset is None else offset
+    total = sum(b.length for b in buffers)
     behind = of.direct and not memory.dax and memory.is_file and at >= memory.size
     if behind and c.holds("C-DIO-04", True):
-        return [s] if c.returns("C-DIO-04", 0) else []
+        return c.returns("C-DIO-04", 0).leaving(s)
     count = min(total, max(0, memory.size - at))
     asked = first_buffers(buffers, count) if memory.kind == "node" else tuple(buffers)
     start = first_data(memory, at, at + total) if memory.is_file and not memory.dax and not behind else at
     skip = start - at if of.direct and c.holds("C-DIO-05", start > at) else 0
-    if (count or behind) and skip < total and c.refuses(*direct_refusals(c, s, memory, of, at + skip, _after(asked, skip))):
-        return [s] if c.settled else []
+    if (count or behind) and skip < total and (refused := c.refuses(*direct_refusals(c, s, memory, of, at + skip, _after(asked, skip)))):
+        return refused.leaving(s)
     # An O_DIRECT read goes on into the hole behind the end, and asks for all of its buffer.
     needed = total if count and of.direct and memory.is_file and not memory.dax else count
     usable = usable_bytes(c, s, first_buffers(buffers, needed), into=True)
     if count and not usable and _hole_hides_fault(c, memory, at):
-        return [s] if c.returns("C-RW-12", 0) else []
-    if c.refuses(*fault_refusals(memory, of, usable, needed)):
-        return _scatter(c, s, first_buffers(buffers, usable), unknown(usable)) if c.settled else []
+        return c.returns("C-RW-12", 0).leaving(s)
+    if refused := c.refuses(*fault_refusals(memory, of, usable, needed)):
+        return refused.leaving(*_scatter(c, s, first_buffers(buffers, usable), unknown(usable)))
     usable = min(usable, count)
     count = usable if c.holds("C-RW-09", usable < count) else count
-    moved = moved_bytes(c, flags, count, "C-RW-02")
-    if moved is None:
-        return []
-    count = moved
+    expected = moves(c, flags, count, "C-RW-02")
+    if count and all(b.mapping is None for b in buffers):
+        expected = expected.shows("C-RW-03", memory.content.read(at, at + count))
+    return expected.by(lambda moved: _read(c, s, file, offset, at, moved, buffers))
+
+
+def _read(
+    c: Context, s: State, file: tuple[int, OpenFile], offset: int | None, at: int, count: int, buffers: Sequence[Buffer]
+) -> list[State]:
+    """Return the states after ``count`` bytes were read."""
+    number, of = file
+    memory = file_memory(s, of)
     pieces = memory.content.read(at, at + count)
-    if count and all(b.mapping is None for b in buffers) and not c.shows("C-RW-03", pieces):
-        return []
     if not of.direct:
         s = cache(s, of.memory, page_floor(at), page_ceil(at + count))
         end, stop = at + count, min(at + 2 * count, memory.size)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
+from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, Region, Residence, Where
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import cleaned
 from harness.model.rules.pages import FAULT_AROUND_PAGES, is_locked, mapping_is_normal, populate_pages, range_of
@@ -67,91 +68,74 @@ clause(
 
 
 @rule(Msync)
-def msync(c: Context, s: State, op: Msync) -> list[State]:
+def msync(c: Context, s: State, op: Msync) -> Expectations:
     _, m = look_up(c, s, op.mapping, Mapping)
     length, end = range_of(m, op.offset, op.length)
     both = SyncFlag.SYNC in op.flags and SyncFlag.ASYNC in op.flags
-    if c.refuses(("EINVAL", both or op.offset % PAGE != 0, "C-SYNC-02"), ("ENOMEM", length <= -PAGE, "C-SYNC-02")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EINVAL", both or op.offset % PAGE != 0, "C-SYNC-02"), ("ENOMEM", length <= -PAGE, "C-SYNC-02")):
+        return refused.leaving(s)
     if page_ceil(length) == 0:
-        return [s] if c.returns("C-SYNC-02", 0) else []
+        return c.returns("C-SYNC-02", 0).leaving(s)
     busy = SyncFlag.INVALIDATE in op.flags and is_locked(c, s, m, op.offset, end)
-    if c.refuses(("EBUSY", busy, "C-SYNC-03")):
+    if refused := c.refuses(("EBUSY", busy, "C-SYNC-03")):
         # What lies before the locked part is written back or not.
-        return [s] if c.settled else []
-    if not c.returns("C-SYNC-02", 0):
-        return []
-    return [cleaned(s, m.memory) if SyncFlag.SYNC in op.flags and m.shared and s.memory(m.memory).on_volume else s]
+        return refused.leaving(s)
+    cleans = SyncFlag.SYNC in op.flags and m.shared and s.memory(m.memory).on_volume
+    return c.returns("C-SYNC-02", 0).leaving(cleaned(s, m.memory) if cleans else s)
 
 
 @rule(Mincore)
-def mincore(c: Context, s: State, op: Mincore) -> list[State]:
+def mincore(c: Context, s: State, op: Mincore) -> Expectations:
     _, m = look_up(c, s, op.mapping, Mapping)
     memory = s.memory(m.memory)
     if memory.kind == "bar":
         raise Undetermined("no clause covers mincore of a BAR")
     length, end = range_of(m, op.offset, op.length)
-    if c.refuses(("EINVAL", op.offset % PAGE != 0, "C-CORE-04"), ("ENOMEM", length < 0, "C-CORE-04")):
-        return [s] if c.settled else []
-    if not c.returns("C-CORE-05", 0):
-        return []
-    pages = (end - op.offset) // PAGE
-    bits = c.seen.resident
-    if bits is None or len(bits) != pages:
-        c.doubts(f"the observation does not say of each of {pages} pages whether it is resident")
-        return [s]
+    if refused := c.refuses(("EINVAL", op.offset % PAGE != 0, "C-CORE-04"), ("ENOMEM", length < 0, "C-CORE-04")):
+        return refused.leaving(s)
     by_table = memory.on_volume and volume_fact(c, "mincore_tells", memory) == "page_table"
     name = "C-CORE-01" if by_table else "C-CORE-02" if memory.on_volume else "C-CORE-03"
-    for index, bit in enumerate(bits):
-        at = op.offset + index * PAGE
-        cached = memory.on_volume and (m.offset + at) in memory.cached and m.offset + at < memory.size
-        must = at in m.sure if by_table or not memory.on_volume or at in m.private_pages else cached
-        may = at in m.touched if by_table else True
-        allowed = f"page {index} {'resident' if must else 'not resident'}"
-        if not c.agrees(name, may if bit == "1" else not must, allowed, f"page {index}: {bit}"):
-            return []
-    return [s]
+    pages = tuple([_residence(m, memory, at, by_table=by_table) for at in range(op.offset, end, PAGE)])
+    return c.returns("C-CORE-05", 0).then(Next(s, (Residence(name, pages),)))
+
+
+def _residence(m: Mapping, memory: Memory, at: int, *, by_table: bool) -> tuple[bool, bool]:
+    """Return whether mincore has to tell a page as resident, and whether it may."""
+    if by_table:
+        return at in m.sure, at in m.touched
+    if not memory.on_volume or at in m.private_pages:
+        return at in m.sure, True
+    return (m.offset + at) in memory.cached and m.offset + at < memory.size, True
 
 
 @rule(Pagemap)
-def pagemap(c: Context, s: State, op: Pagemap) -> list[State]:
+def pagemap(c: Context, s: State, op: Pagemap) -> Expectations:
     _, m = look_up(c, s, op.mapping, Mapping)
     memory = s.memory(m.memory)
-    if not c.returns("C-FRAME-06", 0):
-        return []
     length = m.length - op.offset if op.length is None else op.length
-    frames, pages = c.seen.frames, page_ceil(max(length, 0)) // PAGE
-    if frames is None or len(frames) != pages:
-        c.doubts(f"the observation does not say of each of {pages} pages where it is")
-        return [s]
-    for index, frame in enumerate(frames):
-        if not _frame_is_right(c, s, m, memory, index, page_floor(op.offset) + index * PAGE, frame):
-            return []
-    return [s]
+    first = page_floor(op.offset)
+    pages = tuple([_frame(c, s, m, memory, at) for at in range(first, first + page_ceil(max(length, 0)), PAGE)])
+    own = _region(c, memory.volume) if memory.on_volume else None
+    regions = tuple(filter(None, (_region(c, reading.role) for reading in c.env.reading.volumes)))
+    return c.returns("C-FRAME-06", 0).then(Next(s, (Frames(pages, c.env.page, regions, own, memory.volume),)))
 
 
-def _frame_is_right(c: Context, s: State, m: Mapping, memory: Memory, index: int, at: int, frame: int) -> bool:
+def _frame(c: Context, s: State, m: Mapping, memory: Memory, at: int) -> Frame | None:
+    """Return what is known of the page at ``at``; nothing is of what lies around the mapping."""
     if not 0 <= at < m.end:
-        return True  # of what lies around the mapping nothing is known
-    if frame == 0:
-        return c.agrees("C-FRAME-03", at not in m.sure, f"page {index} present", f"page {index} not present")
-    inside = _in_a_region(c, frame)
-    where = f"page {index} {'inside' if inside else 'outside of'} the pmem regions (frame {frame:#x})"
-    if memory.on_volume and not c.agrees("C-FRAME-07", at < usable_end(s, m) and _may_be_mapped(m, at), f"page {index} not present", where):
-        return False
+        return None
+    present = at in m.sure
+    near = at < usable_end(s, m) and _may_be_mapped(m, at) if memory.on_volume else None
     copied = at in m.private_pages
-    on_device = memory.on_volume and volume_fact(c, "mapping_frames", memory) == "region" and not copied
-    if not on_device:
-        return c.agrees("C-FRAME-02", not inside, f"page {index} in RAM", where)
-    if not c.agrees("C-FRAME-05", at in m.touched, f"page {index} not present", where):
-        return False
-    own = _in_own_region(c, memory, frame)
+    if not memory.on_volume or copied or volume_fact(c, "mapping_frames", memory) != "region":
+        return Frame(present, near, None, Where.RAM)
+    where = Where.ZERO_PAGE_OR_OWN
     if memory.data.covers(page_floor(m.offset + at), page_ceil(m.offset + at + 1)):
-        return c.agrees("C-FRAME-01", own, f"page {index} inside the region of {memory.volume}", where)
-    if volume_fact(c, "hole_page", memory) == "zero_page" and not memory.unwritten.covers(m.offset + at, m.offset + at + 1):
-        return c.agrees("C-FRAME-04", not inside, f"page {index} the zero page", where)
+        where = Where.OWN
+    elif volume_fact(c, "hole_page", memory) == "zero_page" and not memory.unwritten.covers(m.offset + at, m.offset + at + 1):
+        where = Where.ZERO_PAGE
     # Blocks that are only allocated: the zero page, or the device's own where a neighbour's write initialised them too.
-    return c.agrees("C-FRAME-04", own or not inside, f"page {index} the zero page or inside the region of {memory.volume}", where)
+    return Frame(present, near, at in m.touched, where)
 
 
 def _may_be_mapped(m: Mapping, at: int) -> bool:
@@ -159,43 +143,33 @@ def _may_be_mapped(m: Mapping, at: int) -> bool:
     return m.touched.touches(at - (FAULT_AROUND_PAGES - 1) * PAGE, at + FAULT_AROUND_PAGES * PAGE)
 
 
-def _in_a_region(c: Context, frame: int) -> bool:
-    return any(_inside(v.region_start, v.region_size_bytes, frame, c.env.page) for v in c.env.reading.volumes)
-
-
-def _in_own_region(c: Context, memory: Memory, frame: int) -> bool:
-    reading = c.env.reading.volume(memory.volume)
-    return _inside(reading.region_start, reading.region_size_bytes, frame, c.env.page)
-
-
-def _inside(start: int | None, size: int | None, frame: int, page: int) -> bool:
-    return start is not None and size is not None and start <= frame * page < start + size
+def _region(c: Context, volume: str) -> Region | None:
+    reading = c.env.reading.volume(volume)
+    if reading.region_start is None or reading.region_size_bytes is None:
+        return None
+    return reading.region_start, reading.region_size_bytes
 
 
 @rule(Mlock)
-def mlock(c: Context, s: State, op: Mlock) -> list[State]:
+def mlock(c: Context, s: State, op: Mlock) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     start, end = _locked_range(m, op.offset, op.length)
     if start >= end:
-        return [s] if c.returns("C-LOCK-01", 0) else []
+        return c.returns("C-LOCK-01", 0).leaving(s)
     normal = mapping_is_normal(s, m)
     refused = normal and (not (m.readable or m.writable) or end > usable_end(s, m))
     s = s.with_object(number, replace(m, locked=m.locked.add(start, end)))
-    if c.refuses(("ENOMEM", refused, "C-LOCK-03")):
-        if not c.settled:
-            return []
-    elif not c.returns("C-LOCK-01", 0):
-        return []
+    expected = c.refuses(("ENOMEM", refused, "C-LOCK-03")) or c.returns("C-LOCK-01", 0)
     if not normal or not (m.readable or m.writable):
-        return [s]
-    return populate_pages(c, s, number, start, end - start, write=m.writable and not m.shared)
+        return expected.leaving(s)
+    return expected.leaving(*populate_pages(c, s, number, start, end - start, write=m.writable and not m.shared))
 
 
 @rule(Munlock)
-def munlock(c: Context, s: State, op: Munlock) -> list[State]:
+def munlock(c: Context, s: State, op: Munlock) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     start, end = _locked_range(m, op.offset, op.length)
-    return [s.with_object(number, replace(m, locked=m.locked.remove(start, end)))] if c.returns("C-LOCK-01", 0) else []
+    return c.returns("C-LOCK-01", 0).leaving(s.with_object(number, replace(m, locked=m.locked.remove(start, end))))
 
 
 def _locked_range(m: Mapping, offset: int, length: int | None) -> tuple[int, int]:
@@ -208,19 +182,12 @@ def _locked_range(m: Mapping, offset: int, length: int | None) -> tuple[int, int
 
 
 @rule(Smaps)
-def smaps(c: Context, s: State, op: Smaps) -> list[State]:
+def smaps(c: Context, s: State, op: Smaps) -> Expectations:
     _, m = look_up(c, s, op.mapping, Mapping)
-    if not c.returns("C-SMAPS-03", 0):
-        return []
-    told = c.seen.attribute("vm_flags")
-    if not isinstance(told, str) or not told:
-        c.doubts("the observation has no VmFlags")
-        return [s]
-    flags = told.split()
-    wanted = [("C-SMAPS-01", "sf", m.sync), ("C-SMAPS-02", "rd", m.readable), ("C-SMAPS-02", "wr", m.writable)]
-    wanted.append(("C-LOCK-02", "lo", is_locked(c, s, m, 0, PAGE)))
-    for clause_id, flag, is_set in wanted:
-        allowed = f"flag {flag} {'set' if is_set else 'clear'}"
-        if not c.agrees(clause_id, (flag in flags) == is_set, allowed, f"VmFlags {told}"):
-            return []
-    return [s]
+    flags = (
+        AreaFlag("C-SMAPS-01", "sf", m.sync),
+        AreaFlag("C-SMAPS-02", "rd", m.readable),
+        AreaFlag("C-SMAPS-02", "wr", m.writable),
+        AreaFlag("C-LOCK-02", "lo", is_locked(c, s, m, 0, PAGE)),
+    )
+    return c.returns("C-SMAPS-03", 0).then(Next(s, flags))

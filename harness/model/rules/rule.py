@@ -1,17 +1,17 @@
-"""Rules: one function per operation, from a state and what was seen to the states that may follow.
+"""Rules: one function per operation, from a state to what the step may show there, and the states that follow.
 
-An empty answer is a violation. The helpers here are the few things that many rules do: look a name up, move content into
-memory, take pages away.
+The helpers here are the few things that many rules do: look a name up, ask a fact of a volume.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from harness.model.clause import Context, Undetermined
+from harness.model.expectation import Expectations
 from harness.model.state import Mapping, Memory, Object, OpenFile, State
 from harness.ops import Operation
 
-Rule = Callable[[Context, State, Any], list[State]]
+Rule = Callable[[Context, State, Any], Expectations]
 RULES: dict[type[Operation], Rule] = {}
 T = TypeVar("T", bound=Object)
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import cut, tagged
-from harness.model.outcome import How
+from harness.model.expectation import Completions, Expectation, Expectations, Next, whatever
+from harness.model.outcome import How, Observation
 from harness.model.rules.buffers import sent
 from harness.model.rules.moving import (
     DELIVERED_MOST_BYTES,
@@ -14,8 +15,9 @@ from harness.model.rules.moving import (
     mapped_views,
     outgoing_bytes,
     readable_bytes,
-    receiver_gone,
-    socket_stops,
+    socket_full,
+    socket_gone,
+    unreadable,
 )
 from harness.model.rules.rule import look_up, rule
 from harness.model.state import Mapping, Socket, State, View, copy_view, take
@@ -69,141 +71,131 @@ clause(
 
 
 @rule(TcpPair)
-def tcp_pair(c: Context, s: State, op: TcpPair) -> list[State]:
+def tcp_pair(c: Context, s: State, op: TcpPair) -> Expectations:
     return _socket_made(c, s, op.name, "tcp")
 
 
 @rule(UnixPair)
-def unix_pair(c: Context, s: State, op: UnixPair) -> list[State]:
+def unix_pair(c: Context, s: State, op: UnixPair) -> Expectations:
     return _socket_made(c, s, op.name, "unix")
 
 
-def _socket_made(c: Context, s: State, name: str, kind: str) -> list[State]:
-    if not c.returns("C-SOCK-01", 0):
-        return []
+def _socket_made(c: Context, s: State, name: str, kind: str) -> Expectations:
     s, number = s.adding(Socket(kind))
-    return [s.naming(c.process, name, number)]
+    return c.returns("C-SOCK-01", 0).leaving(s.naming(c.process, name, number))
 
 
 @rule(SetZerocopy)
-def set_zerocopy(c: Context, s: State, op: SetZerocopy) -> list[State]:
+def set_zerocopy(c: Context, s: State, op: SetZerocopy) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
-    if c.refuses(("EOPNOTSUPP", of.kind == "unix", "C-SOCK-02")):
-        return [s] if c.settled else []
-    return [s.with_object(number, replace(of, zerocopy=True))] if c.returns("C-SOCK-02", 0) else []
+    if refused := c.refuses(("EOPNOTSUPP", of.kind == "unix", "C-SOCK-02")):
+        return refused.leaving(s)
+    return c.returns("C-SOCK-02", 0).leaving(s.with_object(number, replace(of, zerocopy=True)))
 
 
 @rule(Send)
-def send(c: Context, s: State, op: Send) -> list[State]:
+def send(c: Context, s: State, op: Send) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
-    gone = receiver_gone(c, s, of) if op.length or of.kind == "unix" else None
-    if gone is not None:
+    if (op.length or of.kind == "unix") and (gone := socket_gone(c, s, of)) is not None:
         return gone
     if op.length == 0:
-        return [s] if c.returns("C-SOCK-03", 0) else []
+        return c.returns("C-SOCK-03", 0).leaving(s)
     if SendFlag.ZEROCOPY in op.flags and of.zerocopy:
         return _send_zerocopy(c, s, op, number, of)
-    pieces = outgoing_bytes(c, s, op.length, op.from_, op.from_offset, "C-SOCK-05")
-    if pieces is None:
-        return [s] if c.settled else []
-    stopped = socket_stops(c, s, of, op.length, nonblock=SendFlag.DONTWAIT in op.flags)
-    if stopped is not None:
-        return stopped
-    if not _sent(c, op, of.length + op.length <= SOCKET_SURE_BYTES):
-        return []
-    after = s.with_object(number, replace(of, views=(*of.views, copy_view(cut(pieces, 0, c.seen.value))), held=False))
-    return [after] if op.from_ is None else sent(after, look_up(c, s, op.from_, Mapping)[0], op.from_offset, c.seen.value)
+    if refused := unreadable(c, s, op.from_, op.from_offset, op.length, "C-SOCK-05"):
+        return refused.leaving(s)
+    pieces = outgoing_bytes(c, s, op.length, op.from_, op.from_offset)
+    full = socket_full(c, of, op.length, nonblock=SendFlag.DONTWAIT in op.flags)
+
+    def taken(count: int) -> list[State]:
+        after = s.with_object(number, replace(of, views=(*of.views, copy_view(cut(pieces, 0, count))), held=False))
+        return [after] if op.from_ is None else sent(after, look_up(c, s, op.from_, Mapping)[0], op.from_offset, count)
+
+    return (*full, *_sending(c, op, of.length + op.length <= SOCKET_SURE_BYTES).by(taken))
 
 
-def _sent(c: Context, op: Send, fits: bool) -> bool:
+def _sending(c: Context, op: Send, fits: bool) -> Expectation:
     if fits or SendFlag.DONTWAIT not in op.flags:
         return c.returns("C-SOCK-03", op.length)
-    return c.counts("C-SOCK-03", lambda n: 0 < n <= op.length, f"1..{op.length}")
+    return c.counts("C-SOCK-03", 1, op.length, f"1..{op.length}")
 
 
-def _send_zerocopy(c: Context, s: State, op: Send, number: int, of: Socket) -> list[State]:
+def _send_zerocopy(c: Context, s: State, op: Send, number: int, of: Socket) -> Expectations:
     queued = of.length
     if queued + op.length > SENDER_SURE_BYTES or SendFlag.DONTWAIT in op.flags:
         raise Undetermined("how much of a large zero-copy send waits at the sender is not specified")
     if DELIVERED_SURE_BYTES < queued + op.length <= DELIVERED_MOST_BYTES:
         raise Undetermined("how much of a zero-copy send reaches the receiver at once is not specified")
+    expected = c.returns("C-SOCK-03", op.length)
     if op.from_ is None:
-        if not _sent(c, op, True):
-            return []
         tail = View(op.length, pieces=tagged(c.writer, op.length))
-        return [s.with_object(number, replace(of, views=(*of.views, tail), sends=of.sends + 1))]
+        return expected.leaving(s.with_object(number, replace(of, views=(*of.views, tail), sends=of.sends + 1)))
     mapping, m = look_up(c, s, op.from_, Mapping)
     there = readable_bytes(s, m, op.from_offset, op.length)
-    if c.refuses(("EFAULT", not m.readable or there == 0, "C-ZC-01")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EFAULT", not m.readable or there == 0, "C-ZC-01")):
+        return refused.leaving(s)
     if there < op.length:
         raise Undetermined("how much of a buffer that can be read in part is sent is not specified")
-    if not _sent(c, op, True):
-        return []
-    states = []
-    for state in sent(s, mapping, op.from_offset, op.length):
-        pages = mapped_views(c, state, mapping, op.from_offset, op.from_offset + op.length)
-        arrived, left = take(pages, max(0, DELIVERED_SURE_BYTES - queued))
-        perhaps, waiting = take(left, max(0, DELIVERED_MOST_BYTES - max(queued, DELIVERED_SURE_BYTES)))
-        if perhaps and any(v.overlay for v in perhaps):
-            raise Undetermined("no clause covers a large zero-copy send of private pages")
-        copied = tuple(copy_view(state.resolve((v,))) for v in arrived)
-        unsure = tuple(replace(v, pieces=state.resolve((v,)), pins=False) for v in perhaps)
-        if not c.holds("C-ZC-02", True):
-            copied = arrived
-        queue = (*of.views, *copied, *unsure, *waiting)
-        states.append(state.with_object(number, replace(of, views=queue, sends=of.sends + 1)))
-    return states
+    states = sent(s, mapping, op.from_offset, op.length)
+    return expected.by(lambda count: [_pinned_and_queued(c, state, number, of, mapping, op) for state in states])
+
+
+def _pinned_and_queued(c: Context, s: State, number: int, of: Socket, mapping: int, op: Send) -> State:
+    """Return the state after a zero-copy send from a mapping: what reached the receiver is a copy, the rest waits as pages."""
+    queued = of.length
+    pages = mapped_views(c, s, mapping, op.from_offset, op.from_offset + op.length)
+    arrived, left = take(pages, max(0, DELIVERED_SURE_BYTES - queued))
+    perhaps, waiting = take(left, max(0, DELIVERED_MOST_BYTES - max(queued, DELIVERED_SURE_BYTES)))
+    if perhaps and any(v.overlay for v in perhaps):
+        raise Undetermined("no clause covers a large zero-copy send of private pages")
+    copied = tuple(copy_view(s.resolve((v,))) for v in arrived)
+    unsure = tuple(replace(v, pieces=s.resolve((v,)), pins=False) for v in perhaps)
+    if not c.holds("C-ZC-02", True):
+        copied = arrived
+    return s.with_object(number, replace(of, views=(*of.views, *copied, *unsure, *waiting), sends=of.sends + 1))
 
 
 @rule(Recv)
-def recv(c: Context, s: State, op: Recv) -> list[State]:
+def recv(c: Context, s: State, op: Recv) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
     if op.length < 0 or of.kind not in ("tcp", "unix"):
         raise Undetermined("no clause covers receiving a negative length, or from this kind of socket")
     if op.length == 0:
-        c.doubts("no clause covers receiving nothing")
-        return [s]
+        return whatever(s, "no clause covers receiving nothing")
     there = min(op.length, of.length)
     if not of.write_open and there < op.length and not (op.flags and of.held):
-        if not c.returns("C-SOCK-09", there):
-            return []
-    elif op.flags:
-        if of.held:
-            return _recv_held(c, s, number, of, there)
-        if c.refuses(("EAGAIN", there == 0, "C-SOCK-06")):
-            return [s] if c.settled else []
+        return _receiving(s, number, of, c.returns("C-SOCK-09", there))
+    if op.flags and of.held:
+        # tcp(7) TCP_CORK: up to 200 ms.
+        late = Expectation(How.FAILED, "C-SOCK-10", f"returns 0..{there}, or EAGAIN", names=("EAGAIN",))
+        return (
+            *(late.leaving(s) if c.holds("C-SOCK-10", True) else ()),
+            *_receiving(s, number, of, c.counts("C-SOCK-10", 0, there, f"0..{there}")),
+        )
+    if op.flags:
+        if refused := c.refuses(("EAGAIN", there == 0, "C-SOCK-06")):
+            return refused.leaving(s)
         sure = min(there, DELIVERED_SURE_BYTES) if of.kind == "tcp" else there
-        if not c.counts("C-SOCK-06", lambda n: sure <= n <= there, f"{sure}..{there}" if sure < there else str(there)):
-            return []
-    else:
-        if c.blocks("C-SOCK-06", of.length < op.length):
-            return [s] if c.settled else []
-        if not c.returns("C-SOCK-06", op.length):
-            return []
-    return _received_from(c, s, number, of, c.seen.value)
+        return _receiving(s, number, of, c.counts("C-SOCK-06", sure, there))
+    if blocked := c.blocks("C-SOCK-06", of.length < op.length):
+        return blocked.leaving(s)
+    return _receiving(s, number, of, c.returns("C-SOCK-06", op.length))
 
 
-def _recv_held(c: Context, s: State, number: int, of: Socket, there: int) -> list[State]:
-    """Return the states after not waiting for bytes of which the sender may hold the last back (tcp(7) TCP_CORK: up to 200 ms)."""
-    if c.seen.how is How.FAILED:
-        return [s] if c.agrees("C-SOCK-10", c.seen.errno == "EAGAIN", f"returns 0..{there}, or EAGAIN", c.seen.describe()) else []
-    if not c.counts("C-SOCK-10", lambda n: 0 <= n <= there, f"0..{there}"):
-        return []
-    return _received_from(c, s, number, of, c.seen.value)
+def _receiving(s: State, number: int, of: Socket, expected: Expectation) -> Expectations:
+    """Return ``expected`` with the bytes that come, and the states that follow."""
 
+    def received(count: int) -> list[State]:
+        _, rest = take(of.views, count)
+        return [s.with_object(number, replace(of, views=rest, held=of.held and bool(rest)))]
 
-def _received_from(c: Context, s: State, number: int, of: Socket, count: int) -> list[State]:
-    head, rest = take(of.views, count)
-    if count and not c.shows("C-SOCK-07", s.resolve(head)):
-        return []
-    return [s.with_object(number, replace(of, views=rest, held=of.held and bool(rest)))]
+    return expected.shows("C-SOCK-07", s.resolve(of.views)).by(received)
 
 
 @rule(RecvErrqueue)
-def recv_errqueue(c: Context, s: State, op: RecvErrqueue) -> list[State]:
+def recv_errqueue(c: Context, s: State, op: RecvErrqueue) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
     if not of.read_open or not of.write_open:
         raise Undetermined("no clause covers the error queue of a connection that ends")
@@ -211,14 +203,12 @@ def recv_errqueue(c: Context, s: State, op: RecvErrqueue) -> list[State]:
     held = any(v.pins for v in of.views)
     if held and waiting > 1:
         raise Undetermined("which of several zero-copy sends still wait at the sender is not known to the model")
-    if c.blocks("C-ZC-03", waiting == 0 or held):
-        return [s] if c.settled else []
-    if not c.returns("C-ZC-03", 0):
-        return []
-    done, low = c.seen.number("completions") or 0, c.seen.number("lo")
-    right = 1 <= done <= waiting and low == of.completed and c.seen.number("copied") == 1
-    allowed = f"1..{waiting} completions from {of.completed} on, copied"
-    seen = f"{done} completions from {low} on, copied {c.seen.number('copied')}"
-    if not c.agrees("C-ZC-03", right, allowed, seen):
-        return []
-    return [s.with_object(number, replace(of, completed=of.completed + done))]
+    if blocked := c.blocks("C-ZC-03", waiting == 0 or held):
+        return blocked.leaving(s)
+    completed = (Completions("C-ZC-03", waiting, of.completed),)
+
+    def notified(seen: Observation) -> list[Next]:
+        done = seen.number("completions") or 0
+        return [Next(s.with_object(number, replace(of, completed=of.completed + done)), completed)]
+
+    return (replace(c.returns("C-ZC-03", 0), following=notified),)

@@ -3,19 +3,21 @@
 from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
+from harness.model.expectation import Expectations, unjudged, whatever
 from harness.model.outcome import How
 from harness.model.rules.buffers import sent
 from harness.model.rules.effects import refused_direct
 from harness.model.rules.moving import (
     end_of,
     file_to_pipe,
-    is_counted,
     mapped_views,
+    moving,
     no_room,
     odd_for_direct,
     pages_of_views,
     readable_bytes,
-    socket_stops,
+    socket_full,
+    socket_gone,
     source_ends,
     target_refuses,
     with_position,
@@ -49,96 +51,103 @@ clause(
 
 
 @rule(Splice)
-def splice(c: Context, s: State, op: Splice) -> list[State]:
+def splice(c: Context, s: State, op: Splice) -> Expectations:
     number, source = end_of(c, s, op.source)
     goal, target = end_of(c, s, op.target)
     if op.length == 0:
-        return [s] if c.returns("C-SPLICE-07", 0) else []
-    if c.refuses(
+        return c.returns("C-SPLICE-07", 0).leaving(s)
+    if refused := c.refuses(
         ("ESPIPE", isinstance(source, Pipe) and op.source_offset is not None, "C-SPLICE-03"),
         ("ESPIPE", isinstance(target, Pipe) and op.target_offset is not None, "C-SPLICE-03"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     unreadable = isinstance(source, OpenFile) and not source.readable
     unwritable = isinstance(target, OpenFile) and not target.writable
-    if c.refuses(("EBADF", unreadable or unwritable, "C-SPLICE-01")):
-        return [s] if c.settled else []
-    if c.refuses(
+    if refused := c.refuses(("EBADF", unreadable or unwritable, "C-SPLICE-01")):
+        return refused.leaving(s)
+    if refused := c.refuses(
         ("EINVAL", not isinstance(source, Pipe) and not isinstance(target, Pipe), "C-SPLICE-02"),
         ("EINVAL", number == goal and isinstance(source, Pipe), "C-SPLICE-06"),
         ("EINVAL", (op.source_offset or 0) < 0 or (op.target_offset or 0) < 0, "C-SPLICE-05"),
         ("EINVAL", isinstance(target, Socket) and op.target_offset is not None, "C-SPLICE-05"),
         ("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04"),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
-    if isinstance(target, OpenFile) and c.refuses(("EINVAL", _wraps(target, op.target_offset, op.length), "C-SPLICE-08")):
-        return [s] if c.settled else []
+    wraps = isinstance(target, OpenFile) and _wraps(target, op.target_offset, op.length)
+    if refused := c.refuses(("EINVAL", wraps, "C-SPLICE-08")):
+        return refused.leaving(s)
     if isinstance(source, OpenFile) and isinstance(target, Pipe):
         free = target.slots - len(target.views)
         capped = _wraps(source, op.source_offset, min(op.length, free * PAGE))
         if _wraps(source, op.source_offset, op.length) and not capped:
             raise Undetermined("whether the length is looked at before the pipe's free slots is not specified")
-        if c.refuses(("EINVAL", capped, "C-SPLICE-08")):
-            return [s] if c.settled else []
+        if refused := c.refuses(("EINVAL", capped, "C-SPLICE-08")):
+            return refused.leaving(s)
         nonblock = SpliceFlag.NONBLOCK in op.flags or target.nonblock
         return file_to_pipe(c, s, (number, source), (goal, target), op.source_offset, op.length, nonblock=nonblock)
     if isinstance(source, Pipe):
         return _from_pipe(c, s, op, (number, source), (goal, target))
-    return _from_socket(c, s)
+    return _from_socket(s)
 
 
 def _wraps(of: OpenFile, offset: int | None, length: int) -> bool:
     return (of.position if offset is None else offset) + length > MOST_OFFSET
 
 
-def _from_socket(c: Context, s: State) -> list[State]:
-    """Return the state after splicing from a socket: where nothing moved it is known, though not whether that was right."""
-    if c.seen.how is How.RETURNED and c.seen.value > 0:
-        raise Undetermined("no clause covers splicing from a socket")
-    c.doubts("no clause covers splicing from a socket")
-    return [s]
+def _from_socket(s: State) -> Expectations:
+    """Return what is expected of splicing from a socket: where nothing moved the state is known, though not whether that was right."""
+    reason = "no clause covers splicing from a socket"
+    return (unjudged(How.RETURNED, reason, low=1), *whatever(s, reason))
 
 
-def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], target: tuple[int, OpenFile | Pipe | Socket]) -> list[State]:
+def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], target: tuple[int, OpenFile | Pipe | Socket]) -> Expectations:
     (number, of), (goal, into) = source, target
     nonblock = SpliceFlag.NONBLOCK in op.flags or of.nonblock or (isinstance(into, Pipe) and into.nonblock)
-    ended = source_ends(c, s, of, nonblock=nonblock)
-    if ended is not None:
+    if (ended := source_ends(c, s, of, nonblock=nonblock)) is not None:
         return ended
     if isinstance(into, Pipe):
-        refused = target_refuses(c, s, into, nonblock=nonblock)
-        if refused is not None:
-            return refused
-        if not is_counted(c, "C-SPLICE-30", _movable(of, into, op.length)):
-            return []
-        head, rest = take(of.views, c.seen.value)
-        s = s.with_object(number, replace(of, views=rest))
-        return [s.with_object(goal, replace(into, views=(*into.views, *head)))]
+        if (waits := target_refuses(c, s, into, nonblock=nonblock)) is not None:
+            return waits
+        return moving(c, "C-SPLICE-30", _movable(of, into, op.length)).by(lambda n: [_between_pipes(s, number, of, goal, into, n)])
     most = min(op.length, of.length)
     if isinstance(into, Socket):
-        stopped = socket_stops(c, s, into, most, nonblock=nonblock)
-        if stopped is not None:
-            return stopped
-        if not is_counted(c, "C-SPLICE-40", most):
-            return []
-        head, rest = take(of.views, c.seen.value)
-        s = s.with_object(number, replace(of, views=rest))
-        held = into.kind == "tcp" and SpliceFlag.MORE in op.flags
-        return [s.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head)), held=held))]
+        return _to_socket(c, s, op, (number, of), (goal, into), most, nonblock=nonblock)
     at = into.position if op.target_offset is None else op.target_offset
-    if c.refuses(*no_room(c, s, into, at)):
-        return [s] if c.settled else []
-    head, rest = take(of.views, most)
-    if c.refuses(("EINVAL", odd_for_direct(c, s.memory(into.memory), into, at, head), "C-SPLICE-21")):
-        return refused_direct(c, s, into, at, most) if c.settled else []
-    if not is_counted(c, "C-SPLICE-20", most):
-        return []
-    head, rest = take(of.views, c.seen.value)
-    s = write_views(c, s, into, at, head)
-    s = s.with_object(number, replace(of, views=rest))
-    return [with_position(s, goal, into, op.target_offset, c.seen.value)]
+    if refused := c.refuses(*no_room(c, s, into, at)):
+        return refused.leaving(s)
+    head, _ = take(of.views, most)
+    if refused := c.refuses(("EINVAL", odd_for_direct(c, s.memory(into.memory), into, at, head), "C-SPLICE-21")):
+        return refused.leaving(*refused_direct(c, s, into, at, most))
+
+    def written(count: int) -> list[State]:
+        head, rest = take(of.views, count)
+        after = write_views(c, s, into, at, head).with_object(number, replace(of, views=rest))
+        return [with_position(after, goal, into, op.target_offset, count)]
+
+    return moving(c, "C-SPLICE-20", most).by(written)
+
+
+def _between_pipes(s: State, number: int, of: Pipe, goal: int, into: Pipe, count: int) -> State:
+    head, rest = take(of.views, count)
+    return s.with_object(number, replace(of, views=rest)).with_object(goal, replace(into, views=(*into.views, *head)))
+
+
+def _to_socket(
+    c: Context, s: State, op: Splice, source: tuple[int, Pipe], target: tuple[int, Socket], most: int, *, nonblock: bool
+) -> Expectations:
+    (number, of), (goal, into) = source, target
+    if (gone := socket_gone(c, s, into)) is not None:
+        return gone
+    held = into.kind == "tcp" and SpliceFlag.MORE in op.flags
+
+    def taken(count: int) -> list[State]:
+        head, rest = take(of.views, count)
+        after = s.with_object(number, replace(of, views=rest))
+        return [after.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head)), held=held))]
+
+    return (*socket_full(c, into, most, nonblock=nonblock), *moving(c, "C-SPLICE-40", most).by(taken))
 
 
 def _movable(of: Pipe, into: Pipe, length: int) -> int:
@@ -160,46 +169,44 @@ clause(
 
 
 @rule(Tee)
-def tee(c: Context, s: State, op: Tee) -> list[State]:
+def tee(c: Context, s: State, op: Tee) -> Expectations:
     number, of = look_up(c, s, op.source, Pipe)
     goal, into = look_up(c, s, op.target, Pipe)
     if op.length == 0:
-        return [s] if c.returns("C-SPLICE-07", 0) else []
-    if c.refuses(("EINVAL", number == goal, "C-SPLICE-06")):
-        return [s] if c.settled else []
+        return c.returns("C-SPLICE-07", 0).leaving(s)
+    if refused := c.refuses(("EINVAL", number == goal, "C-SPLICE-06")):
+        return refused.leaving(s)
     nonblock = SpliceFlag.NONBLOCK in op.flags or of.nonblock or into.nonblock
-    ended = source_ends(c, s, of, nonblock=nonblock)
-    if ended is not None:
+    if (ended := source_ends(c, s, of, nonblock=nonblock)) is not None:
         return ended
-    refused = target_refuses(c, s, into, nonblock=nonblock)
-    if refused is not None:
-        return refused
-    if not is_counted(c, "C-SPLICE-30", _movable(of, into, op.length)):
-        return []
-    head, _ = take(of.views, c.seen.value)
-    return [s.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head))))]
+    if (waits := target_refuses(c, s, into, nonblock=nonblock)) is not None:
+        return waits
+
+    def copied(count: int) -> list[State]:
+        head, _ = take(of.views, count)
+        return [s.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head))))]
+
+    return moving(c, "C-SPLICE-30", _movable(of, into, op.length)).by(copied)
 
 
 @rule(Vmsplice)
-def vmsplice(c: Context, s: State, op: Vmsplice) -> list[State]:
+def vmsplice(c: Context, s: State, op: Vmsplice) -> Expectations:
     goal, into = look_up(c, s, op.pipe, Pipe)
     number, m = look_up(c, s, op.mapping, Mapping)
     if op.length == 0:
-        return [s] if c.returns("C-SPLICE-07", 0) else []
+        return c.returns("C-SPLICE-07", 0).leaving(s)
     if m.writable and not m.readable:
         raise Undetermined("no clause covers pinning memory that may only be written")
-    refused = target_refuses(c, s, into, nonblock=SpliceFlag.NONBLOCK in op.flags)
-    if refused is not None:
-        return refused
+    if (waits := target_refuses(c, s, into, nonblock=SpliceFlag.NONBLOCK in op.flags)) is not None:
+        return waits
     there = readable_bytes(s, m, op.offset, op.length)
-    if c.refuses(("EFAULT", not m.readable or there == 0, "C-VMS-01")):
-        return [s] if c.settled else []
+    if refused := c.refuses(("EFAULT", not m.readable or there == 0, "C-VMS-01")):
+        return refused.leaving(s)
     free = into.slots - len(into.views)
-    if not is_counted(c, "C-VMS-02", min(there, free * PAGE - op.offset % PAGE), s.memory(m.memory).volume or "main"):
-        return []
-    end = op.offset + c.seen.value
-    states = []
-    for state in sent(s, number, op.offset, end - op.offset):
-        views = mapped_views(c, state, number, op.offset, end)
-        states.append(state.with_object(goal, replace(into, views=(*into.views, *views))))
-    return states
+
+    def referred(count: int) -> list[State]:
+        states = sent(s, number, op.offset, count)
+        views = [mapped_views(c, state, number, op.offset, op.offset + count) for state in states]
+        return [x.with_object(goal, replace(into, views=(*into.views, *v))) for x, v in zip(states, views, strict=True)]
+
+    return moving(c, "C-VMS-02", min(there, free * PAGE - op.offset % PAGE), s.memory(m.memory).volume or "main").by(referred)

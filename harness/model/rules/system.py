@@ -5,7 +5,8 @@ from types import MappingProxyType
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
-from harness.model.outcome import How
+from harness.model.expectation import ANY, Expectations, Next, Number, unjudged
+from harness.model.outcome import How, Observation
 from harness.model.rules.rule import rule
 from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
 from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
@@ -33,24 +34,25 @@ clause(
 
 
 @rule(MountVolume)
-def mount(c: Context, s: State, op: MountVolume) -> list[State]:
-    if c.seen.how is How.BLOCKED:
-        raise Undetermined("the kernel may wait for the module of a file system as long as the guest takes to load it")
+def mount(c: Context, s: State, op: MountVolume) -> Expectations:
+    slow = unjudged(How.BLOCKED, "the kernel may wait for the module of a file system as long as the guest takes to load it")
+    return (*_mounting(c, s, op), slow)
+
+
+def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     wants = _dax_wanted(op.options)
     refuses = op.filesystem == "ext4" and bool(c.env.fact("ext4_refuses_dax_mount", op.volume))
-    if c.refuses(
+    if refused := c.refuses(
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
         ("EINVAL", wants and refuses, "C-MOUNT-02"),
     ):
-        return [s] if c.settled else []
-    if not c.returns("C-MOUNT-01", 0):
-        return []
+        return refused.leaving(s)
     if op.filesystem == "xfs":
         wants = wants and not c.env.fact("xfs_drops_dax", op.volume)
     s = replace(s, mounted=MappingProxyType({**s.mounted, op.volume: wants}))
     for number, memory in _memories(s, op.volume):
         s = s.with_object(number, replace(memory, dax=wants))
-    return [s]
+    return c.returns("C-MOUNT-01", 0).leaving(s)
 
 
 def _set_up(c: Context, volume: str) -> bool:
@@ -66,22 +68,21 @@ def _dax_wanted(options: str) -> bool:
 
 
 @rule(UmountVolume)
-def umount(c: Context, s: State, op: UmountVolume) -> list[State]:
-    if c.refuses(
+def umount(c: Context, s: State, op: UmountVolume) -> Expectations:
+    if refused := c.refuses(
         ("EINVAL", op.volume not in s.mounted and not _set_up(c, op.volume), "C-MOUNT-05"),
         ("EBUSY", _is_used(s, op.volume), "C-MOUNT-05"),
     ):
-        return [s] if c.settled else []
-    if not c.returns("C-MOUNT-04", 0):
-        return []
+        return refused.leaving(s)
+    expected = c.returns("C-MOUNT-04", 0)
     if _set_up(c, op.volume):
-        raise Undetermined("what the guest has below the mount point of a volume is not known to the model")
+        return (replace(expected, unjudged="what the guest has below the mount point of a volume is not known to the model"),)
     s = replace(s, mounted=MappingProxyType({k: v for k, v in s.mounted.items() if k != op.volume}))
     for number, memory in _memories(s, op.volume):
         tail = page_ceil(memory.size) - memory.size
         content = memory.content if memory.dax else memory.content.write(memory.size, zeroes(tail))
         s = s.with_object(number, replace(memory, cached=Ranges(), perhaps=Ranges(), content=content))
-    return [s]
+    return expected.leaving(s)
 
 
 def _memories(s: State, volume: str) -> list[tuple[int, Memory]]:
@@ -94,10 +95,9 @@ def _is_used(s: State, volume: str) -> bool:
 
 
 @rule(DropCaches)
-def drop_caches(c: Context, s: State, op: DropCaches) -> list[State]:
+def drop_caches(c: Context, s: State, op: DropCaches) -> Expectations:
     """The pages of a file that was synced are lost unless somebody uses them; which of another's are clean is the writeback's affair."""
-    if not c.returns("C-CACHE-01", 0):
-        return []
+    expected = c.returns("C-CACHE-01", 0)
     s = replace(s, meminfo=None)
     for number, memory in s.objects.items():
         if isinstance(memory, Memory) and memory.cached.spans:
@@ -108,7 +108,7 @@ def drop_caches(c: Context, s: State, op: DropCaches) -> list[State]:
             for low, high in used.spans:
                 perhaps = perhaps.remove(low, high)
             s = s.with_object(number, replace(memory, cached=used, perhaps=perhaps))
-    return [s]
+    return expected.leaving(s)
 
 
 def _used_pages(s: State, number: int, memory: Memory) -> Ranges:
@@ -130,19 +130,20 @@ def _used_pages(s: State, number: int, memory: Memory) -> Ranges:
 
 
 @rule(Meminfo)
-def meminfo(c: Context, s: State, op: Meminfo) -> list[State]:
+def meminfo(c: Context, s: State, op: Meminfo) -> Expectations:
     """``State.meminfo`` is what the page cache holds beside the pages of the program's files, as of the last look."""
-    if not c.counts("C-CACHE-02", lambda value: value > 0, "a size"):
-        return []
     memories = [m for m in s.objects.values() if isinstance(m, Memory)]
     surely = sum(m.cached.total() for m in memories)
     perhaps = sum(m.perhaps.total() for m in memories)
+    evidence: tuple[Number, ...] = ()
     if s.meminfo is not None:
         low, high = s.meminfo
         slack = max(CACHED_NOISE, surely // 10)
         least, most = low + surely - slack, high + surely + perhaps + slack + s.read_ahead
-        right = least <= c.seen.value <= most
         allowed = f"{least}..{most} bytes cached ({surely} of it this program's)"
-        if not c.agrees("C-CACHE-03", right, allowed, f"{c.seen.value} bytes cached"):
-            return []
-    return [replace(s, meminfo=(c.seen.value - surely - perhaps, c.seen.value - surely), read_ahead=0)]
+        evidence = (Number("C-CACHE-03", "value", least, most, allowed, "{} bytes cached"),)
+
+    def looked(seen: Observation) -> list[Next]:
+        return [Next(replace(s, meminfo=(seen.value - surely - perhaps, seen.value - surely), read_ahead=0), evidence)]
+
+    return (replace(c.counts("C-CACHE-02", 1, ANY, "a size"), following=looked),)

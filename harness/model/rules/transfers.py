@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.model.clause import Context, clause
+from harness.model.expectation import Expectation, Expectations
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.rule import look_up, volume_fact
@@ -119,20 +120,19 @@ def unsupported_flags(c: Context, memory: Memory, flags: Sequence[RwFlag]) -> tu
     return ("EOPNOTSUPP", lacking, "C-RWF-01")
 
 
-def may_decline(c: Context, flags: Sequence[RwFlag], count: int) -> bool:
-    """Whether the call said that it would have to wait, which RWF_NOWAIT allows."""
-    if RwFlag.NOWAIT not in flags or c.seen.how is not How.FAILED or c.seen.errno not in ("EAGAIN", "EOPNOTSUPP"):
-        return False
-    return c.agrees("C-RWF-02", True, f"returns 1..{count}, EAGAIN or EOPNOTSUPP", c.seen.describe())
+def declined(c: Context, s: State, flags: Sequence[RwFlag], count: int) -> Expectations:
+    """Return that the call may say that it would have to wait, where RWF_NOWAIT allows it."""
+    if RwFlag.NOWAIT not in flags or not c.holds("C-RWF-02", True):
+        return ()
+    names = ("EAGAIN", "EOPNOTSUPP")
+    return Expectation(How.FAILED, "C-RWF-02", f"returns 1..{count}, EAGAIN or EOPNOTSUPP", names=names).leaving(s)
 
 
-def moved_bytes(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str, least: int | None = None) -> int | None:
-    """Return how many bytes a transfer moved that may move ``count``, and has to move that or ``least``; None where it did not do that."""
+def moves(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str, least: int | None = None) -> Expectation:
+    """Return what is expected of a transfer that may move ``count`` bytes, and has to move that or ``least``."""
     if RwFlag.NOWAIT in flags and count:
-        clause_id, least = "C-RWF-02", 1
-    if least is None:
-        return count if c.returns(clause_id, count) else None
-    return c.seen.value if c.counts(clause_id, lambda n: least <= n <= count, f"{least}..{count}") else None
+        return c.counts("C-RWF-02", 1, count, f"1..{count}")
+    return c.returns(clause_id, count) if least is None else c.counts(clause_id, least, count, f"{least}..{count}")
 
 
 def meets_mapping(m: Mapping, b: Buffer, memory: int, at: int, total: int) -> bool:

@@ -5,24 +5,24 @@ from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, tagged, unknown
-from harness.model.outcome import How
+from harness.model.expectation import Expectations
 from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_end
 from harness.model.rules.effects import put, refused_direct
 from harness.model.rules.rule import file_memory, look_up, volume_fact
 from harness.model.rules.transfers import (
     MOST_OFFSET,
     TAIL_WORD,
+    declined,
     direct_refusals,
     fault_refusals,
     first_buffers,
-    may_decline,
     meets_mapping,
-    moved_bytes,
+    moves,
     odd_before_append,
     unsupported_flags,
     usable_bytes,
 )
-from harness.model.state import Mapping, OpenFile, State, page_ceil, page_floor
+from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor
 from harness.ops import (
     Buffer,
     RwFlag,
@@ -30,73 +30,89 @@ from harness.ops import (
 )
 
 
-def write_file(c: Context, s: State, op: Write) -> list[State]:
+def write_file(c: Context, s: State, op: Write) -> Expectations:
     """write(2) to a file; pipes have their own rule."""
     return write_buffers(c, s, op.file, None, [Buffer(op.length, op.shift, op.from_, op.from_offset)])
 
 
 def write_buffers(
     c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()
-) -> list[State]:
+) -> Expectations:
     number, of = look_up(c, s, file, OpenFile)
     memory = file_memory(s, of)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
-    if c.refuses(
+    if refused := c.refuses(
         ("EBADF", not of.writable, "C-RW-05"),
         ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
         unsupported_flags(c, memory, flags if total else ()),
     ):
-        return [s] if c.settled else []
+        return refused.leaving(s)
     if memory.kind == "bar":
         raise Undetermined("no clause covers write(2) to a BAR")
-    if may_decline(c, flags, total):
-        return [s]
     if not total:
-        return [s] if c.returns("C-RW-10", 0) else []
+        return (*declined(c, s, flags, total), *c.returns("C-RW-10", 0).leaving(s))
+    return (*declined(c, s, flags, total), *_writing(c, s, (number, of), offset, buffers, flags))
+
+
+def _writing(
+    c: Context, s: State, file: tuple[int, OpenFile], offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag]
+) -> Expectations:
+    """Return what is expected of a write of something that nothing forbids in itself."""
+    of = file[1]
+    memory = file_memory(s, of)
+    asked = of.position if offset is None else offset
     buffered = RwFlag.NOWAIT in flags and not of.direct and not volume_fact(c, "buffered_nowait_write", memory)
-    if c.refuses(("EINVAL", buffered, "C-RWF-04")):
-        return [s] if c.settled else []
-    asked = at
-    if memory.is_file and of.append and c.holds("C-RW-08", True):
-        at = memory.size
-    if memory.is_file and RwFlag.APPEND in flags and c.holds("C-RWF-03", True):
-        at = memory.size
-    if memory.kind == "node":
-        if c.refuses(("ENOSPC", at >= memory.size, "C-NODE-02")):
-            return [s] if c.settled else []
-        if at + total > memory.size and c.holds("C-NODE-01", True):
-            total = memory.size - at
-            buffers = first_buffers(buffers, total)
-    elif memory.is_file:
-        most = int(volume_fact(c, "max_file_bytes", memory))
-        if c.refuses(("EFBIG", at >= most, "C-RW-11")):
-            return [s] if c.settled else []
-        total = min(total, most - at)
+    if refused := c.refuses(("EINVAL", buffered, "C-RWF-04")):
+        return refused.leaving(s)
+    at = _where(c, memory, of, asked, flags)
+    most = memory.size if memory.kind == "node" else int(volume_fact(c, "max_file_bytes", memory))
+    full = ("ENOSPC", at >= most, "C-NODE-02") if memory.kind == "node" else ("EFBIG", at >= most, "C-RW-11")
+    if refused := c.refuses(full):
+        return refused.leaving(s)
+    total = sum(b.length for b in buffers)
+    if at + total > most and (memory.is_file or c.holds("C-NODE-01", True)):
+        total = most - at
         buffers = first_buffers(buffers, total)
-    if c.refuses(odd_before_append(c, memory, of, asked), *direct_refusals(c, s, memory, of, at, buffers)):
-        return refused_direct(c, s, of, at, total) if c.settled else []
+    if refused := c.refuses(odd_before_append(c, memory, of, asked), *direct_refusals(c, s, memory, of, at, buffers)):
+        return refused.leaving(*refused_direct(c, s, of, at, total))
     usable = usable_bytes(c, s, first_buffers(buffers, total), into=False)
-    if c.refuses(*fault_refusals(memory, of, usable, total)):
-        spoilt = unknown(max(0, min(usable, memory.size - at)))
-        after = _faulted_in(c, s, first_buffers(buffers, usable))
-        return [put(c, x, of.memory, at, spoilt, bypass=True) if spoilt else x for x in after] if c.settled else []
+    if refused := c.refuses(*fault_refusals(memory, of, usable, total)):
+        return refused.leaving(*_spoilt(c, s, of, at, usable, buffers))
     if usable < total and memory.is_file and not memory.dax and any(_grows_under(c, s, of, at + usable, b) for b in buffers):
         raise Undetermined("how much is written of a buffer that is the same file, which grows meanwhile, is not specified")
     early = c.holds("C-RW-09", usable < total)
     total = usable if early else total
-    words = early and memory.dax and volume_fact(c, "dax_write_tail", memory) == "word"
-    if words and total < TAIL_WORD and c.seen.how is How.FAILED and c.refuses(("EFAULT", True, "C-RW-13")):
-        return _faulted_in(c, s, first_buffers(buffers, total)) if c.settled else []
-    least = max(1, total - TAIL_WORD + 1) if words else None
-    moved = moved_bytes(c, flags, total, "C-RW-13" if words else "C-RW-06", least)
-    if moved is None:
-        return []
-    total = moved
-    pieces = _gather(c, s, of, at, first_buffers(buffers, total))
+    if early and memory.dax and volume_fact(c, "dax_write_tail", memory) == "word":
+        torn = moves(c, flags, total, "C-RW-13", max(1, total - TAIL_WORD + 1))
+        refused = c.refuses(("EFAULT", True, "C-RW-13")) if total < TAIL_WORD else None
+        less = refused.leaving(*_faulted_in(c, s, first_buffers(buffers, total))) if refused else ()
+        return (*less, *torn.by(lambda moved: _written(c, s, file, offset, at, moved, buffers)))
+    return moves(c, flags, total, "C-RW-06").by(lambda moved: _written(c, s, file, offset, at, moved, buffers))
+
+
+def _where(c: Context, memory: Memory, of: OpenFile, asked: int, flags: Sequence[RwFlag]) -> int:
+    """Return where a write begins for which ``asked`` was asked."""
+    at = memory.size if memory.is_file and of.append and c.holds("C-RW-08", True) else asked
+    return memory.size if memory.is_file and RwFlag.APPEND in flags and c.holds("C-RWF-03", True) else at
+
+
+def _spoilt(c: Context, s: State, of: OpenFile, at: int, usable: int, buffers: Sequence[Buffer]) -> list[State]:
+    """Return the states after a write was refused for its buffer: nobody knows what it left of what could be read."""
+    spoilt = unknown(max(0, min(usable, s.memory(of.memory).size - at)))
+    after = _faulted_in(c, s, first_buffers(buffers, usable))
+    return [put(c, x, of.memory, at, spoilt, bypass=True) if spoilt else x for x in after]
+
+
+def _written(
+    c: Context, s: State, file: tuple[int, OpenFile], offset: int | None, at: int, count: int, buffers: Sequence[Buffer]
+) -> list[State]:
+    """Return the states after ``count`` bytes of ``buffers`` were written."""
+    number, of = file
+    pieces = _gather(c, s, of, at, first_buffers(buffers, count))
     if offset is None:
-        s = s.with_object(number, replace(of, position=at + total))
-    return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, total))]
+        s = s.with_object(number, replace(of, position=at + count))
+    return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, count))]
 
 
 def _grows_under(c: Context, s: State, of: OpenFile, end: int, b: Buffer) -> bool:

@@ -3,9 +3,10 @@
 import pytest
 
 from harness.model.clause import Context
+from harness.model.compare import compare
 from harness.model.facts import Env
+from harness.model.judge import expect
 from harness.model.outcome import Observation
-from harness.model.rules.rule import RULES
 from harness.model.state import State
 from harness.model.verdict import Verdict
 from harness.ops import (
@@ -567,9 +568,10 @@ def test_every_rule_of_this_family_follows_a_bounded_number_of_states() -> None:
     state = State()
     for op, seen in FILE_AND_PIPE:
         assert isinstance(op, Operation)
-        (state,) = RULES[type(op)](Context(PAGE_CACHE, 1, "main", seen), state, op)
-    after = RULES[Splice](Context(one_page, 3, "main", returned(777)), state, Splice("f", "p", 5000, source_offset=0))
-    assert len(after) == 1
+        (state,) = compare(Context(PAGE_CACHE, 1, "main"), expect(Context(PAGE_CACHE, 1, "main"), state, op), seen).states
+    context = Context(one_page, 3, "main")
+    expected = expect(context, state, Splice("f", "p", 5000, source_offset=0))
+    assert len(compare(context, expected, returned(777)).states) == 1
 
 
 def test_the_fact_decides_and_nothing_else() -> None:
