@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from harness.model.clause import CLAUSES, Context, Undetermined, clause
 from harness.model.closing import closed_ends, without_process
@@ -166,12 +165,7 @@ def expect(context: Context, state: State, operation: Operation) -> Expectations
 def _started(state: State, step: Step, context: Context, seen: Observation, progress: int) -> State:
     if step.start is None:
         return state
-    return _with_pending(state, step.start, Pending(context.step, None if seen.how is How.BLOCKED else seen, progress))
-
-
-def _with_pending(state: State, label: str, pending: Pending | None) -> State:
-    others = {k: v for k, v in state.pending.items() if k != label}
-    return replace(state, pending=MappingProxyType(others if pending is None else {**others, label: pending}))
+    return state.with_pending(step.start, Pending(context.step, None if seen.how is How.BLOCKED else seen, progress))
 
 
 def _settled_sleepers(run: _Run, states: list[State], index: int) -> tuple[list[State], str]:
@@ -193,7 +187,7 @@ def _settled_sleepers(run: _Run, states: list[State], index: int) -> tuple[list[
                     unsettled = unsettled or f"step {pending.step + 1} sleeps, may have gone on, and nobody joins it"
                 continue
             for ended in _resumed(run, state, pending, final):
-                ended = _with_pending(ended, label, replace(pending, done=final))
+                ended = ended.with_pending(label, replace(pending, done=final))
                 if ended not in possible:
                     possible.append(ended)
     return possible, unsettled
@@ -234,7 +228,7 @@ def _join(run: _Run, context: Context, state: State, join: Join, seen: Observati
     context.step, context.process, context.progress = pending.step, run.program.steps[pending.step].process, pending.progress
     compared = _compared(context, state, run.program.steps[pending.step].operation, seen)
     now = replace(pending, progress=compared.progress) if seen.how is How.BLOCKED else replace(pending, done=seen)
-    compared.states = [_with_pending(s, join.label, now) for s in compared.states]
+    compared.states = [s.with_pending(join.label, now) for s in compared.states]
     return compared
 
 

@@ -250,6 +250,10 @@ class State:
         closed = self.closed - {(process, name, end) for end in ("read", "write")}
         return replace(self, names=MappingProxyType({**self.names, (process, name): number}), closed=closed)
 
+    def with_pending(self, label: str, pending: Pending) -> "State":
+        """Return the state in which the started step ``label`` is as ``pending`` says."""
+        return replace(self, pending=MappingProxyType({**self.pending, label: pending}))
+
     def has_end(self, number: int, end: str) -> bool:
         """Whether some process still has this end of object ``number`` open."""
         return any(n == number and (who, name, end) not in self.closed for (who, name), n in self.names.items())
