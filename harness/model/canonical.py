@@ -3,7 +3,7 @@
 A generator asks so what a program leads to, and a test that the judge accepts what the model itself says.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.model.clause import Context, Undetermined
 from harness.model.closing import without_process
@@ -13,6 +13,7 @@ from harness.model.facts import Env
 from harness.model.judge import expect
 from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.state import Pending, State
+from harness.model.value import evolve
 from harness.ops import Join, Program, Step
 
 #: A frame of RAM: low memory is no region of anybody's.
@@ -86,7 +87,7 @@ class _Run:
         if join.label in self.not_started or join.label not in self.state.pending:
             return Observation(index, How.NOT_RUN)
         pending = self.state.pending[join.label]
-        return replace(pending.done or Observation(index, How.BLOCKED), step=index)
+        return evolve(pending.done or Observation(index, How.BLOCKED), step=index)
 
     def wake(self) -> None:
         """Let each step that sleeps, the oldest first, go on as soon as nothing keeps it."""
@@ -94,7 +95,7 @@ class _Run:
             pending = self.state.pending[label]
             if pending.done is None:
                 seen, state, progress = self._ended(pending.step, pending.progress)
-                ended = replace(pending, progress=progress) if seen.how is How.BLOCKED else replace(pending, done=seen)
+                ended = evolve(pending, progress=progress) if seen.how is How.BLOCKED else evolve(pending, done=seen)
                 self.state = state.with_pending(label, ended)
 
 
@@ -138,22 +139,22 @@ def _with_evidence(seen: Observation, evidence: tuple[Evidence, ...]) -> Observa
     for one in evidence:
         match one:
             case Number(name="faults"):
-                seen = replace(seen, minor_faults=one.low)
+                seen = evolve(seen, minor_faults=one.low)
                 attributes["major_faults"] = 0
             case Number(name="value"):
-                seen = replace(seen, value=max(one.low, 1))
+                seen = evolve(seen, value=max(one.low, 1))
             case Number():
                 attributes[one.name] = one.low
             case Residence():
-                seen = replace(seen, resident="".join("1" if must else "0" for must, _ in one.pages))
+                seen = evolve(seen, resident="".join("1" if must else "0" for must, _ in one.pages))
             case AreaFlag():
                 flags += [one.flag] if one.is_set else []
                 attributes["vm_flags"] = " ".join(flags) or "??"
             case Completions():
                 attributes |= {"completions": 1, "lo": one.first, "hi": one.first, "copied": 1}
             case Frames():
-                seen = replace(seen, frames=tuple(_frame(one, index) for index in range(len(one.pages))))
-    return replace(seen, attributes=tuple(sorted(attributes.items())))
+                seen = evolve(seen, frames=tuple(_frame(one, index) for index in range(len(one.pages))))
+    return evolve(seen, attributes=tuple(sorted(attributes.items())))
 
 
 def _frame(frames: Frames, index: int) -> int:

@@ -78,18 +78,18 @@ class Context:
         return self._ends(How.SIGNAL, rows)
 
     def _ends(self, how: How, rows: tuple[tuple[str, bool, str], ...]) -> Expectation | None:
-        held = [(name, clause_id) for name, condition, clause_id in rows if self._row(clause_id, condition)]
+        held: list[tuple[str, str]] = []
+        for name, condition, clause_id in rows:
+            if (condition or clause_id in self.flipped) and self.holds(clause_id, condition):
+                held.append((name, clause_id))
         if not held:
             return None
         names = tuple(sorted({name for name, _ in held}))
         return Expectation(how, held[0][1], " or ".join(names), names=names)
 
-    def _row(self, clause_id: str, condition: bool) -> bool:
-        return (condition or clause_id in self.flipped) and self.holds(clause_id, condition)
-
     def blocks(self, clause_id: str, condition: bool, progress: int = 0) -> Expectation | None:
         """Return what is expected where ``condition`` holds: the step is blocked, after it has moved ``progress`` bytes."""
-        if not self._row(clause_id, condition):
+        if not (condition or clause_id in self.flipped) or not self.holds(clause_id, condition):
             return None
         return Expectation(How.BLOCKED, clause_id, "blocked", progress=progress)
 

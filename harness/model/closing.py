@@ -5,14 +5,13 @@ process; a process that dies closes all of its own.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
-from types import MappingProxyType
 
 from harness import ops as op
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations
 from harness.model.stack import dax_mode
 from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, State, page_ceil
+from harness.model.value import Table, evolve
 from harness.ops import Operation
 
 READ, WRITE = "read", "write"
@@ -61,6 +60,8 @@ def closed_ends(c: Context, s: State, operation: Operation) -> Expectations | No
 
     Calls that look at their numbers first are left to their own clause: splice and tee of nothing, offsets inside a page or before 0.
     """
+    if not s.closed:
+        return None
     uses = [(getattr(operation, field), end) for field, end in _USES.get(type(operation), ())]
     closed = any((c.process, name, end) in s.closed for name, end in uses if name is not None)
     if not closed:
@@ -93,15 +94,15 @@ def closing(c: Context, s: State, name: str, end: str | None) -> Expectations:
     ends = (READ, WRITE) if single or end in (None, "both") else (end,)
     gone = [e for e in ends if (c.process, name, e) in s.closed]
     expected = c.refuses(("EBADF", bool(gone), "C-CLOSE-02")) or c.returns("C-CLOSE-01", 0)
-    s = replace(s, closed=s.closed | {(c.process, name, e) for e in ends})
+    s = evolve(s, closed=s.closed | {(c.process, name, e) for e in ends})
     return expected.leaving(_after_closing(c, s, (number,)))
 
 
 def without_process(c: Context, s: State, process: str) -> State:
     """Return the state after ``process`` died: its descriptors are closed, its mappings gone."""
     numbers = {number for (who, _), number in s.names.items() if who == process}
-    names = MappingProxyType({key: number for key, number in s.names.items() if key[0] != process})
-    return _after_closing(c, replace(s, names=names), numbers)
+    names = Table({key: number for key, number in s.names.items() if key[0] != process})
+    return _after_closing(c, evolve(s, names=names), numbers)
 
 
 def _after_closing(c: Context, s: State, numbers: Iterable[int]) -> State:
@@ -110,9 +111,9 @@ def _after_closing(c: Context, s: State, numbers: Iterable[int]) -> State:
         if isinstance(thing, Pipe | Socket):
             readable, writable = s.has_end(number, READ), s.has_end(number, WRITE)
             if isinstance(thing, Socket) and not readable and thing.views:
-                thing = replace(thing, unread=True)
+                thing = evolve(thing, unread=True)
             views = thing.views if readable else ()
-            s = s.with_object(number, replace(thing, read_open=readable, write_open=writable, views=views))
+            s = s.with_object(number, evolve(thing, read_open=readable, write_open=writable, views=views))
         elif isinstance(thing, OpenFile | Mapping):
             s = flipped_at_last_close(c, s, thing.memory)
     return s
@@ -126,4 +127,4 @@ def flipped_at_last_close(c: Context, s: State, number: int) -> State:
     reading = c.env.reading.volume(memory.volume)
     if not reading.queue_dax or dax_mode(reading) != "inode" or memory.dax == memory.dax_flag or s.is_used(number):
         return s
-    return s.with_object(number, replace(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))
+    return s.with_object(number, evolve(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))

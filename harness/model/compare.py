@@ -22,7 +22,7 @@ from harness.model.outcome import How, Observation
 from harness.model.state import State
 
 
-@dataclass
+@dataclass(slots=True)
 class Comparison:
     """How far what was seen agrees with an expectation, and what a report says of it.
 
@@ -44,18 +44,19 @@ def compare(c: Context, expected: Expectations, seen: Observation) -> Comparison
 
     Raises Undetermined where what fits cannot be judged.
     """
-    best = Comparison(observed=seen.describe())
+    best = Comparison()
     for expectation in expected:
         found = _compare(c, expectation, seen)
         if found.states:
             return found
         if expectation.clause and found.agreed >= best.agreed:
             best = found
+    best.observed = best.observed or seen.describe()
     return best
 
 
 def _compare(c: Context, e: Expectation, seen: Observation) -> Comparison:
-    found = Comparison(e.allowed, seen.describe(), e.clause, e.unsure, progress=e.progress)
+    found = Comparison(e.allowed, "", e.clause, e.unsure, progress=e.progress)
     if e.how is not None and not _ends_so(c, e, seen):
         found.agreed = 1 if seen.how is e.how else 0
         return found
@@ -65,9 +66,9 @@ def _compare(c: Context, e: Expectation, seen: Observation) -> Comparison:
     if e.shown is not None and seen.value and not _shows(c, found, *e.shown, seen):
         return found
     found.agreed = 3
-    for following in e.following(seen):
-        if all(_agrees(c, found, evidence, seen) for evidence in following.evidence) and following.state not in found.states:
-            found.states.append(following.state)
+    for state, evidence in e.following(seen):
+        if not evidence or all(_agrees(c, found, one, seen) for one in evidence):
+            found.states.append(state)
     return found
 
 

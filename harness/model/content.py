@@ -2,11 +2,12 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import itemgetter
 
 from harness.model.outcome import Run, RunKind
+from harness.model.value import evolve, hashed_once
 from harness.ops.tag import FOREIGN_WRITER, tag_bytes
 
 
@@ -88,7 +89,7 @@ def merged(pieces: Pieces) -> Pieces:
     for piece in pieces:
         last = out[-1] if out else None
         if last is not None and last.origin is piece.origin and _continues(last, piece):
-            out[-1] = replace(last, length=last.length + piece.length, raw=last.raw + piece.raw)
+            out[-1] = evolve(last, length=last.length + piece.length, raw=last.raw + piece.raw)
         else:
             out.append(piece)
     return tuple(out)
@@ -168,6 +169,7 @@ def _seen_word(piece: Piece) -> str:
 _LOW, _HIGH = itemgetter(0), itemgetter(1)
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Ranges:
     """A set of byte (or page) positions as sorted, disjoint, half-open ranges; neighbours that touch are one."""
@@ -217,6 +219,7 @@ class Ranges:
         return bisect_right(self.spans, start, key=_HIGH), bisect_left(self.spans, end, key=_LOW)
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Content:
     """What stands where in a file or in memory; ``filler`` everywhere that nothing was written. Extents are sorted and disjoint."""

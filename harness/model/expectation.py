@@ -5,8 +5,9 @@ answers with a tuple of them: the first that what was seen fits is the one that 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from harness.model.content import Pieces
 from harness.model.outcome import How, Observation
@@ -97,8 +98,7 @@ class Completions:
 Evidence = Number | Residence | Frames | AreaFlag | Completions
 
 
-@dataclass(frozen=True)
-class Next:
+class Next(NamedTuple):
     """A state that may follow, with the evidence that only this one allows."""
 
     state: State
@@ -112,8 +112,7 @@ def _nothing(seen: Observation) -> Sequence[Next]:
     return ()
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(NamedTuple):
     """One way in which a step may end.
 
     ``how`` is None where any way will do. ``names`` are the errors, or the signals, of which one has to come. A value that is returned lies
@@ -140,16 +139,16 @@ class Expectation:
 
     def shows(self, clause_id: str, pieces: Pieces) -> "Expectation":
         """Return this with ``pieces`` as the bytes that the step has to show, as many of them as it returns."""
-        return replace(self, shown=(clause_id, pieces))
+        return self._replace(shown=(clause_id, pieces))
 
     def leaving(self, *states: State) -> "Expectations":
         """Return the answer of a rule of which this is all: the step ends so, and any of ``states`` follows."""
-        found = tuple([Next(state) for state in states])
-        return (replace(self, following=lambda seen: found),)
+        found = [Next(state) for state in states]
+        return (self._replace(following=lambda seen: found),)
 
     def then(self, *found: Next) -> "Expectations":
         """Return the answer of a rule of which this is all, where each state that may follow has evidence of its own."""
-        return (replace(self, following=lambda seen: found),)
+        return (self._replace(following=lambda seen: found),)
 
     def by(self, following: Callable[[int], Sequence[State]]) -> "Expectations":
         """Return the answer of a rule of which this is all, where the states depend on the value that was returned."""
@@ -157,7 +156,7 @@ class Expectation:
 
     def by_all(self, following: Callable[[Observation], Sequence[State]]) -> "Expectations":
         """Return the answer of a rule of which this is all, where the states depend on more than that."""
-        return (replace(self, following=lambda seen: [Next(state) for state in following(seen)]),)
+        return (self._replace(following=lambda seen: [Next(state) for state in following(seen)]),)
 
 
 #: What a rule answers; the first that fits is what happened.

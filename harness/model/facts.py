@@ -4,12 +4,14 @@ A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a ker
 values it can take. Cases say which facts they probe: what a guest showed there is possible with one value only.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from harness.model.stack import StackReading, VolumeReading
+from harness.model.value import evolve
 
 Value = str | int | bool
 
@@ -25,6 +27,7 @@ class Kernel:
         return (self.major, self.minor) >= (major, minor)
 
 
+@functools.cache
 def kernel_of(release: str) -> Kernel:
     """Return the numbers of a release such as ``6.12.95+deb13-cloud-amd64``. Raises ValueError where there are none."""
     match = re.match(r"(\d+)\.(\d+)", release)
@@ -72,7 +75,7 @@ class Env:
         self.asked.add(name)
         reading = self.reading.volume(volume)
         if dax is not None and dax != reading.dax:
-            reading = replace(reading, dax=dax)
+            reading = evolve(reading, dax=dax)
         elif name in self.overrides:
             return self.overrides[name]
         return entry.value(kernel_of(self.reading.kernel_release), reading)

@@ -1,7 +1,8 @@
 """The judge: a program, what the guest saw, and the stack as it is; out comes a verdict for every step."""
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from harness.model.clause import CLAUSES, Context, Undetermined, clause
 from harness.model.closing import closed_ends, without_process
@@ -11,6 +12,7 @@ from harness.model.facts import Env
 from harness.model.outcome import How, Observation
 from harness.model.rules import RULES
 from harness.model.state import Pending, State
+from harness.model.value import evolve
 from harness.model.verdict import Verdict, worst
 from harness.ops import FutexWait, Join, Operation, Pin, Program, Step
 
@@ -108,12 +110,14 @@ def _judge_step(run: _Run, states: list[State], index: int, seen: Observation) -
         try:
             compared = _one(run, context, state, index, seen)
             (accepted if compared.states else refused).append(compared)
-            after.extend(s for s in compared.states if s not in after)
+            after += compared.states
         except Undetermined as undetermined:
             unjudged = unjudged or undetermined.reason
             accepted.append(Comparison())
         hits += context.hits
     clauses = tuple(dict.fromkeys(hits))
+    if len(after) > 1:
+        after = list(dict.fromkeys(after))
     if not accepted:
         told = refused[0]
         because = _because(told.because)
@@ -187,7 +191,7 @@ def _settled_sleepers(run: _Run, states: list[State], index: int) -> tuple[list[
                     unsettled = unsettled or f"step {pending.step + 1} sleeps, may have gone on, and nobody joins it"
                 continue
             for ended in _resumed(run, state, pending, final):
-                ended = ended.with_pending(label, replace(pending, done=final))
+                ended = ended.with_pending(label, evolve(pending, done=final))
                 if ended not in possible:
                     possible.append(ended)
     return possible, unsettled
@@ -227,7 +231,7 @@ def _join(run: _Run, context: Context, state: State, join: Join, seen: Observati
         return compare(context, _ended_as_then(pending.done, state), seen)
     context.step, context.process, context.progress = pending.step, run.program.steps[pending.step].process, pending.progress
     compared = _compared(context, state, run.program.steps[pending.step].operation, seen)
-    now = replace(pending, progress=compared.progress) if seen.how is How.BLOCKED else replace(pending, done=seen)
+    now = evolve(pending, progress=compared.progress) if seen.how is How.BLOCKED else evolve(pending, done=seen)
     compared.states = [s.with_pending(join.label, now) for s in compared.states]
     return compared
 
@@ -241,6 +245,7 @@ def _undetermined(index: int, seen: Observation, reason: str) -> StepVerdict:
     return StepVerdict(index, Verdict.UNDETERMINED, seen.describe(), "", "", reason=reason)
 
 
+@functools.cache
 def _because(clause_id: str) -> str:
     entry = CLAUSES.get(clause_id)
     return f"{entry.says}  (clause {entry.id}, {entry.source})" if entry else ""
@@ -252,11 +257,11 @@ def _pinned(verdict: StepVerdict, pin: Pin | None, seen: Observation) -> StepVer
         return verdict
     matches = _matches(pin, seen)
     if matches and verdict.verdict is Verdict.DEVIATES:
-        return replace(verdict, because=verdict.because + "; the case pins what was seen: case and model disagree")
+        return evolve(verdict, because=verdict.because + "; the case pins what was seen: case and model disagree")
     if matches or verdict.verdict is Verdict.DEVIATES:
         return verdict
     why = f"the case pins this step: {pin.describe()}; the model allows what was seen"
-    return replace(verdict, verdict=Verdict.DEVIATES, observed=seen.describe(), allowed=pin.describe(), because=why, clause="")
+    return evolve(verdict, verdict=Verdict.DEVIATES, observed=seen.describe(), allowed=pin.describe(), because=why, clause="")
 
 
 def _matches(pin: Pin, seen: Observation) -> bool:

@@ -5,17 +5,17 @@ content, or an alias to memory that is resolved when it is read. An event that t
 (truncate, punch, direct write) turns an alias into a copy.
 """
 
-from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass
 
 from harness.model.content import Content, Origin, Pieces, Ranges, cut, length_of, merged, unknown
 from harness.model.outcome import Observation
+from harness.model.value import Table, evolve, hashed_once
 
 PAGE = 4096
 HUGE = 2 * 1024 * 1024
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Memory:
     """Something with content. ``data`` are the byte ranges that have blocks with data, ``unwritten`` those that are
@@ -49,6 +49,7 @@ class Memory:
         return self.kind in ("file", "node")
 
 
+@hashed_once
 @dataclass(frozen=True)
 class OpenFile:
     """An open file description."""
@@ -62,6 +63,7 @@ class OpenFile:
     position: int = 0
 
 
+@hashed_once
 @dataclass(frozen=True)
 class View:
     """``length`` bytes in a pipe or a socket: a copy (``pieces``), or an alias of ``memory`` from ``start`` on.
@@ -94,9 +96,10 @@ class View:
     def part(self, start: int, end: int) -> "View":
         room = self.room if end == self.length else 0
         pieces = None if self.pieces is None else cut(self.pieces, start, end)
-        return replace(self, length=end - start, pieces=pieces, start=self.start + start, room=room, at=self.at + start)
+        return evolve(self, length=end - start, pieces=pieces, start=self.start + start, room=room, at=self.at + start)
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Pipe:
     views: tuple[View, ...] = ()
@@ -110,6 +113,7 @@ class Pipe:
         return sum(v.length for v in self.views)
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Socket:
     """A connected pair of stream sockets, one direction, or another kind of socket (xdp).
@@ -133,6 +137,7 @@ class Socket:
         return sum(v.length for v in self.views)
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Mapping:
     """An area of an address space. ``private_pages`` are the pages copied on write, with their content in ``overlay``.
@@ -176,12 +181,13 @@ class Mapping:
                 if at < high and low < at + HUGE:
                     low, high = min(low, at), max(high, at + HUGE)
         for a, b in outside(self.private_pages, low, high):
-            m = replace(m, sure=m.sure.remove(a, b), dirty=m.dirty.remove(a, b), huge=m.huge.remove(a, b))
+            m = evolve(m, sure=m.sure.remove(a, b), dirty=m.dirty.remove(a, b), huge=m.huge.remove(a, b))
             if not present:
-                m = replace(m, touched=m.touched.remove(a, b), stored=m.stored.remove(a, b))
+                m = evolve(m, touched=m.touched.remove(a, b), stored=m.stored.remove(a, b))
         return m
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Ring:
     """An io_uring with its registered buffers."""
@@ -189,16 +195,19 @@ class Ring:
     registered: bool = False
 
 
+@hashed_once
 @dataclass(frozen=True)
 class RdmaDevice:
     """An RDMA context with its protection domain."""
 
 
+@hashed_once
 @dataclass(frozen=True)
 class RdmaRegion:
     mapping: int
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Pending:
     """A step that was started: ``done`` is how it ended, None while it sleeps; ``progress`` is how many bytes it has moved."""
@@ -211,6 +220,7 @@ class Pending:
 Object = Memory | OpenFile | Pipe | Socket | Mapping | Ring | RdmaDevice | RdmaRegion
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Waiter:
     """A process asleep in FUTEX_WAIT: the step, and the key of the word."""
@@ -220,19 +230,20 @@ class Waiter:
     woken: bool = False
 
 
+@hashed_once
 @dataclass(frozen=True)
 class State:
     """Everything the program can tell apart. ``names`` go from (process, name) to an object's number; ``closed`` are the descriptors
     (process, name, end) that were closed. ``meminfo`` is what the page cache held beside the pages of the program's files at the last look,
     at least and at most; ``read_ahead`` how many bytes behind what was read the kernel may have brought in since."""
 
-    objects: MappingType[int, Object] = field(default_factory=lambda: MappingProxyType({}))
-    names: MappingType[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
-    files: MappingType[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    objects: Table[int, Object] = Table()
+    names: Table[tuple[str, str], int] = Table()
+    files: Table[tuple[str, str], int] = Table()
     processes: tuple[str, ...] = ("main",)
-    pending: MappingType[str, Pending] = field(default_factory=lambda: MappingProxyType({}))
+    pending: Table[str, Pending] = Table()
     waiters: tuple[Waiter, ...] = ()
-    mounted: MappingType[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    mounted: Table[str, bool] = Table()
     meminfo: tuple[int, int] | None = None
     read_ahead: int = 0
     closed: frozenset[tuple[str, str, str]] = frozenset()
@@ -240,7 +251,7 @@ class State:
     # -- names and objects
 
     def with_object(self, number: int, thing: Object) -> "State":
-        return replace(self, objects=MappingProxyType({**self.objects, number: thing}))
+        return evolve(self, objects=self.objects.having(number, thing))
 
     def adding(self, thing: Object) -> tuple["State", int]:
         number = max(self.objects, default=0) + 1
@@ -248,11 +259,11 @@ class State:
 
     def naming(self, process: str, name: str, number: int) -> "State":
         closed = self.closed - {(process, name, end) for end in ("read", "write")}
-        return replace(self, names=MappingProxyType({**self.names, (process, name): number}), closed=closed)
+        return evolve(self, names=self.names.having((process, name), number), closed=closed)
 
     def with_pending(self, label: str, pending: Pending) -> "State":
         """Return the state in which the started step ``label`` is as ``pending`` says."""
-        return replace(self, pending=MappingProxyType({**self.pending, label: pending}))
+        return evolve(self, pending=self.pending.having(label, pending))
 
     def has_end(self, number: int, end: str) -> bool:
         """Whether some process still has this end of object ``number`` open."""
@@ -269,7 +280,7 @@ class State:
         return False
 
     def without_name(self, process: str, name: str) -> "State":
-        return replace(self, names=MappingProxyType({k: v for k, v in self.names.items() if k != (process, name)}))
+        return evolve(self, names=self.names.without((process, name)))
 
     def number(self, process: str, name: str) -> int:
         """Return the object that ``name`` stands for. Raises KeyError: the loader lets no such program through,
@@ -327,7 +338,7 @@ class State:
                 views: list[View] = []
                 for view in thing.views:
                     views.extend(_detach(self, view, memory, start, end))
-                state = state.with_object(number, replace(thing, views=tuple(views)))
+                state = state.with_object(number, evolve(thing, views=tuple(views)))
         return state
 
 

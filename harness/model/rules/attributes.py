@@ -1,12 +1,12 @@
 """Rules for what statx and the file attributes show."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, Next, Number
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact
 from harness.model.state import Memory, OpenFile, State
+from harness.model.value import evolve
 from harness.ops import (
     GetXflags,
     SetXflags,
@@ -77,4 +77,4 @@ def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")
-    return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, replace(memory, dax_flag=op.dax)))
+    return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, evolve(memory, dax_flag=op.dax)))

@@ -1,11 +1,10 @@
 """Mappings as buffers: how far they reach, what is read from them and stored into them, which pages are touched."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context
 from harness.model.content import Pieces, length_of, unknown
 from harness.model.rules.effects import cache, put
 from harness.model.state import Mapping, Memory, State, outside, page_ceil, page_floor
+from harness.model.value import evolve
 
 
 def usable_end(s: State, m: Mapping) -> int:
@@ -46,7 +45,7 @@ def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) ->
         if memory.is_file:  # a store never moves the end of a file; its bytes past the end stay in the page
             content = memory.content.write(at, pieces)
             data = memory.data.add(page_floor(at), page_ceil(at + length_of(pieces)))
-            memory = replace(memory, size=size, content=content, data=data, unsynced=True)
+            memory = evolve(memory, size=size, content=content, data=data, unsynced=True)
             s = s.with_object(m.memory, memory)
         return s
     low, high = page_floor(start), page_ceil(end)
@@ -54,7 +53,7 @@ def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) ->
     for a, b in outside(m.private_pages, low, high):
         overlay = overlay.write(a, s.mapped(m, a, b))
     overlay = overlay.write(start, pieces)
-    return s.with_object(number, replace(m, overlay=overlay, private_pages=m.private_pages.add(low, high)))
+    return s.with_object(number, evolve(m, overlay=overlay, private_pages=m.private_pages.add(low, high)))
 
 
 def received(c: Context, s: State, number: int, start: int, pieces: Pieces) -> list[State]:
@@ -94,10 +93,10 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
     low, high = page_floor(start), page_ceil(end)
     if write and not m.shared:
         for a, b in [(a, b) for a, b in _whole_spans(m) if a < high and low < b]:
-            m = replace(m, touched=m.touched.remove(a, b), sure=m.sure.remove(a, b), huge=m.huge.remove(a, b))
-    small = replace(m, touched=m.touched.add(low, high), sure=m.sure.add(low, high))
+            m = evolve(m, touched=m.touched.remove(a, b), sure=m.sure.remove(a, b), huge=m.huge.remove(a, b))
+    small = evolve(m, touched=m.touched.add(low, high), sure=m.sure.add(low, high))
     if write:
-        small = replace(small, stored=small.stored.add(low, high), dirty=small.dirty.add(low, high))
+        small = evolve(small, stored=small.stored.add(low, high), dirty=small.dirty.add(low, high))
     memory = s.memory(m.memory)
     s = cache(s, m.memory, m.offset + low, m.offset + high) if m.shared or not write else s
     states = [s.with_object(number, _whole_writable(small, low, high) if write else small)]
@@ -105,11 +104,11 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
     if spans:
         big = small
         for a, b in spans:
-            big = replace(big, touched=big.touched.add(a, b), sure=big.sure.add(a, b), huge=big.huge.add(a, b))
+            big = evolve(big, touched=big.touched.add(a, b), sure=big.sure.add(a, b), huge=big.huge.add(a, b))
             if write:
                 data = memory.data.add(m.offset + a, m.offset + b)
-                memory = replace(memory, data=data, unwritten=memory.unwritten.remove(m.offset + a, m.offset + b))
-                big = replace(big, stored=big.stored.add(a, b), dirty=big.dirty.add(a, b))
+                memory = evolve(memory, data=data, unwritten=memory.unwritten.remove(m.offset + a, m.offset + b))
+                big = evolve(big, stored=big.stored.add(a, b), dirty=big.dirty.add(a, b))
         states.append(s.with_object(number, big).with_object(m.memory, memory))
     return states
 
@@ -118,7 +117,7 @@ def _whole_writable(m: Mapping, low: int, high: int) -> Mapping:
     """Return the mapping after a store: a span that is mapped at once becomes writable at once."""
     for a, b in _whole_spans(m):
         if a < high and low < b:
-            m = replace(m, stored=m.stored.add(a, b), dirty=m.dirty.add(a, b))
+            m = evolve(m, stored=m.stored.add(a, b), dirty=m.dirty.add(a, b))
     return m
 
 

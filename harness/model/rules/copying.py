@@ -1,7 +1,5 @@
 """Rules for sendfile and copy_file_range."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import unknown
 from harness.model.expectation import Expectations
@@ -25,6 +23,7 @@ from harness.model.rules.moving import (
 from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import PAGE, Memory, OpenFile, Pipe, Socket, State
+from harness.model.value import evolve
 from harness.ops import (
     CopyFileRange,
     Sendfile,
@@ -75,7 +74,7 @@ def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenF
         after, views = file_views(c, s, of, at, count, copies=copies)
         # Told that more will come, which a file that ends earlier does not keep, TCP holds the last bytes back (fs/splice.c SPLICE_F_MORE).
         held = into.kind == "tcp" and count < op.length
-        after = after.with_object(goal, replace(into, views=(*into.views, *views), held=held))
+        after = after.with_object(goal, evolve(into, views=(*into.views, *views), held=held))
         return [with_position(after, number, of, op.offset, count)]
 
     return (*full, *moving(c, "C-SPLICE-10", most, s.memory(of.memory).volume).by(moved))

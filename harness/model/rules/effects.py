@@ -1,11 +1,10 @@
 """What many operations do to memory: content put into it, pages taken away, caches and copies that follow. Bytes are written here."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context
 from harness.model.content import Pieces, Ranges, length_of, zeroes
 from harness.model.rules.rule import volume_fact
 from harness.model.state import Mapping, Memory, OpenFile, Pipe, Socket, State, page_ceil, page_floor
+from harness.model.value import evolve
 
 
 def put(c: Context, s: State, number: int, start: int, pieces: Pieces, *, bypass: bool = False) -> State:
@@ -24,11 +23,11 @@ def put(c: Context, s: State, number: int, start: int, pieces: Pieces, *, bypass
     if memory.is_file and start > memory.size:
         memory = grown(c, memory, start)
     was_hole = not memory.data.covers(low, high)
-    memory = replace(memory, content=memory.content.write(start, pieces), unsynced=True)
+    memory = evolve(memory, content=memory.content.write(start, pieces), unsynced=True)
     if memory.on_volume:
         if memory.is_file:
-            memory = replace(memory, size=max(memory.size, end))
-        memory = replace(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high))
+            memory = evolve(memory, size=max(memory.size, end))
+        memory = evolve(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high))
     s = s.with_object(number, memory)
     if not bypass:
         s = cache(s, number, low, high)
@@ -41,7 +40,7 @@ def evicted(c: Context, s: State, number: int, low: int, high: int) -> State:
     """Return the state after a direct write took the cached pages ``low`` to ``high`` away; a large folio goes as a whole."""
     memory = s.memory(number)
     s = forget_pages(s.detached(number, low, high), number, low, high)
-    memory = replace(memory, cached=memory.cached.remove(low, high), perhaps=memory.perhaps.remove(low, high))
+    memory = evolve(memory, cached=memory.cached.remove(low, high), perhaps=memory.perhaps.remove(low, high))
     s = s.with_object(number, memory)
     return neighbours_in_doubt(c, s, number)
 
@@ -66,7 +65,7 @@ def neighbours_in_doubt(c: Context, s: State, number: int) -> State:
     perhaps = memory.perhaps
     for a, b in memory.cached.spans:
         perhaps = perhaps.add(a, b)
-    s = s.with_object(number, replace(memory, cached=Ranges(), perhaps=perhaps))
+    s = s.with_object(number, evolve(memory, cached=Ranges(), perhaps=perhaps))
     return forget_pages(s, number, 0, page_ceil(max(memory.size, 1)))
 
 
@@ -79,13 +78,13 @@ def resized(c: Context, s: State, number: int, size: int) -> State:
     memory = s.memory(number)
     s = layouts_broken(s, number)
     if size >= memory.size:
-        return s.with_object(number, replace(grown(c, memory, size), size=size))
+        return s.with_object(number, evolve(grown(c, memory, size), size=size))
     last = page_ceil(size)
     s = removed(c, s, number, last, page_ceil(memory.size) + 1)
     s = _without_copies(s, number, last)
     memory = s.memory(number)
     content = memory.content.write(size, zeroes(page_ceil(memory.size) - size))
-    return s.with_object(number, replace(memory, content=content, size=size))
+    return s.with_object(number, evolve(memory, content=content, size=size))
 
 
 def _without_copies(s: State, number: int, start: int) -> State:
@@ -94,7 +93,7 @@ def _without_copies(s: State, number: int, start: int) -> State:
         if isinstance(thing, Mapping) and thing.memory == number and not thing.shared:
             low, end = max(0, start - thing.offset), thing.end
             for a, b in thing.private_pages.within(low, end).spans:
-                thing = replace(thing, private_pages=thing.private_pages.remove(a, b)).without(a, b, present=False)
+                thing = evolve(thing, private_pages=thing.private_pages.remove(a, b)).without(a, b, present=False)
                 s = s.with_object(key, thing)
     return s
 
@@ -116,7 +115,7 @@ def removed(c: Context, s: State, number: int, low: int, high: int) -> State:
         return s
     s = forget_pages(s.detached(number, low, high), number, low, high, mapped_too=True)
     memory = s.memory(number)
-    memory = replace(
+    memory = evolve(
         memory,
         content=memory.content.write(low, zeroes(high - low)),
         data=memory.data.remove(low, high),
@@ -165,7 +164,7 @@ def grown(c: Context, memory: Memory, size: int) -> Memory:
     """Return ``memory`` with its tail beyond the old end as the growth to ``size`` leaves it."""
     tail = page_ceil(memory.size)
     if memory.is_file and memory.size < tail and size > memory.size and volume_fact(c, "tail_zeroed_on_extension", memory):
-        return replace(memory, content=memory.content.write(memory.size, zeroes(tail - memory.size)))
+        return evolve(memory, content=memory.content.write(memory.size, zeroes(tail - memory.size)))
     return memory
 
 
@@ -174,7 +173,7 @@ def cache(s: State, number: int, low: int, high: int) -> State:
     memory = s.memory(number)
     if memory.dax or not memory.on_volume or low >= high:
         return s
-    return s.with_object(number, replace(memory, cached=memory.cached.add(low, high), perhaps=memory.perhaps.remove(low, high)))
+    return s.with_object(number, evolve(memory, cached=memory.cached.add(low, high), perhaps=memory.perhaps.remove(low, high)))
 
 
 def forget_pages(s: State, number: int, low: int, high: int, *, mapped_too: bool = False) -> State:
@@ -197,10 +196,10 @@ def cleaned(s: State, number: int) -> State:
     """
     for key, thing in s.objects.items():
         if isinstance(thing, Mapping) and thing.memory == number and thing.shared and thing.dirty.spans:
-            s = s.with_object(key, replace(thing, dirty=Ranges()))
-    memory = replace(s.memory(number), unsynced=False)
+            s = s.with_object(key, evolve(thing, dirty=Ranges()))
+    memory = evolve(s.memory(number), unsynced=False)
     tail = page_ceil(memory.size) - memory.size
     if memory.is_file and not memory.dax and tail:
         # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
-        memory = replace(memory, content=memory.content.write(memory.size, zeroes(tail)))
+        memory = evolve(memory, content=memory.content.write(memory.size, zeroes(tail)))
     return s.with_object(number, memory)

@@ -1,8 +1,5 @@
 """Rules for files: opening, reading and writing, position, durability, size, allocation."""
 
-from dataclasses import replace
-from types import MappingProxyType
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import closing
 from harness.model.content import all_zero, unknown, zeroes
@@ -13,6 +10,7 @@ from harness.model.rules.reads import chosen_offset, read_buffers
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
 from harness.model.state import PAGE, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
+from harness.model.value import evolve
 from harness.ops import (
     AllocateFlag,
     Buffer,
@@ -54,7 +52,7 @@ def open_file(c: Context, s: State, op: Open) -> Expectations:
     if not mounted:
         content = unknown_content().write(0, zeroes(NODE_KNOWN_BYTES))
         node = Memory("node", volume, reading.device, reading.size_bytes, content)
-        node = replace(node, data=node.data.add(0, reading.size_bytes))
+        node = evolve(node, data=node.data.add(0, reading.size_bytes))
         return _opened(c, op, *_ensure(s, (volume, ""), node))
     known = s.files.get((volume, path))
     if known is None:
@@ -74,7 +72,7 @@ def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]
     if key in s.files:
         return s, s.files[key]
     s, number = s.adding(memory)
-    return replace(s, files=MappingProxyType({**s.files, key: number})), number
+    return evolve(s, files=s.files.having(key, number)), number
 
 
 def _opened(c: Context, op: Open, s: State, memory: int) -> Expectations:
@@ -174,7 +172,7 @@ def lseek(c: Context, s: State, op: Lseek) -> Expectations:
     asks = op.whence is Whence.CUR and op.offset == 0
     if refused := c.refuses(("EINVAL", not asks and not 0 <= base + op.offset <= most, "C-SEEK-03")):
         return refused.leaving(s)
-    return c.returns("C-SEEK-01", base + op.offset).leaving(s.with_object(number, replace(of, position=base + op.offset)))
+    return c.returns("C-SEEK-01", base + op.offset).leaving(s.with_object(number, evolve(of, position=base + op.offset)))
 
 
 def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, memory: Memory) -> Expectations:
@@ -188,7 +186,7 @@ def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, mem
         nothing = Expectation(How.FAILED, "C-SEEK-04", "a position, or ENXIO where only zeroes follow", names=("ENXIO",)).leaving(s)
     span = f"{op.offset}..{memory.size}, past zeroes only"
     there = c.counts("C-SEEK-04", op.offset, memory.size, span, lambda at: _may_seek_to(memory, op, at))
-    return (*nothing, *there.by(lambda at: [s.with_object(number, replace(of, position=at))]))
+    return (*nothing, *there.by(lambda at: [s.with_object(number, evolve(of, position=at))]))
 
 
 def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
@@ -278,11 +276,11 @@ def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: 
     memory = s.memory(number)
     cached = memory.cached.remove(low, high)
     content = memory.content.write(op.offset, zeroes(end - op.offset))
-    done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, replace(memory, content=content, cached=cached)))
+    done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, evolve(memory, content=content, cached=cached)))
     if not punch or not c.holds("C-ALLOC-06", True):
         return done
     # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
-    lost = replace(memory, content=memory.content.write(low, unknown(high - low)), cached=cached)
+    lost = evolve(memory, content=memory.content.write(low, unknown(high - low)), cached=cached)
     cannot = Expectation(How.FAILED, "C-ALLOC-06", "returns 0 or EOPNOTSUPP", names=("EOPNOTSUPP",)).leaving(s.with_object(number, lost))
     return (*done, *cannot)
 
@@ -291,22 +289,22 @@ def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool,
     start, end = op.offset, op.offset + op.length
     memory = s.memory(number)
     if not keep and end > memory.size:
-        memory = replace(grown(c, memory, end), size=end)
+        memory = evolve(grown(c, memory, end), size=end)
         s = s.with_object(number, memory)
     if punch or zero:
         stop = min(end, page_ceil(memory.size))
         low, high = page_ceil(start), page_floor(end)
-        memory = replace(memory, content=memory.content.write(start, zeroes(max(0, stop - start)))) if low >= high else memory
+        memory = evolve(memory, content=memory.content.write(start, zeroes(max(0, stop - start)))) if low >= high else memory
         if low < high:
             s = removed(c, s, number, low, high)
             memory = s.memory(number)
             content = memory.content.write(start, zeroes(low - start)).write(high, zeroes(max(0, min(end, stop) - high)))
-            memory = replace(memory, content=content)
+            memory = evolve(memory, content=content)
     if not punch:
         gained = memory.unwritten
         for a, b in _holes(memory, page_floor(start), page_ceil(end)):
             gained = gained.add(a, b)
-        memory = replace(memory, unwritten=gained)
+        memory = evolve(memory, unwritten=gained)
     return s.with_object(number, memory)
 
 

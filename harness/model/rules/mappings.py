@@ -1,7 +1,5 @@
 """Rules for making, changing and unmaking mappings."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import flipped_at_last_close
 from harness.model.content import Ranges
@@ -12,6 +10,7 @@ from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
 from harness.model.state import HUGE, PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.model.value import evolve
 from harness.ops import (
     Advice,
     Madvise,
@@ -133,9 +132,9 @@ def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> Expectations:
 def _placed(c: Context, s: State, op: Mmap, mapping: Mapping, seen: Observation) -> list[State]:
     at = seen.number("address_mod_2mib")
     if at is not None:
-        mapping = replace(mapping, aligned=at % HUGE == op.offset % HUGE)
+        mapping = evolve(mapping, aligned=at % HUGE == op.offset % HUGE)
     if MapFlag.LOCKED in op.flags:
-        mapping = replace(mapping, locked=Ranges().add(0, mapping.end))
+        mapping = evolve(mapping, locked=Ranges().add(0, mapping.end))
     s, number = s.adding(mapping)
     s = s.naming(c.process, op.name, number)
     accessible = mapping.readable or mapping.writable
@@ -156,7 +155,7 @@ def mprotect(c: Context, s: State, op: Mprotect) -> Expectations:
     readable, writable = Protection.READ in op.protection, Protection.WRITE in op.protection
     if refused := c.refuses(("EACCES", writable and not m.may_write, "C-MAP-12")):
         return refused.leaving(s)
-    changed = replace(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
+    changed = evolve(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
     s = s.with_object(number, changed)
     if writable and not m.writable and not m.shared and counts_locks(c, s, m):
         # mm/mprotect.c mprotect_fixup: a locked private area that becomes writable is copied at once.
@@ -187,7 +186,7 @@ def madvise(c: Context, s: State, op: Madvise) -> Expectations:
         return c.returns("C-MAP-09", 0).leaving(_dropped(s, number, op.offset, end))
     whole = op.offset == 0 and end == m.end
     if op.advice is Advice.HUGEPAGE or (op.advice is Advice.NOHUGEPAGE and whole):
-        s = s.with_object(number, replace(m, huge_allowed=op.advice is Advice.HUGEPAGE))
+        s = s.with_object(number, evolve(m, huge_allowed=op.advice is Advice.HUGEPAGE))
     return c.returns("C-MAP-09", 0).leaving(s)
 
 
@@ -195,7 +194,7 @@ def _dropped(s: State, number: int, start: int, end: int) -> State:
     """Return the state after MADV_DONTNEED: the pages are not mapped, and private copies are lost."""
     m = s.objects[number]
     assert isinstance(m, Mapping)
-    m = replace(m, private_pages=m.private_pages.remove(start, end)).without(start, end, present=False)
+    m = evolve(m, private_pages=m.private_pages.remove(start, end)).without(start, end, present=False)
     return s.with_object(number, m)
 
 
@@ -237,4 +236,4 @@ def _backed(s: State, m: Mapping, start: int, length: int) -> State:
     if not memory.on_volume:
         return s
     low, high = page_floor(m.offset + start), page_ceil(m.offset + start + length)
-    return s.with_object(m.memory, replace(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high)))
+    return s.with_object(m.memory, evolve(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high)))

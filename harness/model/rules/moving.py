@@ -1,7 +1,6 @@
 """What all that moves pages shares: ends that are open, pages taken from a file, pages written into one, room in pipes and sockets."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, tagged, unknown, zeroes
@@ -11,6 +10,7 @@ from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, put
 from harness.model.rules.rule import first_data, look_up, volume_fact
 from harness.model.state import PAGE, Mapping, Memory, OpenFile, Pipe, Socket, State, View, copy_view, page_ceil, page_floor
+from harness.model.value import evolve
 
 #: A connected pair of stream sockets takes this much without a reader (net.core.wmem_default, tcp_rmem: more than that).
 SOCKET_SURE_BYTES = 64 * 1024
@@ -89,7 +89,7 @@ def outgoing_bytes(c: Context, s: State, length: int, from_: str | None, offset:
 
 def pages_of_views(views: Sequence[View]) -> tuple[View, ...]:
     """Return ``views`` without the right to append: what another pipe or a socket gets."""
-    return tuple(replace(v, room=0) for v in views)
+    return tuple(evolve(v, room=0) for v in views)
 
 
 clause(
@@ -151,7 +151,7 @@ def moving(c: Context, clause_id: str, most: int, volume: str = "main") -> Expec
 
 def with_position(s: State, number: int, of: OpenFile, offset: int | None, count: int) -> State:
     """Return the state with the file's own position moved on, where that is the one in use."""
-    return s if offset is not None else s.with_object(number, replace(of, position=of.position + count))
+    return s if offset is not None else s.with_object(number, evolve(of, position=of.position + count))
 
 
 clause(
@@ -214,7 +214,7 @@ def file_to_pipe(
 
     def moved(count: int) -> list[State]:
         after, views = file_views(c, s, of, at, count, copies=copies)
-        after = after.with_object(goal, replace(into, views=(*into.views, *views)))
+        after = after.with_object(goal, evolve(into, views=(*into.views, *views)))
         return [with_position(after, number, of, offset, count)]
 
     return moving(c, "C-SPLICE-10", most, s.memory(of.memory).volume).by(moved)

@@ -4,14 +4,13 @@ All three take the same way through mm/gup.c. They differ in what they look at t
 page tables alone first, which never sees the file behind a page copied on write.
 """
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectation, Expectations
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
+from harness.model.value import evolve
 from harness.ops import (
     IoUringRegister,
     IoUringSetup,
@@ -154,7 +153,7 @@ def io_uring_register(c: Context, s: State, op: IoUringRegister) -> Expectations
         return refused.leaving(s)
     if refused := c.refuses(*_pin_refusals(c, s, m, op.offset, length, "io_uring")):
         return refused.leaving(*_after_refusal(c, s, number, op.offset, length))
-    ringed = s.with_object(ring_number, replace(ring, registered=True))
+    ringed = s.with_object(ring_number, evolve(ring, registered=True))
     return c.returns("C-LTP-08", 0).leaving(*_pinned(c, ringed, number, op.offset, length))
 
 
@@ -163,7 +162,7 @@ def io_uring_unregister(c: Context, s: State, op: IoUringUnregister) -> Expectat
     number, ring = look_up(c, s, op.ring, Ring)
     if refused := c.refuses(("ENXIO", not ring.registered, "C-URING-03")):
         return refused.leaving(s)
-    return c.returns("C-URING-03", 0).leaving(s.with_object(number, replace(ring, registered=False)))
+    return c.returns("C-URING-03", 0).leaving(s.with_object(number, evolve(ring, registered=False)))
 
 
 @rule(XdpSocket)
@@ -185,7 +184,7 @@ def xdp_umem(c: Context, s: State, op: XdpUmem) -> Expectations:
         return refused.leaving(s)
     if refused := c.refuses(*_pin_refusals(c, s, m, op.offset, length, "xdp")):
         return refused.leaving(*_after_refusal(c, s, number, op.offset, length))
-    owned = s.with_object(socket_number, replace(socket, sends=1))
+    owned = s.with_object(socket_number, evolve(socket, sends=1))
     return c.returns("C-LTP-08", 0).leaving(*_pinned(c, owned, number, op.offset, length))
 
 

@@ -1,7 +1,6 @@
 """Rules for pipes, and for read and write, which work on them too."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, length_of, unknown
@@ -12,6 +11,7 @@ from harness.model.rules.reads import read_file
 from harness.model.rules.rule import look_up, rule
 from harness.model.rules.writes import write_file
 from harness.model.state import PAGE, Mapping, Pipe, State, View, copy_view, take
+from harness.model.value import evolve
 from harness.ops import Pipe as PipeOperation
 from harness.ops import (
     Read,
@@ -60,7 +60,7 @@ def set_pipe_size(c: Context, s: State, op: SetPipeSize) -> Expectations:
         raise Undetermined("whether there is memory for a pipe that large is not known to the model")
     if refused := c.refuses(("EBUSY", slots < len(of.views), "C-PIPE-03")):
         return refused.leaving(s)
-    return c.returns("C-PIPE-02", slots * PAGE).leaving(s.with_object(number, replace(of, slots=slots)))
+    return c.returns("C-PIPE-02", slots * PAGE).leaving(s.with_object(number, evolve(of, slots=slots)))
 
 
 @rule(Read)
@@ -82,7 +82,7 @@ def read(c: Context, s: State, op: Read) -> Expectations:
             raise Undetermined("how much of a pipe a failed read takes is not specified")
     head, rest = take(of.views, count)
     pieces = s.resolve(head)
-    s = s.with_object(number, replace(of, views=rest))
+    s = s.with_object(number, evolve(of, views=rest))
     expected = c.returns("C-PIPE-04", count)
     if into is None:
         return expected.shows("C-PIPE-05", pieces).leaving(s)
@@ -121,7 +121,7 @@ def write(c: Context, s: State, op: Write) -> Expectations:
         return c.returns("C-PIPE-09", c.progress).leaving(s)
     if refused := c.refuses(("EAGAIN", count == 0 and of.nonblock, "C-PIPE-11")):
         return refused.leaving(s)
-    after = s.with_object(number, replace(of, views=filled))
+    after = s.with_object(number, evolve(of, views=filled))
     states = [after] if op.from_ is None else sent(after, look_up(c, s, op.from_, Mapping)[0], op.from_offset, count)
     if not of.nonblock and (blocked := c.blocks("C-PIPE-10", count < op.length, count)):
         return blocked.leaving(*states)
@@ -135,11 +135,11 @@ def _appended(of: Pipe, pieces: Pieces) -> tuple[tuple[View, ...], int]:
     if views and 0 < tail <= views[-1].room:
         last = views[-1]
         joined = (*(last.pieces or ()), *cut(pieces, 0, tail))
-        views[-1] = replace(last, length=last.length + tail, pieces=joined, room=last.room - tail)
+        views[-1] = evolve(last, length=last.length + tail, pieces=joined, room=last.room - tail)
         at = tail
     while at < total and len(views) < of.slots:
         part = cut(pieces, at, at + PAGE)
         length = length_of(part)
-        views.append(replace(copy_view(part), room=PAGE - length))
+        views.append(evolve(copy_view(part), room=PAGE - length))
         at += length
     return tuple(views), at

@@ -1,7 +1,5 @@
 """Rules for futexes and other processes: waiting, waking, forking and reading another process's memory."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
 from harness.model.expectation import Expectations, unjudged
@@ -9,6 +7,7 @@ from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, sent, store_into, touch, usable_end
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
+from harness.model.value import evolve
 from harness.ops import Fork, FutexWait, FutexWake, ProcessVmReadv
 
 #: The size of a futex word.
@@ -67,14 +66,14 @@ def futex_wait(c: Context, s: State, op: FutexWait) -> Expectations:
 
 def _end_of_wait(c: Context, states: list[State], op: FutexWait, waiter: Waiter) -> Expectations:
     """Return what is expected of a wait in its queue: woken, timed out, or asleep still."""
-    others = [replace(s, waiters=tuple(w for w in s.waiters if w.step != waiter.step)) for s in states]
+    others = [evolve(s, waiters=tuple(w for w in s.waiters if w.step != waiter.step)) for s in states]
     if waiter.woken:
         return c.returns("C-FUTEX-07", 0).leaving(*others)
     if expired := c.refuses(("ETIMEDOUT", op.timeout_ms is not None, "C-FUTEX-08")):
         slow = unjudged(How.BLOCKED, "the timeout is longer than the limit that tells blocked from slow")
         return (slow, *expired.leaving(*others))
     if asleep := c.blocks("C-FUTEX-09", True):
-        return asleep.leaving(*(replace(s, waiters=(*s.waiters, waiter)) for s in others))
+        return asleep.leaving(*(evolve(s, waiters=(*s.waiters, waiter)) for s in others))
     return c.returns("C-FUTEX-09", 0).leaving(*others)
 
 
@@ -86,9 +85,9 @@ def futex_wake(c: Context, s: State, op: FutexWake) -> Expectations:
     key = _key(s, number, op.offset, op.private)
     asleep = [w.step for w in s.waiters if w.key == key and not w.woken]
     woken = asleep[: max(op.count, 1)]
-    waiters = tuple(replace(w, woken=True) if w.step in woken else w for w in s.waiters)
+    waiters = tuple(evolve(w, woken=True) if w.step in woken else w for w in s.waiters)
     states = _key_taken(c, s, number, op.offset, op.private)
-    return c.returns("C-FUTEX-10", len(woken)).leaving(*(replace(state, waiters=waiters) for state in states))
+    return c.returns("C-FUTEX-10", len(woken)).leaving(*(evolve(state, waiters=waiters) for state in states))
 
 
 def _word_refusals(c: Context, s: State, m: Mapping, offset: int, private: bool, *, reads: bool) -> list[tuple[str, bool, str]]:
@@ -159,7 +158,7 @@ clause(
 
 @rule(Fork)
 def fork(c: Context, s: State, op: Fork) -> Expectations:
-    s = replace(s, processes=(*s.processes, op.process))
+    s = evolve(s, processes=(*s.processes, op.process))
     for (process, name), number in tuple(s.names.items()):
         if process != c.process:
             continue
@@ -167,7 +166,7 @@ def fork(c: Context, s: State, op: Fork) -> Expectations:
         if isinstance(thing, Mapping):
             s, number = s.adding(_inherited(thing))
         s = s.naming(op.process, name, number)
-    s = replace(s, closed=s.closed | {(op.process, name, end) for who, name, end in s.closed if who == c.process})
+    s = evolve(s, closed=s.closed | {(op.process, name, end) for who, name, end in s.closed if who == c.process})
     return c.returns("C-FORK-01", 0).leaving(_write_protected(s, c.process))
 
 
@@ -176,14 +175,14 @@ def _write_protected(s: State, process: str) -> State:
     for (who, _), number in s.names.items():
         thing = s.objects[number]
         if who == process and isinstance(thing, Mapping) and not thing.shared and thing.dirty.spans:
-            s = s.with_object(number, replace(thing, dirty=Ranges()))
+            s = s.with_object(number, evolve(thing, dirty=Ranges()))
     return s
 
 
 def _inherited(m: Mapping) -> Mapping:
     """Return the child's copy of a mapping. Page tables are copied only where there are anonymous pages; locks are not."""
     copied = bool(m.private_pages.spans)
-    return replace(
+    return evolve(
         m,
         touched=m.touched if copied else Ranges(),
         sure=m.sure if copied else Ranges(),

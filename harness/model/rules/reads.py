@@ -1,7 +1,6 @@
 """Reading from a file, in every form."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, cut, unknown
@@ -21,6 +20,7 @@ from harness.model.rules.transfers import (
     usable_bytes,
 )
 from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.model.value import evolve
 from harness.ops import (
     Buffer,
     Read,
@@ -99,9 +99,9 @@ def _read(
         s = cache(s, of.memory, page_floor(at), page_ceil(at + count))
         end, stop = at + count, min(at + 2 * count, memory.size)
         if not memory.dax and end < stop:
-            s = replace(s, read_ahead=s.read_ahead + (stop - end) - memory.cached.within(end, stop).total())
+            s = evolve(s, read_ahead=s.read_ahead + (stop - end) - memory.cached.within(end, stop).total())
     if offset is None:
-        s = s.with_object(number, replace(of, position=at + count))
+        s = s.with_object(number, evolve(of, position=at + count))
     return _scatter(c, s, buffers, unknown(count) if _into_itself(c, s, of.memory, at, first_buffers(buffers, count)) else pieces)
 
 
@@ -131,7 +131,7 @@ def _after(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:
     for b in buffers:
         gone = min(b.length, max(0, count))
         if gone < b.length:
-            out.append(replace(b, length=b.length - gone, shift=b.shift + gone, offset=b.offset + gone))
+            out.append(evolve(b, length=b.length - gone, shift=b.shift + gone, offset=b.offset + gone))
         count -= b.length
     return tuple(out)
 

@@ -1,7 +1,5 @@
 """Rules for what the kernel reports about pages: mincore, pagemap, smaps, msync, locks."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, Region, Residence, Where
 from harness.model.rules.buffers import usable_end
@@ -9,6 +7,7 @@ from harness.model.rules.effects import cleaned
 from harness.model.rules.pages import FAULT_AROUND_PAGES, is_locked, mapping_is_normal, populate_pages, range_of
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import PAGE, Mapping, Memory, State, page_ceil, page_floor
+from harness.model.value import evolve
 from harness.ops import (
     Mincore,
     Mlock,
@@ -158,7 +157,7 @@ def mlock(c: Context, s: State, op: Mlock) -> Expectations:
         return c.returns("C-LOCK-01", 0).leaving(s)
     normal = mapping_is_normal(s, m)
     refused = normal and (not (m.readable or m.writable) or end > usable_end(s, m))
-    s = s.with_object(number, replace(m, locked=m.locked.add(start, end)))
+    s = s.with_object(number, evolve(m, locked=m.locked.add(start, end)))
     expected = c.refuses(("ENOMEM", refused, "C-LOCK-03")) or c.returns("C-LOCK-01", 0)
     if not normal or not (m.readable or m.writable):
         return expected.leaving(s)
@@ -169,7 +168,7 @@ def mlock(c: Context, s: State, op: Mlock) -> Expectations:
 def munlock(c: Context, s: State, op: Munlock) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     start, end = _locked_range(m, op.offset, op.length)
-    return c.returns("C-LOCK-01", 0).leaving(s.with_object(number, replace(m, locked=m.locked.remove(start, end))))
+    return c.returns("C-LOCK-01", 0).leaving(s.with_object(number, evolve(m, locked=m.locked.remove(start, end))))
 
 
 def _locked_range(m: Mapping, offset: int, length: int | None) -> tuple[int, int]:

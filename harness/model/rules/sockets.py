@@ -1,7 +1,5 @@
 """Rules for sockets: send, receive, zero-copy completions."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import cut, tagged
 from harness.model.expectation import Completions, Expectation, Expectations, Next, whatever
@@ -21,6 +19,7 @@ from harness.model.rules.moving import (
 )
 from harness.model.rules.rule import look_up, rule
 from harness.model.state import Mapping, Socket, State, View, copy_view, take
+from harness.model.value import evolve
 from harness.ops import (
     Recv,
     RecvErrqueue,
@@ -90,7 +89,7 @@ def set_zerocopy(c: Context, s: State, op: SetZerocopy) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
     if refused := c.refuses(("EOPNOTSUPP", of.kind == "unix", "C-SOCK-02")):
         return refused.leaving(s)
-    return c.returns("C-SOCK-02", 0).leaving(s.with_object(number, replace(of, zerocopy=True)))
+    return c.returns("C-SOCK-02", 0).leaving(s.with_object(number, evolve(of, zerocopy=True)))
 
 
 @rule(Send)
@@ -110,7 +109,7 @@ def send(c: Context, s: State, op: Send) -> Expectations:
     full = socket_full(c, of, op.length, nonblock=SendFlag.DONTWAIT in op.flags)
 
     def taken(count: int) -> list[State]:
-        after = s.with_object(number, replace(of, views=(*of.views, copy_view(cut(pieces, 0, count))), held=False))
+        after = s.with_object(number, evolve(of, views=(*of.views, copy_view(cut(pieces, 0, count))), held=False))
         return [after] if op.from_ is None else sent(after, look_up(c, s, op.from_, Mapping)[0], op.from_offset, count)
 
     return (*full, *_sending(c, op, of.length + op.length <= SOCKET_SURE_BYTES).by(taken))
@@ -131,7 +130,7 @@ def _send_zerocopy(c: Context, s: State, op: Send, number: int, of: Socket) -> E
     expected = c.returns("C-SOCK-03", op.length)
     if op.from_ is None:
         tail = View(op.length, pieces=tagged(c.writer, op.length))
-        return expected.leaving(s.with_object(number, replace(of, views=(*of.views, tail), sends=of.sends + 1)))
+        return expected.leaving(s.with_object(number, evolve(of, views=(*of.views, tail), sends=of.sends + 1)))
     mapping, m = look_up(c, s, op.from_, Mapping)
     there = readable_bytes(s, m, op.from_offset, op.length)
     if refused := c.refuses(("EFAULT", not m.readable or there == 0, "C-ZC-01")):
@@ -151,10 +150,10 @@ def _pinned_and_queued(c: Context, s: State, number: int, of: Socket, mapping: i
     if perhaps and any(v.overlay for v in perhaps):
         raise Undetermined("no clause covers a large zero-copy send of private pages")
     copied = tuple(copy_view(s.resolve((v,))) for v in arrived)
-    unsure = tuple(replace(v, pieces=s.resolve((v,)), pins=False) for v in perhaps)
+    unsure = tuple(evolve(v, pieces=s.resolve((v,)), pins=False) for v in perhaps)
     if not c.holds("C-ZC-02", True):
         copied = arrived
-    return s.with_object(number, replace(of, views=(*of.views, *copied, *unsure, *waiting), sends=of.sends + 1))
+    return s.with_object(number, evolve(of, views=(*of.views, *copied, *unsure, *waiting), sends=of.sends + 1))
 
 
 @rule(Recv)
@@ -189,7 +188,7 @@ def _receiving(s: State, number: int, of: Socket, expected: Expectation) -> Expe
 
     def received(count: int) -> list[State]:
         _, rest = take(of.views, count)
-        return [s.with_object(number, replace(of, views=rest, held=of.held and bool(rest)))]
+        return [s.with_object(number, evolve(of, views=rest, held=of.held and bool(rest)))]
 
     return expected.shows("C-SOCK-07", s.resolve(of.views)).by(received)
 
@@ -209,6 +208,6 @@ def recv_errqueue(c: Context, s: State, op: RecvErrqueue) -> Expectations:
 
     def notified(seen: Observation) -> list[Next]:
         done = seen.number("completions") or 0
-        return [Next(s.with_object(number, replace(of, completed=of.completed + done)), completed)]
+        return [Next(s.with_object(number, evolve(of, completed=of.completed + done)), completed)]
 
-    return (replace(c.returns("C-ZC-03", 0), following=notified),)
+    return (c.returns("C-ZC-03", 0)._replace(following=notified),)

@@ -1,7 +1,5 @@
 """Rules for splice, tee and vmsplice."""
 
-from dataclasses import replace
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, unjudged, whatever
 from harness.model.outcome import How
@@ -26,6 +24,7 @@ from harness.model.rules.moving import (
 from harness.model.rules.rule import look_up, rule
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import PAGE, Mapping, OpenFile, Pipe, Socket, State, take
+from harness.model.value import evolve
 from harness.ops import (
     Splice,
     SpliceFlag,
@@ -123,7 +122,7 @@ def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], targe
 
     def written(count: int) -> list[State]:
         head, rest = take(of.views, count)
-        after = write_views(c, s, into, at, head).with_object(number, replace(of, views=rest))
+        after = write_views(c, s, into, at, head).with_object(number, evolve(of, views=rest))
         return [with_position(after, goal, into, op.target_offset, count)]
 
     return moving(c, "C-SPLICE-20", most).by(written)
@@ -131,7 +130,7 @@ def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], targe
 
 def _between_pipes(s: State, number: int, of: Pipe, goal: int, into: Pipe, count: int) -> State:
     head, rest = take(of.views, count)
-    return s.with_object(number, replace(of, views=rest)).with_object(goal, replace(into, views=(*into.views, *head)))
+    return s.with_object(number, evolve(of, views=rest)).with_object(goal, evolve(into, views=(*into.views, *head)))
 
 
 def _to_socket(
@@ -144,8 +143,8 @@ def _to_socket(
 
     def taken(count: int) -> list[State]:
         head, rest = take(of.views, count)
-        after = s.with_object(number, replace(of, views=rest))
-        return [after.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head)), held=held))]
+        after = s.with_object(number, evolve(of, views=rest))
+        return [after.with_object(goal, evolve(into, views=(*into.views, *pages_of_views(head)), held=held))]
 
     return (*socket_full(c, into, most, nonblock=nonblock), *moving(c, "C-SPLICE-40", most).by(taken))
 
@@ -184,7 +183,7 @@ def tee(c: Context, s: State, op: Tee) -> Expectations:
 
     def copied(count: int) -> list[State]:
         head, _ = take(of.views, count)
-        return [s.with_object(goal, replace(into, views=(*into.views, *pages_of_views(head))))]
+        return [s.with_object(goal, evolve(into, views=(*into.views, *pages_of_views(head))))]
 
     return moving(c, "C-SPLICE-30", _movable(of, into, op.length)).by(copied)
 
@@ -207,6 +206,6 @@ def vmsplice(c: Context, s: State, op: Vmsplice) -> Expectations:
     def referred(count: int) -> list[State]:
         states = sent(s, number, op.offset, count)
         views = [mapped_views(c, state, number, op.offset, op.offset + count) for state in states]
-        return [x.with_object(goal, replace(into, views=(*into.views, *v))) for x, v in zip(states, views, strict=True)]
+        return [x.with_object(goal, evolve(into, views=(*into.views, *v))) for x, v in zip(states, views, strict=True)]
 
     return moving(c, "C-VMS-02", min(there, free * PAGE - op.offset % PAGE), s.memory(m.memory).volume or "main").by(referred)

@@ -1,14 +1,12 @@
 """Rules for the system around a program: mounting, the page cache as a whole, and what /proc/meminfo counts."""
 
-from dataclasses import replace
-from types import MappingProxyType
-
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, unjudged
 from harness.model.outcome import How, Observation
 from harness.model.rules.rule import rule
 from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
+from harness.model.value import evolve
 from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
 from harness.sizes import MIB
 
@@ -49,9 +47,9 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
         return refused.leaving(s)
     if op.filesystem == "xfs":
         wants = wants and not c.env.fact("xfs_drops_dax", op.volume)
-    s = replace(s, mounted=MappingProxyType({**s.mounted, op.volume: wants}))
+    s = evolve(s, mounted=s.mounted.having(op.volume, wants))
     for number, memory in _memories(s, op.volume):
-        s = s.with_object(number, replace(memory, dax=wants))
+        s = s.with_object(number, evolve(memory, dax=wants))
     return c.returns("C-MOUNT-01", 0).leaving(s)
 
 
@@ -76,12 +74,12 @@ def umount(c: Context, s: State, op: UmountVolume) -> Expectations:
         return refused.leaving(s)
     expected = c.returns("C-MOUNT-04", 0)
     if _set_up(c, op.volume):
-        return (replace(expected, unjudged="what the guest has below the mount point of a volume is not known to the model"),)
-    s = replace(s, mounted=MappingProxyType({k: v for k, v in s.mounted.items() if k != op.volume}))
+        return (expected._replace(unjudged="what the guest has below the mount point of a volume is not known to the model"),)
+    s = evolve(s, mounted=s.mounted.without(op.volume))
     for number, memory in _memories(s, op.volume):
         tail = page_ceil(memory.size) - memory.size
         content = memory.content if memory.dax else memory.content.write(memory.size, zeroes(tail))
-        s = s.with_object(number, replace(memory, cached=Ranges(), perhaps=Ranges(), content=content))
+        s = s.with_object(number, evolve(memory, cached=Ranges(), perhaps=Ranges(), content=content))
     return expected.leaving(s)
 
 
@@ -98,7 +96,7 @@ def _is_used(s: State, volume: str) -> bool:
 def drop_caches(c: Context, s: State, op: DropCaches) -> Expectations:
     """The pages of a file that was synced are lost unless somebody uses them; which of another's are clean is the writeback's affair."""
     expected = c.returns("C-CACHE-01", 0)
-    s = replace(s, meminfo=None)
+    s = evolve(s, meminfo=None)
     for number, memory in s.objects.items():
         if isinstance(memory, Memory) and memory.cached.spans:
             used = _used_pages(s, number, memory)
@@ -107,7 +105,7 @@ def drop_caches(c: Context, s: State, op: DropCaches) -> Expectations:
                 perhaps = perhaps.add(low, high) if memory.unsynced else perhaps.remove(low, high)
             for low, high in used.spans:
                 perhaps = perhaps.remove(low, high)
-            s = s.with_object(number, replace(memory, cached=used, perhaps=perhaps))
+            s = s.with_object(number, evolve(memory, cached=used, perhaps=perhaps))
     return expected.leaving(s)
 
 
@@ -144,6 +142,6 @@ def meminfo(c: Context, s: State, op: Meminfo) -> Expectations:
         evidence = (Number("C-CACHE-03", "value", least, most, allowed, "{} bytes cached"),)
 
     def looked(seen: Observation) -> list[Next]:
-        return [Next(replace(s, meminfo=(seen.value - surely - perhaps, seen.value - surely), read_ahead=0), evidence)]
+        return [Next(evolve(s, meminfo=(seen.value - surely - perhaps, seen.value - surely), read_ahead=0), evidence)]
 
-    return (replace(c.counts("C-CACHE-02", 1, ANY, "a size"), following=looked),)
+    return (c.counts("C-CACHE-02", 1, ANY, "a size")._replace(following=looked),)

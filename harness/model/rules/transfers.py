@@ -1,7 +1,6 @@
 """What reading and writing share: the contract of both, refusals of O_DIRECT and of flags, buffers that fault half-way."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from harness.model.clause import Context, clause
 from harness.model.expectation import Expectation, Expectations
@@ -9,6 +8,7 @@ from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.rule import look_up, volume_fact
 from harness.model.state import Mapping, Memory, OpenFile, State
+from harness.model.value import evolve
 from harness.ops import (
     Buffer,
     RwFlag,
@@ -145,7 +145,7 @@ def first_buffers(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:
     out: list[Buffer] = []
     for b in buffers:
         if count > 0:
-            out.append(replace(b, length=min(b.length, count)))
+            out.append(evolve(b, length=min(b.length, count)))
         count -= b.length
     return tuple(out)
 

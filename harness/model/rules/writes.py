@@ -1,7 +1,6 @@
 """Writing to a file, in every form."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, tagged, unknown
@@ -23,6 +22,7 @@ from harness.model.rules.transfers import (
     usable_bytes,
 )
 from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.model.value import evolve
 from harness.ops import (
     Buffer,
     RwFlag,
@@ -111,7 +111,7 @@ def _written(
     number, of = file
     pieces = _gather(c, s, of, at, first_buffers(buffers, count))
     if offset is None:
-        s = s.with_object(number, replace(of, position=at + count))
+        s = s.with_object(number, evolve(of, position=at + count))
     return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, count))]
 
 
