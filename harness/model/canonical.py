@@ -3,6 +3,7 @@
 A generator asks so what a program leads to, and a test that the judge accepts what the model itself says.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.model.clause import Context, Undetermined
@@ -29,9 +30,12 @@ class Canonical:
     reason: str = ""
 
 
-def canonical(env: Env, program: Program) -> Canonical:
-    """Return the model's own observations of ``program`` on the stack of ``env``, up to the first step that no rule can judge."""
-    run = _Run(env, program)
+def canonical(env: Env, program: Program, choose: Callable[[int], int] = lambda count: 0) -> Canonical:
+    """Return the model's own observations of ``program`` on the stack of ``env``, up to the first step that no rule can judge.
+
+    ``choose`` says which one of so many states follows, where the kernel is free.
+    """
+    run = _Run(env, program, choose)
     seen: list[Observation] = []
     for index, step in enumerate(program.steps):
         try:
@@ -45,8 +49,8 @@ def canonical(env: Env, program: Program) -> Canonical:
 class _Run:
     """A program on its way: the state, which processes can go on, and how started steps ended."""
 
-    def __init__(self, env: Env, program: Program) -> None:
-        self.env, self.program = env, program
+    def __init__(self, env: Env, program: Program, choose: Callable[[int], int]) -> None:
+        self.env, self.program, self.choose = env, program, choose
         self.state = State()
         self.stopped: set[str] = set()
         self.not_started: set[str] = set()
@@ -74,10 +78,10 @@ class _Run:
         chosen = _first(expect(context, self.state, step.operation))
         seen = _outcome(index, chosen)
         following = chosen.following(seen)
-        evidence = following[0].evidence if following else ()
-        seen = _with_evidence(seen, evidence)
+        which = self.choose(len(following))
+        seen = _with_evidence(seen, following[which].evidence)
         # What follows may depend on the evidence too.
-        state = chosen.following(seen)[0].state
+        state = chosen.following(seen)[which].state
         if seen.how is How.SIGNAL:
             state = without_process(context, state, step.process)
             self.stopped.add(step.process)

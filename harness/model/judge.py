@@ -11,6 +11,7 @@ from harness.model.expectation import Expectation, Expectations
 from harness.model.facts import Env
 from harness.model.outcome import How, Observation
 from harness.model.rules import RULES
+from harness.model.spans import decided, joined
 from harness.model.state import Pending, State
 from harness.model.value import evolve
 from harness.model.verdict import Verdict, worst
@@ -117,7 +118,7 @@ def _judge_step(run: _Run, states: list[State], index: int, seen: Observation) -
         hits += context.hits
     clauses = tuple(dict.fromkeys(hits))
     if len(after) > 1:
-        after = list(dict.fromkeys(after))
+        after = joined(after)
     if not accepted:
         told = refused[0]
         because = _because(told.because)
@@ -148,10 +149,14 @@ def _one(run: _Run, context: Context, state: State, index: int, seen: Observatio
 
 def _compared(context: Context, state: State, operation: Operation, seen: Observation) -> Comparison:
     """Compare what was seen of an operation with what is expected in ``state``. Raises Undetermined."""
-    compared = compare(context, expect(context, state, operation), seen)
+    found = [compare(context, expect(context, one, operation), seen) for one in decided(state, operation, context.process)]
+    accepted = [one for one in found if one.states]
+    told = (accepted or found)[0]
+    told.states = [after for one in accepted for after in one.states]
+    told.unsure = next((one.unsure for one in accepted if one.unsure), told.unsure)
     if seen.how is How.SIGNAL:
-        compared.states = [without_process(context, s, context.process) for s in compared.states]
-    return compared
+        told.states = [without_process(context, s, context.process) for s in told.states]
+    return told
 
 
 def expect(context: Context, state: State, operation: Operation) -> Expectations:

@@ -6,6 +6,7 @@ content, or an alias to memory that is resolved when it is read. An event that t
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.model.content import Content, Origin, Pieces, Ranges, cut, length_of, merged, unknown
 from harness.model.outcome import Observation
@@ -137,6 +138,14 @@ class Socket:
         return sum(v.length for v in self.views)
 
 
+class Choice(NamedTuple):
+    """A span of 2 MiB, by its first byte of the mapping, that is mapped page by page, as the mapping says, or at once. ``written``: by a
+    store, which allocates all of its blocks."""
+
+    start: int
+    written: bool
+
+
 @hashed_once
 @dataclass(frozen=True)
 class Mapping:
@@ -145,6 +154,7 @@ class Mapping:
     ``touched``: pages (byte ranges of the mapping) that a page table may hold; ``sure``: that it does hold. ``stored``: those that it may
     hold writable, ``dirty``: surely, so that no store faults. ``aligned``: address and file offset agree modulo 2 MiB, None where nobody
     looked. ``may_write``: whether the protection may be changed to writable. ``locked``: what mlock was asked for.
+    ``either``: the choices of harness/model/spans.py that are open.
     """
 
     memory: int
@@ -165,6 +175,7 @@ class Mapping:
     huge_allowed: bool = True
     may_write: bool = True
     locked: Ranges = Ranges()
+    either: tuple[Choice, ...] = ()
 
     @property
     def end(self) -> int:
