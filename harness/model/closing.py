@@ -10,7 +10,7 @@ from harness import ops as op
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations
 from harness.model.stack import dax_mode
-from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, State, page_ceil
+from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, SocketKind, State, page_ceil
 from harness.model.value import Table, evolve
 from harness.ops import Operation
 
@@ -90,7 +90,7 @@ def closing(c: Context, s: State, name: str, end: str | None) -> Expectations:
     if number is None:
         raise Undetermined(f"{name} was not made: the step that makes it did not succeed")
     thing = s.objects[number]
-    single = isinstance(thing, OpenFile | Ring) or (isinstance(thing, Socket) and thing.kind == "xdp")
+    single = isinstance(thing, OpenFile | Ring) or (isinstance(thing, Socket) and thing.kind is SocketKind.XDP)
     ends = (READ, WRITE) if single or end in (None, "both") else (end,)
     gone = [e for e in ends if (c.process, name, e) in s.closed]
     expected = c.refuses(("EBADF", bool(gone), "C-CLOSE-02")) or c.returns("C-CLOSE-01", 0)

@@ -6,6 +6,7 @@ content, or an alias to memory that is resolved when it is read. An event that t
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from harness.model.content import Content, Origin, Pieces, Ranges, cut, length_of, merged, unknown
@@ -16,6 +17,35 @@ PAGE = 4096
 HUGE = 2 * 1024 * 1024
 
 
+class MemoryKind(Enum):
+    """What has content. A file and a node are on a volume: they have a page cache, or are DAX. A BAR has no struct pages."""
+
+    FILE = "file"
+    NODE = "node"
+    ANONYMOUS = "anonymous"
+    BAR = "bar"
+
+    @property
+    def on_volume(self) -> bool:
+        return self in (MemoryKind.FILE, MemoryKind.NODE)
+
+    @property
+    def has_struct_pages(self) -> bool:
+        return self is not MemoryKind.BAR
+
+
+class SocketKind(Enum):
+    """What a socket speaks; only a stream has two ends here that send and receive."""
+
+    TCP = "tcp"
+    UNIX = "unix"
+    XDP = "xdp"
+
+    @property
+    def is_stream(self) -> bool:
+        return self is not SocketKind.XDP
+
+
 @hashed_once
 @dataclass(frozen=True)
 class Memory:
@@ -23,7 +53,7 @@ class Memory:
     allocated only; ``cached`` the page-cache pages that the program brought in (page cache only), ``perhaps`` those that may be there
     still. ``unsynced``: it was written since it was last synced, so nobody knows which of its pages are clean."""
 
-    kind: str
+    kind: MemoryKind
     volume: str = ""
     path: str = ""
     size: int = 0
@@ -38,16 +68,23 @@ class Memory:
 
     @property
     def is_file(self) -> bool:
-        return self.kind == "file"
+        return self.kind is MemoryKind.FILE
+
+    @property
+    def is_node(self) -> bool:
+        return self.kind is MemoryKind.NODE
+
+    @property
+    def is_bar(self) -> bool:
+        return self.kind is MemoryKind.BAR
 
     @property
     def has_struct_pages(self) -> bool:
-        return self.kind != "bar"
+        return self.kind.has_struct_pages
 
     @property
     def on_volume(self) -> bool:
-        """Whether it is a file or a node: what has a page cache, or is DAX."""
-        return self.kind in ("file", "node")
+        return self.kind.on_volume
 
 
 @hashed_once
@@ -123,7 +160,7 @@ class Socket:
     bytes back for a moment, because it was told that more will come.
     """
 
-    kind: str
+    kind: SocketKind
     views: tuple[View, ...] = ()
     zerocopy: bool = False
     sends: int = 0

@@ -42,9 +42,9 @@ def _shown(c: Context, memory: Memory) -> Iterator[Number]:
     """Yield the fields of struct statx that have to be as they are."""
     if memory.is_file:
         yield _field("C-STAT-01", "size", memory.size)
-    if memory.kind == "bar":
+    if memory.is_bar:
         return
-    if memory.kind == "node":
+    if memory.is_node:
         yield _field("C-STAT-05", "size", 0)
     yield _field("C-STAT-02", "dax", int(memory.dax), "DAX")
     reported = bool(volume_fact(c, "dioalign_reported", memory))
@@ -62,7 +62,7 @@ def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:
 def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if refused := c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
+    if refused := c.refuses(("ENOTTY", memory.is_node, "C-FLAG-03")):
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a BAR")
@@ -73,7 +73,7 @@ def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
 def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if refused := c.refuses(("ENOTTY", memory.kind == "node", "C-FLAG-03")):
+    if refused := c.refuses(("ENOTTY", memory.is_node, "C-FLAG-03")):
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")

@@ -22,7 +22,7 @@ from harness.model.rules.moving import (
 )
 from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.transfers import MOST_OFFSET
-from harness.model.state import PAGE, Memory, OpenFile, Pipe, Socket, State
+from harness.model.state import PAGE, Memory, OpenFile, Pipe, Socket, SocketKind, State
 from harness.model.value import evolve
 from harness.ops import (
     CopyFileRange,
@@ -73,7 +73,7 @@ def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenF
     def moved(count: int) -> list[State]:
         after, views = file_views(c, s, of, at, count, copies=copies)
         # Told that more will come, which a file that ends earlier does not keep, TCP holds the last bytes back (fs/splice.c SPLICE_F_MORE).
-        held = into.kind == "tcp" and count < op.length
+        held = into.kind is SocketKind.TCP and count < op.length
         after = after.with_object(goal, evolve(into, views=(*into.views, *views), held=held))
         return [with_position(after, number, of, op.offset, count)]
 
@@ -96,7 +96,7 @@ def _file_to_file(
     (number, of, offset), (goal, into, target_offset) = source, target
     at = of.position if offset is None else offset
     to = into.position if target_offset is None else target_offset
-    if s.memory(into.memory).kind == "bar" or s.memory(of.memory).kind == "bar":
+    if s.memory(into.memory).is_bar or s.memory(of.memory).is_bar:
         raise Undetermined("no clause covers moving bytes from or to a BAR")
     most, copies = file_moves(c, s, of, at, length, SLOTS + length // PAGE + 2)
     if of.memory == into.memory and s.memory(of.memory).is_file:

@@ -9,7 +9,7 @@ from harness.model.rules.effects import cleaned, folios_left, forget_pages, grow
 from harness.model.rules.reads import chosen_offset, read_buffers
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
-from harness.model.state import PAGE, Memory, OpenFile, State, page_ceil, page_floor, unknown_content
+from harness.model.state import PAGE, Memory, MemoryKind, OpenFile, State, page_ceil, page_floor, unknown_content
 from harness.model.value import evolve
 from harness.ops import (
     AllocateFlag,
@@ -46,12 +46,12 @@ def _split_path(path: str) -> tuple[str, str]:
 def open_file(c: Context, s: State, op: Open) -> Expectations:
     volume, path = _split_path(op.path)
     if volume == "bar":
-        return _opened(c, op, *_ensure(s, ("bar", ""), Memory("bar", "bar", "", 1 << 30, unknown_content())))
+        return _opened(c, op, *_ensure(s, ("bar", ""), Memory(MemoryKind.BAR, "bar", "", 1 << 30, unknown_content())))
     reading = c.env.reading.volume(volume)
     mounted = volume in s.mounted or reading.filesystem is not None
     if not mounted:
         content = unknown_content().write(0, zeroes(NODE_KNOWN_BYTES))
-        node = Memory("node", volume, reading.device, reading.size_bytes, content)
+        node = Memory(MemoryKind.NODE, volume, reading.device, reading.size_bytes, content)
         node = evolve(node, data=node.data.add(0, reading.size_bytes))
         return _opened(c, op, *_ensure(s, (volume, ""), node))
     known = s.files.get((volume, path))
@@ -59,7 +59,7 @@ def open_file(c: Context, s: State, op: Open) -> Expectations:
         if refused := c.refuses(("ENOENT", OpenFlag.CREAT not in op.flags, "C-OPEN-02")):
             return refused.leaving(s)
         dax = s.mounted.get(volume, reading.dax)
-        s, number = _ensure(s, (volume, path), Memory("file", volume, path, dax=dax))
+        s, number = _ensure(s, (volume, path), Memory(MemoryKind.FILE, volume, path, dax=dax))
         return _opened(c, op, s, number)
     if OpenFlag.TRUNC in op.flags:
         if blocked := c.blocks("C-OPEN-03", waits_for_pins(c, s, known)):
@@ -163,12 +163,12 @@ clause(
 def lseek(c: Context, s: State, op: Lseek) -> Expectations:
     number, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
-    if memory.kind == "bar":
+    if memory.is_bar:
         raise Undetermined("no clause covers lseek of a BAR")
     if op.whence in (Whence.DATA, Whence.HOLE):
         return _seek_extent(c, s, op, number, of, memory)
     base = {Whence.SET: 0, Whence.CUR: of.position, Whence.END: memory.size}[op.whence]
-    most = memory.size if memory.kind == "node" else int(volume_fact(c, "max_file_bytes", memory))
+    most = memory.size if memory.is_node else int(volume_fact(c, "max_file_bytes", memory))
     asks = op.whence is Whence.CUR and op.offset == 0
     if refused := c.refuses(("EINVAL", not asks and not 0 <= base + op.offset <= most, "C-SEEK-03")):
         return refused.leaving(s)
@@ -176,7 +176,7 @@ def lseek(c: Context, s: State, op: Lseek) -> Expectations:
 
 
 def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, memory: Memory) -> Expectations:
-    if refused := c.refuses(("EINVAL", memory.kind == "node", "C-SEEK-05")):
+    if refused := c.refuses(("EINVAL", memory.is_node, "C-SEEK-05")):
         return refused.leaving(s)
     if refused := c.refuses(("ENXIO", op.offset < 0 or op.offset >= memory.size, "C-SEEK-02")):
         return refused.leaving(s)
@@ -209,7 +209,7 @@ def fdatasync(c: Context, s: State, op: Fdatasync) -> Expectations:
 
 def _synced(c: Context, s: State, file: str) -> Expectations:
     _, of = look_up(c, s, file, OpenFile)
-    if file_memory(s, of).kind == "bar":
+    if file_memory(s, of).is_bar:
         raise Undetermined("no clause covers syncing a BAR")
     return c.returns("C-SYNC-01", 0).leaving(cleaned(s, of.memory))
 
@@ -241,7 +241,7 @@ def fallocate(c: Context, s: State, op: Fallocate) -> Expectations:
         ("EOPNOTSUPP", punch and zero, "C-ALLOC-04"),
     ):
         return refused.leaving(s)
-    if memory.kind == "node":
+    if memory.is_node:
         return _fallocate_node(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
     if not memory.is_file:
         raise Undetermined("no clause covers fallocate of a BAR")

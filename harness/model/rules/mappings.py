@@ -9,7 +9,7 @@ from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
-from harness.model.state import HUGE, PAGE, Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.model.state import HUGE, PAGE, Mapping, Memory, MemoryKind, OpenFile, State, page_ceil, page_floor
 from harness.model.value import evolve
 from harness.ops import (
     Advice,
@@ -88,7 +88,7 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = file_memory(s, of)
     asks_sync = MapFlag.SYNC in flags
-    offers_sync = memory.kind != "bar" and bool(volume_fact(c, "map_sync", memory))
+    offers_sync = not memory.is_bar and bool(volume_fact(c, "map_sync", memory))
     looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
     if refused := c.refuses(
         *rows,
@@ -120,7 +120,7 @@ def _mmap_anonymous(
         raise Undetermined("whether huge pages are reserved is not known to the model")
     if refused := c.refuses(*rows):
         return refused.leaving(s)
-    s, number = s.adding(Memory("anonymous", size=op.length))
+    s, number = s.adding(Memory(MemoryKind.ANONYMOUS, size=op.length))
     return _mapped(c, s, op, Mapping(number, 0, op.length, shared, readable, writable))
 
 
@@ -214,7 +214,7 @@ def _madvise_populate(c: Context, s: State, number: int, start: int, end: int, *
 
 def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> Expectations:
     memory = s.memory(m.memory)
-    no_file = memory.kind == "anonymous" and not m.shared
+    no_file = memory.kind is MemoryKind.ANONYMOUS and not m.shared
     if refused := c.refuses(
         ("EINVAL", is_locked(c, s, m, start, end), "C-MAP-16"),
         ("EINVAL", no_file, "C-MAP-17"),

@@ -9,7 +9,21 @@ from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, put
 from harness.model.rules.rule import first_data, look_up, volume_fact
-from harness.model.state import PAGE, Mapping, Memory, OpenFile, Pipe, Socket, State, View, copy_view, page_ceil, page_floor
+from harness.model.state import (
+    PAGE,
+    Mapping,
+    Memory,
+    MemoryKind,
+    OpenFile,
+    Pipe,
+    Socket,
+    SocketKind,
+    State,
+    View,
+    copy_view,
+    page_ceil,
+    page_floor,
+)
 from harness.model.value import evolve
 
 #: A connected pair of stream sockets takes this much without a reader (net.core.wmem_default, tcp_rmem: more than that).
@@ -108,7 +122,7 @@ clause(
 def file_moves(c: Context, s: State, of: OpenFile, at: int, length: int, slots: int) -> tuple[int, bool]:
     """Return how many bytes can move from ``of`` at ``at`` into ``slots`` free slots, and whether they are copies."""
     memory = s.memory(of.memory)
-    if memory.kind == "bar":
+    if memory.is_bar:
         raise Undetermined("no clause covers splicing from a BAR")
     copies = of.direct or volume_fact(c, "splice_to_pipe", memory) == "copy"
     # A page of the cache is taken as it lies in the file, so an odd offset costs part of the first slot.
@@ -181,7 +195,7 @@ def write_views(c: Context, s: State, of: OpenFile, at: int, views: tuple[View, 
     """
     memory = s.memory(of.memory)
     end = at + sum(v.length for v in views)
-    if memory.kind == "bar" or (memory.kind == "node" and end > memory.size):
+    if memory.is_bar or (memory.is_node and end > memory.size):
         raise Undetermined("no clause covers splicing to a BAR, or across the end of a node")
     goal = at
     pieces = s.resolve(views)
@@ -227,17 +241,17 @@ def socket_gone(c: Context, s: State, into: Socket) -> Expectations | None:
     """
     if into.read_open:
         return None
-    errno = "ECONNRESET" if into.kind == "tcp" else "EPIPE"
+    errno = "ECONNRESET" if into.kind is SocketKind.TCP else "EPIPE"
     refused = c.refuses(("EPIPE", True, "C-SOCK-08"), (errno, True, "C-SOCK-08"))
     timing = "whether a TCP connection has learned yet that its receiver is gone is a matter of timing"
-    late = Expectation(How.RETURNED, "", "", unsure=timing).leaving(s) if into.kind == "tcp" and not into.unread else ()
+    late = Expectation(How.RETURNED, "", "", unsure=timing).leaving(s) if into.kind is SocketKind.TCP and not into.unread else ()
     return (*late, *(refused.leaving(s) if refused else ()))
 
 
 def socket_full(c: Context, into: Socket, most: int, *, nonblock: bool) -> Expectations:
     """Return that a socket may take no more, where it may. Raises Undetermined for a kind that no clause covers."""
-    if into.kind not in ("tcp", "unix"):
-        raise Undetermined(f"no clause covers sending to a {into.kind} socket")
+    if not into.kind.is_stream:
+        raise Undetermined(f"no clause covers sending to a {into.kind.value} socket")
     if into.length + most <= SOCKET_SURE_BYTES or not c.holds("C-SOCK-04", True):
         return ()
     reason = "how much a socket took before it stopped is not known to the model"
@@ -249,7 +263,7 @@ def no_room(c: Context, s: State, of: OpenFile, at: int) -> list[tuple[str, bool
     memory = s.memory(of.memory)
     return [
         ("EFBIG", is_too_far(c, s, of, at), "C-RW-11"),
-        ("ENOSPC", memory.kind == "node" and at >= memory.size, "C-NODE-02"),
+        ("ENOSPC", memory.is_node and at >= memory.size, "C-NODE-02"),
     ]
 
 
@@ -290,7 +304,7 @@ def _page_view(c: Context, s: State, number: int, m: Mapping, memory: Memory, st
         if len(s.processes) > 1:
             raise Undetermined("who keeps a private page that a pipe refers to and processes share is not known to the model")
         return View(length, start=start, overlay=number)
-    if memory.kind == "anonymous" and not m.shared:
+    if memory.kind is MemoryKind.ANONYMOUS and not m.shared:
         return copy_view(zeroes(length), start % PAGE)  # the zero page, which no store ever changes
     at = m.offset + start
     if memory.is_file and volume_fact(c, "hole_page", memory) == "zero_page" and page_floor(at) not in memory.data:

@@ -9,7 +9,7 @@ from harness.model.expectation import Expectation, Expectations
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch
 from harness.model.rules.rule import look_up, rule, volume_fact
-from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, State, page_ceil, page_floor
+from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, SocketKind, State, page_ceil, page_floor
 from harness.model.value import evolve
 from harness.ops import (
     IoUringRegister,
@@ -167,7 +167,7 @@ def io_uring_unregister(c: Context, s: State, op: IoUringUnregister) -> Expectat
 
 @rule(XdpSocket)
 def xdp_socket(c: Context, s: State, op: XdpSocket) -> Expectations:
-    s, number = s.adding(Socket("xdp"))
+    s, number = s.adding(Socket(SocketKind.XDP))
     return c.returns("C-XDP-01", 0).leaving(s.naming(c.process, op.name, number))
 
 
@@ -176,7 +176,9 @@ def xdp_umem(c: Context, s: State, op: XdpUmem) -> Expectations:
     socket_number, socket = look_up(c, s, op.socket, Socket)
     number, m = look_up(c, s, op.mapping, Mapping)
     length = m.length - op.offset if op.length is None else op.length
-    if refused := c.refuses(("EOPNOTSUPP", socket.kind == "unix", "C-XDP-04"), ("ENOPROTOOPT", socket.kind == "tcp", "C-XDP-04")):
+    if refused := c.refuses(
+        ("EOPNOTSUPP", socket.kind is SocketKind.UNIX, "C-XDP-04"), ("ENOPROTOOPT", socket.kind is SocketKind.TCP, "C-XDP-04")
+    ):
         return refused.leaving(s)
     if refused := c.refuses(("EBUSY", socket.sends > 0, "C-XDP-02")):
         return refused.leaving(s)

@@ -128,7 +128,7 @@ def _key_taken(c: Context, s: State, number: int, offset: int, private: bool) ->
     """Return the states after the kernel looked at the word: a shared one in a writable mapping is faulted for writing."""
     m = s.objects[number]
     assert isinstance(m, Mapping)
-    if private or s.memory(m.memory).kind == "bar":
+    if private or s.memory(m.memory).is_bar:
         return [s]
     low, high = _page(offset)
     states = touch(s, number, low, high, write=m.writable)

@@ -51,7 +51,7 @@ def read_buffers(
         unsupported_flags(c, memory, flags if total else ()),
     ):
         return refused.leaving(s)
-    if memory.kind == "bar":
+    if memory.is_bar:
         raise Undetermined("no clause covers read(2) of a BAR")
     return (*declined(c, s, flags, total), *_reading(c, s, (number, of), offset, buffers, flags))
 
@@ -68,7 +68,7 @@ def _reading(
     if behind and c.holds("C-DIO-04", True):
         return c.returns("C-DIO-04", 0).leaving(s)
     count = min(total, max(0, memory.size - at))
-    asked = first_buffers(buffers, count) if memory.kind == "node" else tuple(buffers)
+    asked = first_buffers(buffers, count) if memory.is_node else tuple(buffers)
     start = first_data(memory, at, at + total) if memory.is_file and not memory.dax and not behind else at
     skip = start - at if of.direct and c.holds("C-DIO-05", start > at) else 0
     if (count or behind) and skip < total and (refused := c.refuses(*direct_refusals(c, s, memory, of, at + skip, _after(asked, skip)))):

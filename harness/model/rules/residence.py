@@ -87,7 +87,7 @@ def msync(c: Context, s: State, op: Msync) -> Expectations:
 def mincore(c: Context, s: State, op: Mincore) -> Expectations:
     _, m = look_up(c, s, op.mapping, Mapping)
     memory = s.memory(m.memory)
-    if memory.kind == "bar":
+    if memory.is_bar:
         raise Undetermined("no clause covers mincore of a BAR")
     length, end = range_of(m, op.offset, op.length)
     if refused := c.refuses(("EINVAL", op.offset % PAGE != 0, "C-CORE-04"), ("ENOMEM", length < 0, "C-CORE-04")):

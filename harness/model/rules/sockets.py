@@ -18,7 +18,7 @@ from harness.model.rules.moving import (
     unreadable,
 )
 from harness.model.rules.rule import look_up, rule
-from harness.model.state import Mapping, Socket, State, View, copy_view, take
+from harness.model.state import Mapping, Socket, SocketKind, State, View, copy_view, take
 from harness.model.value import evolve
 from harness.ops import (
     Recv,
@@ -71,15 +71,15 @@ clause(
 
 @rule(TcpPair)
 def tcp_pair(c: Context, s: State, op: TcpPair) -> Expectations:
-    return _socket_made(c, s, op.name, "tcp")
+    return _socket_made(c, s, op.name, SocketKind.TCP)
 
 
 @rule(UnixPair)
 def unix_pair(c: Context, s: State, op: UnixPair) -> Expectations:
-    return _socket_made(c, s, op.name, "unix")
+    return _socket_made(c, s, op.name, SocketKind.UNIX)
 
 
-def _socket_made(c: Context, s: State, name: str, kind: str) -> Expectations:
+def _socket_made(c: Context, s: State, name: str, kind: SocketKind) -> Expectations:
     s, number = s.adding(Socket(kind))
     return c.returns("C-SOCK-01", 0).leaving(s.naming(c.process, name, number))
 
@@ -87,7 +87,7 @@ def _socket_made(c: Context, s: State, name: str, kind: str) -> Expectations:
 @rule(SetZerocopy)
 def set_zerocopy(c: Context, s: State, op: SetZerocopy) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
-    if refused := c.refuses(("EOPNOTSUPP", of.kind == "unix", "C-SOCK-02")):
+    if refused := c.refuses(("EOPNOTSUPP", of.kind is SocketKind.UNIX, "C-SOCK-02")):
         return refused.leaving(s)
     return c.returns("C-SOCK-02", 0).leaving(s.with_object(number, evolve(of, zerocopy=True)))
 
@@ -97,7 +97,7 @@ def send(c: Context, s: State, op: Send) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
-    if (op.length or of.kind == "unix") and (gone := socket_gone(c, s, of)) is not None:
+    if (op.length or of.kind is SocketKind.UNIX) and (gone := socket_gone(c, s, of)) is not None:
         return gone
     if op.length == 0:
         return c.returns("C-SOCK-03", 0).leaving(s)
@@ -159,7 +159,7 @@ def _pinned_and_queued(c: Context, s: State, number: int, of: Socket, mapping: i
 @rule(Recv)
 def recv(c: Context, s: State, op: Recv) -> Expectations:
     number, of = look_up(c, s, op.socket, Socket)
-    if op.length < 0 or of.kind not in ("tcp", "unix"):
+    if op.length < 0 or not of.kind.is_stream:
         raise Undetermined("no clause covers receiving a negative length, or from this kind of socket")
     if op.length == 0:
         return whatever(s, "no clause covers receiving nothing")
@@ -176,7 +176,7 @@ def recv(c: Context, s: State, op: Recv) -> Expectations:
     if op.flags:
         if refused := c.refuses(("EAGAIN", there == 0, "C-SOCK-06")):
             return refused.leaving(s)
-        sure = min(there, DELIVERED_SURE_BYTES) if of.kind == "tcp" else there
+        sure = min(there, DELIVERED_SURE_BYTES) if of.kind is SocketKind.TCP else there
         return _receiving(s, number, of, c.counts("C-SOCK-06", sure, there))
     if blocked := c.blocks("C-SOCK-06", of.length < op.length):
         return blocked.leaving(s)

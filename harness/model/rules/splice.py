@@ -23,7 +23,7 @@ from harness.model.rules.moving import (
 )
 from harness.model.rules.rule import look_up, rule
 from harness.model.rules.transfers import MOST_OFFSET
-from harness.model.state import PAGE, Mapping, OpenFile, Pipe, Socket, State, take
+from harness.model.state import PAGE, Mapping, OpenFile, Pipe, Socket, SocketKind, State, take
 from harness.model.value import evolve
 from harness.ops import (
     Splice,
@@ -139,7 +139,7 @@ def _to_socket(
     (number, of), (goal, into) = source, target
     if (gone := socket_gone(c, s, into)) is not None:
         return gone
-    held = into.kind == "tcp" and SpliceFlag.MORE in op.flags
+    held = into.kind is SocketKind.TCP and SpliceFlag.MORE in op.flags
 
     def taken(count: int) -> list[State]:
         head, rest = take(of.views, count)

@@ -162,7 +162,7 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
     ]
     if not memory.dax and not any(condition for _, condition, _ in rows):
         lacking = [b.mapping is not None and not s.memory(look_up(c, s, b.mapping, Mapping)[1].memory).has_struct_pages for b in buffers]
-        goes_on = any(lacking) and not lacking[0] and memory.kind == "node" and c.holds("C-DIO-07", True)
+        goes_on = any(lacking) and not lacking[0] and memory.is_node and c.holds("C-DIO-07", True)
         rows.append(("EFAULT", any(lacking) and not goes_on, "C-DIO-03"))
     return rows
 

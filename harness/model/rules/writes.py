@@ -48,7 +48,7 @@ def write_buffers(
         unsupported_flags(c, memory, flags if total else ()),
     ):
         return refused.leaving(s)
-    if memory.kind == "bar":
+    if memory.is_bar:
         raise Undetermined("no clause covers write(2) to a BAR")
     if not total:
         return (*declined(c, s, flags, total), *c.returns("C-RW-10", 0).leaving(s))
@@ -66,8 +66,8 @@ def _writing(
     if refused := c.refuses(("EINVAL", buffered, "C-RWF-04")):
         return refused.leaving(s)
     at = _where(c, memory, of, asked, flags)
-    most = memory.size if memory.kind == "node" else int(volume_fact(c, "max_file_bytes", memory))
-    full = ("ENOSPC", at >= most, "C-NODE-02") if memory.kind == "node" else ("EFBIG", at >= most, "C-RW-11")
+    most = memory.size if memory.is_node else int(volume_fact(c, "max_file_bytes", memory))
+    full = ("ENOSPC", at >= most, "C-NODE-02") if memory.is_node else ("EFBIG", at >= most, "C-RW-11")
     if refused := c.refuses(full):
         return refused.leaving(s)
     total = sum(b.length for b in buffers)

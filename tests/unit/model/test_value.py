@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from harness.model.content import Content, Ranges, tagged
-from harness.model.state import Memory, State
+from harness.model.state import Memory, MemoryKind, State
 from harness.model.value import Table, evolve, hashed_once
 
 
@@ -26,7 +26,7 @@ def test_a_table_cannot_be_changed(change: str) -> None:
 
 def test_states_that_hold_the_same_are_one_whatever_way_they_came_to_be() -> None:
     def written(*order: int) -> State:
-        memory = Memory("file", "main", "a")
+        memory = Memory(MemoryKind.FILE, "main", "a")
         for at in order:
             memory = evolve(memory, content=memory.content.write(at, tagged(1, 8, at)), data=memory.data.add(at, at + 8))
         return State().adding(memory)[0]
@@ -58,4 +58,6 @@ def test_a_value_is_hashed_once_and_one_made_from_it_anew() -> None:
 
 def test_what_is_made_from_a_value_is_what_dataclasses_would_make() -> None:
     content = Content().write(0, tagged(1, 8))
-    assert evolve(Memory("file"), content=content, data=Ranges().add(0, 8)) == Memory("file", content=content, data=Ranges(((0, 8),)))
+    assert evolve(Memory(MemoryKind.FILE), content=content, data=Ranges().add(0, 8)) == Memory(
+        MemoryKind.FILE, content=content, data=Ranges(((0, 8),))
+    )
