@@ -137,6 +137,11 @@ def test_a_module_holds_rules_or_what_rules_share() -> None:
     assert not wrong, wrong
 
 
+def test_a_byte_of_a_memory_is_changed_in_one_place() -> None:
+    writing = {str(path.relative_to(HARNESS)): path.read_text().count("content.write(") for path in source_files()}
+    assert {path: count for path, count in writing.items() if count} == {"model/rules/effects.py": 1}
+
+
 def test_every_operation_has_one_rule() -> None:
     judged_by_itself = {ops.Join}  # harness/model/judge.py: its outcome is that of the step it waits for
     assert set(RULES) == set(ops.OPERATIONS.values()) - judged_by_itself

@@ -2,7 +2,7 @@
 
 from harness.model.clause import Context
 from harness.model.content import Pieces, length_of, unknown
-from harness.model.rules.effects import cache, put
+from harness.model.rules.effects import cache, laid, put
 from harness.model.state import Mapping, Memory, State, outside, page_ceil, page_floor
 from harness.model.value import evolve
 
@@ -43,9 +43,8 @@ def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) ->
         s = put(c, s, m.memory, at, pieces) if not memory.is_file or at <= size else s
         memory = s.memory(m.memory)
         if memory.is_file:  # a store never moves the end of a file; its bytes past the end stay in the page
-            content = memory.content.write(at, pieces)
             data = memory.data.add(page_floor(at), page_ceil(at + length_of(pieces)))
-            memory = evolve(memory, size=size, content=content, data=data, unsynced=True)
+            memory = evolve(laid(memory, at, pieces), size=size, data=data, unsynced=True)
             s = s.with_object(m.memory, memory)
         return s
     low, high = page_floor(start), page_ceil(end)

@@ -7,6 +7,11 @@ from harness.model.state import Mapping, Memory, OpenFile, Pipe, Socket, State, 
 from harness.model.value import evolve
 
 
+def laid(memory: Memory, start: int, pieces: Pieces) -> Memory:
+    """Return ``memory`` with ``pieces`` at ``start``. Whatever changes a byte of a memory does it here."""
+    return evolve(memory, content=memory.content.write(start, pieces))
+
+
 def put(c: Context, s: State, number: int, start: int, pieces: Pieces, *, bypass: bool = False) -> State:
     """Return the state after ``pieces`` were written to memory ``number`` at ``start``. Nothing written changes nothing.
 
@@ -23,7 +28,7 @@ def put(c: Context, s: State, number: int, start: int, pieces: Pieces, *, bypass
     if memory.is_file and start > memory.size:
         memory = grown(c, memory, start)
     was_hole = not memory.data.covers(low, high)
-    memory = evolve(memory, content=memory.content.write(start, pieces), unsynced=True)
+    memory = evolve(laid(memory, start, pieces), unsynced=True)
     if memory.on_volume:
         if memory.is_file:
             memory = evolve(memory, size=max(memory.size, end))
@@ -83,8 +88,7 @@ def resized(c: Context, s: State, number: int, size: int) -> State:
     s = removed(c, s, number, last, page_ceil(memory.size) + 1)
     s = _without_copies(s, number, last)
     memory = s.memory(number)
-    content = memory.content.write(size, zeroes(page_ceil(memory.size) - size))
-    return s.with_object(number, evolve(memory, content=content, size=size))
+    return s.with_object(number, evolve(laid(memory, size, zeroes(page_ceil(memory.size) - size)), size=size))
 
 
 def _without_copies(s: State, number: int, start: int) -> State:
@@ -116,8 +120,7 @@ def removed(c: Context, s: State, number: int, low: int, high: int) -> State:
     s = forget_pages(s.detached(number, low, high), number, low, high, mapped_too=True)
     memory = s.memory(number)
     memory = evolve(
-        memory,
-        content=memory.content.write(low, zeroes(high - low)),
+        laid(memory, low, zeroes(high - low)),
         data=memory.data.remove(low, high),
         unwritten=memory.unwritten.remove(low, high),
         cached=memory.cached.remove(low, high),
@@ -164,7 +167,7 @@ def grown(c: Context, memory: Memory, size: int) -> Memory:
     """Return ``memory`` with its tail beyond the old end as the growth to ``size`` leaves it."""
     tail = page_ceil(memory.size)
     if memory.is_file and memory.size < tail and size > memory.size and volume_fact(c, "tail_zeroed_on_extension", memory):
-        return evolve(memory, content=memory.content.write(memory.size, zeroes(tail - memory.size)))
+        return laid(memory, memory.size, zeroes(tail - memory.size))
     return memory
 
 
@@ -201,5 +204,5 @@ def cleaned(s: State, number: int) -> State:
     tail = page_ceil(memory.size) - memory.size
     if memory.is_file and not memory.dax and tail:
         # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
-        memory = evolve(memory, content=memory.content.write(memory.size, zeroes(tail)))
+        memory = laid(memory, memory.size, zeroes(tail))
     return s.with_object(number, memory)

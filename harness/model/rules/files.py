@@ -5,7 +5,7 @@ from harness.model.closing import closing
 from harness.model.content import all_zero, unknown, zeroes
 from harness.model.expectation import Expectation, Expectations
 from harness.model.outcome import How
-from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, layouts_broken, parted_by_growth, removed, resized
+from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, laid, layouts_broken, parted_by_growth, removed, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
@@ -275,12 +275,12 @@ def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: 
     s = forget_pages(s.detached(number, low, high), number, low, high)
     memory = s.memory(number)
     cached = memory.cached.remove(low, high)
-    content = memory.content.write(op.offset, zeroes(end - op.offset))
-    done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, evolve(memory, content=content, cached=cached)))
+    zeroed = evolve(laid(memory, op.offset, zeroes(end - op.offset)), cached=cached)
+    done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, zeroed))
     if not punch or not c.holds("C-ALLOC-06", True):
         return done
     # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
-    lost = evolve(memory, content=memory.content.write(low, unknown(high - low)), cached=cached)
+    lost = evolve(laid(memory, low, unknown(high - low)), cached=cached)
     cannot = Expectation(How.FAILED, "C-ALLOC-06", "returns 0 or EOPNOTSUPP", names=("EOPNOTSUPP",)).leaving(s.with_object(number, lost))
     return (*done, *cannot)
 
@@ -294,12 +294,10 @@ def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool,
     if punch or zero:
         stop = min(end, page_ceil(memory.size))
         low, high = page_ceil(start), page_floor(end)
-        memory = evolve(memory, content=memory.content.write(start, zeroes(max(0, stop - start)))) if low >= high else memory
+        memory = laid(memory, start, zeroes(max(0, stop - start))) if low >= high else memory
         if low < high:
             s = removed(c, s, number, low, high)
-            memory = s.memory(number)
-            content = memory.content.write(start, zeroes(low - start)).write(high, zeroes(max(0, min(end, stop) - high)))
-            memory = evolve(memory, content=content)
+            memory = laid(laid(s.memory(number), start, zeroes(low - start)), high, zeroes(max(0, min(end, stop) - high)))
     if not punch:
         gained = memory.unwritten
         for a, b in _holes(memory, page_floor(start), page_ceil(end)):

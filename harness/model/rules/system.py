@@ -4,6 +4,7 @@ from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, unjudged
 from harness.model.outcome import How, Observation
+from harness.model.rules.effects import laid
 from harness.model.rules.rule import rule
 from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
 from harness.model.value import evolve
@@ -31,6 +32,10 @@ clause(
 )
 
 
+#: The facts that say whether a file system refuses a mount with DAX on a device that has none, and whether it goes on without DAX.
+_WITHOUT_DAX: dict[str, tuple[str | None, str | None]] = {"ext4": ("ext4_refuses_dax_mount", None), "xfs": (None, "xfs_drops_dax")}
+
+
 @rule(MountVolume)
 def mount(c: Context, s: State, op: MountVolume) -> Expectations:
     slow = unjudged(How.BLOCKED, "the kernel may wait for the module of a file system as long as the guest takes to load it")
@@ -39,14 +44,13 @@ def mount(c: Context, s: State, op: MountVolume) -> Expectations:
 
 def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     wants = _dax_wanted(op.options)
-    refuses = op.filesystem == "ext4" and bool(c.env.fact("ext4_refuses_dax_mount", op.volume))
+    refuses, drops = (name is not None and bool(c.env.fact(name, op.volume)) for name in _WITHOUT_DAX.get(op.filesystem, (None, None)))
     if refused := c.refuses(
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
         ("EINVAL", wants and refuses, "C-MOUNT-02"),
     ):
         return refused.leaving(s)
-    if op.filesystem == "xfs":
-        wants = wants and not c.env.fact("xfs_drops_dax", op.volume)
+    wants = wants and not drops
     s = evolve(s, mounted=s.mounted.having(op.volume, wants))
     for number, memory in _memories(s, op.volume):
         s = s.with_object(number, evolve(memory, dax=wants))
@@ -78,8 +82,8 @@ def umount(c: Context, s: State, op: UmountVolume) -> Expectations:
     s = evolve(s, mounted=s.mounted.without(op.volume))
     for number, memory in _memories(s, op.volume):
         tail = page_ceil(memory.size) - memory.size
-        content = memory.content if memory.dax else memory.content.write(memory.size, zeroes(tail))
-        s = s.with_object(number, evolve(memory, cached=Ranges(), perhaps=Ranges(), content=content))
+        kept = memory if memory.dax else laid(memory, memory.size, zeroes(tail))
+        s = s.with_object(number, evolve(kept, cached=Ranges(), perhaps=Ranges()))
     return expected.leaving(s)
 
 
