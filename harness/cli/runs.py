@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.cli.options import add_action, add_artifacts
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
-from harness.record.runs import StoredRun, find_run, remove_run, stored_runs
+from harness.record.runs import StoredRun, broken_runs, find_run, remove_run, stored_runs
 from harness.report.paragraph import describe_row
 from harness.report.rows import read_rows
 from harness.report.status import ALL_CONFORM, exit_status
@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def list_runs(chosen: argparse.Namespace) -> int:
     found = stored_runs(chosen.artifacts)
+    for problem in broken_runs(chosen.artifacts):
+        progress(f"no run: {problem}")
     for run in found:
         print(f"{run.identity.id}  {rounded(run.size_bytes):>8}  {_ended(run)}  {' '.join(run.identity.command)}")
     print(f"{len(found)} runs in {chosen.artifacts}")
@@ -34,7 +36,7 @@ def list_runs(chosen: argparse.Namespace) -> int:
 
 def _ended(run: StoredRun) -> str:
     counts = ", ".join(f"{count} {word}" for word, count in run.identity.items)
-    if not run.identity.ended:
+    if run.identity.ended is None:
         return "did not end" if run.identity.is_over else "has not ended"
     return f"exit status {run.identity.status}: {counts or 'no item'}"
 

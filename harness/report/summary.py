@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailable, claim_statuses
 from harness.model.clause import CLAUSES
 from harness.model.known import Known
-from harness.model.verdict import Verdict
 from harness.record.item import Ending
 from harness.report.paragraph import row_reason
-from harness.report.rows import NOT_SET_UP, NOT_TRIED, RESULTS, UNAVAILABLE, ClaimRow, Row
+from harness.report.rows import RESULTS, ClaimRow, Row, StepRow
 
 _WIDTH = 140
 _LONGEST_LIST = 40
-#: Endings of an item that never got as far as its first step.
-_NEVER_BEGUN = (NOT_SET_UP, NOT_TRIED, UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,21 @@ class Section:
 
 def make_statuses(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[ClaimStatus, ...]:
     """Return the status of every claim on every kernel that was selected."""
-    columns = list(dict.fromkeys(row.column for row in rows))
-    ran = [row for row in rows if row.ending != UNAVAILABLE]
-    evidence = [_evidence(row, claim) for row in ran for claim in row.claims]
-    missing = [
-        Unavailable(claim.claim, row.column, row.item, row.note) for row in rows if row.ending == UNAVAILABLE for claim in row.claims
-    ]
+    columns = list(dict.fromkeys(row.where.target.column for row in rows))
+    evidence, missing = [], []
+    for row in rows:
+        for claim in row.claims:
+            if row.ended.ending is Ending.UNAVAILABLE:
+                missing.append(Unavailable(claim.claim, row.where.target.column, row.where.id, row.ended.note))
+            else:
+                evidence.append(_evidence(row, claim))
     return claim_statuses(claims.values(), columns, evidence, missing)
 
 
 def _evidence(row: Row, claim: ClaimRow) -> Evidence:
-    verdict = None if row.verdict is None else Verdict[row.verdict.upper()]
-    note = "" if verdict is not None else f"{row.ending}: {row.note.splitlines()[0] if row.note else 'no observations'}"
-    return Evidence(claim.claim, row.column, f"{row.family}/{row.item}", claim.held, verdict, note)
+    verdict = row.judged.verdict if row.judged else None
+    note = "" if row.judged else f"{row.ended.ending}: {row.ended.note.splitlines()[0] if row.ended.note else 'no observations'}"
+    return Evidence(claim.claim, row.where.target.column, f"{row.where.family}/{row.where.id}", claim.held, verdict, note)
 
 
 def make_summary(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Section, ...]:
@@ -65,12 +64,13 @@ def claim_lines(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[st
     Claims that no item of this run speaks of are counted, not listed, unless the registry itself says why; so are those whose items could
     not be set up. Where no item got as far as its first step there is no table.
     """
-    begun = {(claim.claim, row.column) for row in rows if row.ending not in _NEVER_BEGUN for claim in row.claims}
-    unset = {(claim.claim, row.column) for row in rows if row.ending in (NOT_SET_UP, NOT_TRIED) for claim in row.claims} - begun
-    if rows and all(row.ending in _NEVER_BEGUN for row in rows) and any(row.ending != UNAVAILABLE for row in rows):
+    able = [row for row in rows if row.ended.ending is not Ending.UNAVAILABLE]
+    if able and not any(row.ended.ending.has_begun for row in able):
         return []
+    begun = {(claim.claim, row.where.target.column) for row in able if row.ended.ending.has_begun for claim in row.claims}
+    unset = {(claim.claim, row.where.target.column) for row in able for claim in row.claims} - begun
     spoken = {claim.claim for row in rows for claim in row.claims}
-    families = {row.family for row in rows}
+    families = {row.where.family for row in rows}
     by_claim: dict[str, list[ClaimStatus]] = {}
     for status in statuses:
         claim = status.claim
@@ -122,28 +122,29 @@ def _names(items: Sequence[str]) -> str:
 def _deviation_lines(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
-        for step in row.steps:
-            if step.verdict == str(Verdict.DEVIATES):
-                known = f"  (known: {row.reference})" if row.known == Known.YES else ""
-                seen = f"observed {step.observed}, allowed {step.allowed} [{step.clause or 'pin'}]"
-                place = f" step {step.number}" if step.number <= step.of else ""
-                lines.append(f"{row.node_id}{place}: {step.call}: {seen}{known}")
-        if row.known == Known.GONE:
-            lines.append(f"{row.node_id}: known deviation is gone ({row.reference})")
+        if row.judged is None:
+            continue
+        for step in row.judged.deviating:
+            known = f"  (known: {row.judged.reference})" if row.judged.known is Known.YES else ""
+            lines.append(f"{_told(row, step)}: observed {step.observed}, allowed {step.allowed} [{step.clause or 'pin'}]{known}")
+        if row.judged.known is Known.GONE:
+            lines.append(f"{row.where.node_id}: known deviation is gone ({row.judged.reference})")
     return lines
+
+
+def _told(row: Row, step: StepRow) -> str:
+    place = f" step {step.number}" if step.number <= step.of else ""
+    return f"{row.where.node_id}{place}: {step.call}"
 
 
 def _undetermined_lines(rows: Sequence[Row]) -> list[str]:
     """One line a step and reason; what only follows from an earlier step of the same item is counted with it."""
     lines = []
     for row in rows:
-        unsure = [step for step in row.steps if step.verdict == str(Verdict.UNDETERMINED)]
-        if not unsure or any(step.verdict == str(Verdict.DEVIATES) for step in row.steps):
+        if row.judged is None or row.judged.deviating or not row.judged.steps:
             continue
-        first = unsure[0]
-        more = f" (and {len(unsure) - 1} later steps)" if len(unsure) > 1 else ""
-        place = f" step {first.number}" if first.number <= first.of else ""
-        lines.append(f"{row.node_id}{place}: {first.call}: {first.reason}{more}")
+        first, more = row.judged.steps[0], len(row.judged.steps) - 1
+        lines.append(f"{_told(row, first)}: {first.reason}" + (f" (and {more} later steps)" if more else ""))
     return lines
 
 
@@ -151,22 +152,22 @@ def _unset_lines(rows: Sequence[Row]) -> list[str]:
     """One line an item, and a few for all that ended for the same reason."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        if row.ending != Ending.COMPLETED:
+        if row.ended.ending is not Ending.COMPLETED:
             groups.setdefault(row_reason(row), []).append(row)
     return [line for found in groups.values() for line in _group_lines(found)]
 
 
 def _group_lines(found: Sequence[Row]) -> Iterator[str]:
-    first = found[0]
-    why = f"{first.ending}: {first.note.splitlines()[0] if first.note else ''}"
-    yield f"{first.node_id}: {why}" if len(found) == 1 else f"{len(found)} items {why}"
-    if len(found) > 1 and first.ending != NOT_TRIED:
-        yield f"    such as {first.node_id} ({RESULTS} has all of them)"
-    yield from (f"    logs: {logs}" for logs in dict.fromkeys(row.logs for row in found if row.logs))
+    first, ended = found[0].where.node_id, found[0].ended
+    why = f"{ended.ending}: {ended.note.splitlines()[0] if ended.note else ''}"
+    yield f"{first}: {why}" if len(found) == 1 else f"{len(found)} items {why}"
+    if len(found) > 1 and ended.ending is not Ending.NOT_TRIED:
+        yield f"    such as {first} ({RESULTS} has all of them)"
+    yield from (f"    logs: {logs}" for logs in dict.fromkeys(row.ended.logs for row in found if row.ended.logs))
 
 
 def _clause_lines(rows: Sequence[Row]) -> list[str]:
-    hit = {clause for row in rows for clause in row.clauses}
+    hit = {clause for row in rows if row.judged for clause in row.judged.clauses}
     if not hit:
         return []
     missed = sorted(set(CLAUSES) - hit)
@@ -180,32 +181,34 @@ def _clause_lines(rows: Sequence[Row]) -> list[str]:
 
 def all_clauses_text(rows: Sequence[Row]) -> str:
     """Return how often each clause was asked, one a line: the coverage of the contract."""
-    hits = Counter(clause for row in rows for clause in row.clauses)
+    hits = Counter(clause for row in rows if row.judged for clause in row.judged.clauses)
     return "\n".join(f"{hits[name]:6} {name}  {CLAUSES[name].says}" for name in sorted(CLAUSES)) + "\n"
 
 
 def _host_lines(rows: Sequence[Row]) -> list[str]:
-    ran = [row for row in rows if row.accelerator]
+    ran = [(row, row.guest) for row in rows if row.guest]
+    guests = [guest for _, guest in ran]
     lines = [
-        f"{kernel}: Linux {release}{f' with {arguments}' if arguments else ''}, accelerator {accelerator} ({reason}), QEMU {qemu}"
-        for kernel, release, arguments, accelerator, reason, qemu in dict.fromkeys(
-            (row.kernel, row.release, row.kernel_args, row.accelerator, row.accelerator_reason, row.qemu_version) for row in ran
+        f"{target.kernel}: Linux {release}{f' with {target.arguments}' if target.arguments else ''}, "
+        f"accelerator {accelerator} ({reason}), QEMU {qemu}"
+        for target, release, accelerator, reason, qemu in dict.fromkeys(
+            (row.where.target, guest.release, guest.accelerator, guest.accelerator_reason, guest.qemu_version) for row, guest in ran
         )
     ]
     lines = [part for line in lines for part in _wrapped(line, "", "    ")]
-    lives = Counter(row.lifecycle for row in ran)
+    lives = Counter(guest.lifecycle for guest in guests)
     if lives:
         lines.append("guests: " + ", ".join(f"{count} items on {word} ones" for word, count in sorted(lives.items())))
     if ran:
-        reasons = Counter(re.sub(r"\d+", "N", row.unaudited) for row in ran if row.unaudited)
+        reasons = Counter(re.sub(r"\d+", "N", row.ended.unaudited) for row, _ in ran if row.ended.unaudited)
         lines.append(f"what programs left was audited after {len(ran) - reasons.total()} of {len(ran)} items")
         for reason, count in reasons.most_common():
             lines += _wrapped(f"{count} items were not, or only their volumes: {reason}", "    ", "        ")
-    for note, count in Counter(row.lifecycle_note for row in ran if row.lifecycle_note).items():
+    for note, count in Counter(guest.lifecycle_note for guest in guests if guest.lifecycle_note).items():
         lines += _wrapped(f"{count} items on guests that were {note}", "", "    ")
-    for (line, reason), count in Counter(pair for row in ran for pair in row.expected).items():
+    for (line, reason), count in Counter(pair for row, _ in ran for pair in row.ended.expected).items():
         lines += _wrapped(f"expected console line ({count} items): {line}: {reason}", "", "    ")
-    told = sorted({f"{name} {version}" for row in ran for name, version in row.versions})
+    told = sorted({f"{name} {version}" for guest in guests for name, version in guest.versions})
     lines += _wrapped("versions: " + ", ".join(told), "", "    ") if told else []
     if rows:
         endings = Counter(ended_as(row) for row in rows)
@@ -215,11 +218,11 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
 
 def ended_as(row: Row) -> str:
     """Return in a few words how an item ended: its verdict, or why it has none."""
-    if row.ending != Ending.COMPLETED:
-        return row.ending
-    if row.known != Known.NO:
-        return f"{row.verdict} (known deviation: {row.known})"
-    return str(row.verdict) + (" but the kernel complained" if row.messages else "")
+    if row.ended.ending is not Ending.COMPLETED or row.judged is None:
+        return str(row.ended.ending)
+    if row.judged.known is not Known.NO:
+        return f"{row.judged.verdict} (known deviation: {row.judged.known})"
+    return str(row.judged.verdict) + (" but the kernel complained" if row.ended.messages else "")
 
 
 def _wrapped(text: str, first: str, then: str | None = None) -> list[str]:

@@ -218,7 +218,7 @@ def test_mutants_are_counted_and_the_smallest_collection_is_kept(
 ) -> None:
     main(["mutants", str(artifacts), "--write", str(tmp_path / "kept.jsonl")])
     assert "of 1 items catch every mutant" in capsys.readouterr().out
-    assert [run.item for run in read_recorded(tmp_path / "kept.jsonl")] == [item().id]
+    assert [run.item for run in read_recorded(tmp_path / "kept.jsonl")] == [item().where.id]
 
 
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
