@@ -21,6 +21,7 @@ from harness.report.paragraph import describe_row, row_reason
 from harness.report.rows import RESULTS, Row, row_line
 from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
 from harness.report.summary import ended_as, make_summary, summary_text
+from harness.report.tables import WIDTH, lay_out
 
 SUMMARY = "summary.txt"
 #: The rows of an item that its next report is to carry.
@@ -145,9 +146,10 @@ class Results:
         if not self.rows:
             return
         sections = make_summary(self.rows, find_claims(self.rows, config.rootpath))
+        colour = terminalreporter.hasmarkup
         for section in sections:
             terminalreporter.section(section.title)
-            for line in section.lines:
+            for line in lay_out(section.parts, terminalreporter._tw.fullwidth if colour else WIDTH, colour):
                 terminalreporter.write_line(line)
         try:
             (self._folder / SUMMARY).write_text(summary_text(sections, self.rows))

@@ -12,9 +12,13 @@ from harness.model.known import Known
 from harness.record.item import Ending
 from harness.report.paragraph import row_reason
 from harness.report.rows import RESULTS, ClaimRow, Row, StepRow
+from harness.report.tables import WIDTH, Cell, Part, lay_out, make_table, styled, titled
 
-_WIDTH = 140
 _LONGEST_LIST = 40
+
+
+#: How a status shows where there are colours.
+_STYLES = {Status.HOLDS: "green", Status.DISPUTED: "red", Status.UNDETERMINED: "yellow"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Section:
     """A titled part of the summary."""
 
     title: str
-    lines: tuple[str, ...]
+    parts: tuple[Part, ...]
 
 
 def make_statuses(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[ClaimStatus, ...]:
@@ -48,17 +52,17 @@ def make_summary(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Sect
     """Return the summary of a run, part by part; parts with nothing to say are left out."""
     statuses = make_statuses(rows, claims)
     parts = [
-        Section("claims", tuple(claim_lines(statuses, rows))),
+        Section("claims", tuple(_claim_parts(statuses, rows))),
         Section("deviations", tuple(_deviation_lines(rows))),
         Section("undetermined steps", tuple(_undetermined_lines(rows))),
         Section("could not run", tuple(_unset_lines(rows))),
         Section("clauses of the model", tuple(_clause_lines(rows))),
         Section("ran on", tuple(_host_lines(rows))),
     ]
-    return tuple(part for part in parts if part.lines)
+    return tuple(part for part in parts if part.parts)
 
 
-def claim_lines(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[str]:
+def _claim_parts(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[Part]:
     """Return the table of claims by kernels, each status with the items that decide it.
 
     Claims that no item of this run speaks of are counted, not listed, unless the registry itself says why; so are those whose items could
@@ -69,32 +73,34 @@ def claim_lines(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[st
         return []
     begun = {(claim.claim, row.where.target.column) for row in able if row.ended.ending.has_begun for claim in row.claims}
     unset = {(claim.claim, row.where.target.column) for row in able for claim in row.claims} - begun
-    spoken = {claim.claim for row in rows for claim in row.claims}
-    families = {row.where.family for row in rows}
-    by_claim: dict[str, list[ClaimStatus]] = {}
-    for status in statuses:
-        claim = status.claim
-        if (claim.id, status.kernel) in unset and status.status is Status.UNDETERMINED:
-            continue
-        if claim.id in spoken or (claim.family in families):
-            by_claim.setdefault(claim.id, []).append(status)
-    lines: list[str] = []
-    for found in by_claim.values():
-        claim = found[0].claim
-        lines += [f"{claim.id}", *_wrapped(claim.words, "    ")]
-        for status in found:
-            lines += _wrapped(f"{status.kernel}: {str(status.status).upper()}" + _decided_by(status), "    -> ", "       ")
+    spoken, families = {claim.claim for row in rows for claim in row.claims}, {row.where.family for row in rows}
+    listed = [
+        status
+        for status in statuses
+        if (status.claim.id in spoken or status.claim.family in families)
+        and not ((status.claim.id, status.kernel) in unset and status.status is Status.UNDETERMINED)
+    ]
+    parts: list[Part] = [_claim_table(listed)] if listed else []
     if unset:
-        lines.append(f"({len(unset)} more are undetermined, because no item that decides them got as far as its first step)")
-    left = len({status.claim.id for status in statuses} - by_claim.keys() - {claim for claim, _ in unset})
+        parts.append(f"({len(unset)} more are undetermined, because no item that decides them got as far as its first step)")
+    left = {status.claim.id for status in statuses} - {status.claim.id for status in listed} - {claim for claim, _ in unset}
     if left:
-        lines.append(f"({left} more claims belong to families that were not run)")
-    if by_claim:
-        totals = Counter((status.kernel, status.status) for found in by_claim.values() for status in found)
-        for kernel in dict.fromkeys(kernel for kernel, _ in totals):
-            counts = ", ".join(f"{totals[kernel, status]} {status}" for status in Status if totals[kernel, status])
-            lines.append(f"{kernel}: {counts}")
-    return lines
+        parts.append(f"({len(left)} more claims belong to families that were not run)")
+    totals = Counter((status.kernel, status.status) for status in listed)
+    for kernel in dict.fromkeys(kernel for kernel, _ in totals):
+        parts.append(f"{kernel}: " + ", ".join(f"{totals[kernel, status]} {status}" for status in Status if totals[kernel, status]))
+    return parts
+
+
+def _claim_table(statuses: Sequence[ClaimStatus]) -> Part:
+    rows: list[tuple[Cell, ...]] = []
+    before = None
+    for status in statuses:
+        claim: Cell = "" if status.claim == before else titled(status.claim.id, status.claim.words)
+        word = styled(status.status.upper(), _STYLES.get(status.status, ""))
+        rows.append((claim, status.kernel, word, _decided_by(status)))
+        before = status.claim
+    return make_table(("claim", "kernel", "status", "why"), rows)
 
 
 def _decided_by(status: ClaimStatus) -> str:
@@ -108,7 +114,7 @@ def _decided_by(status: ClaimStatus) -> str:
     if status.set_aside:
         item, why = status.set_aside[0]
         parts.append(f"{len(status.set_aside)} set aside, such as {item} ({why})")
-    return "  " + "; ".join(parts) if parts else ""
+    return "; ".join(parts)
 
 
 def _names(items: Sequence[str]) -> str:
@@ -226,10 +232,10 @@ def ended_as(row: Row) -> str:
 
 
 def _wrapped(text: str, first: str, then: str | None = None) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=first if then is None else then, break_on_hyphens=False)
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=first if then is None else then, break_on_hyphens=False)
 
 
 def summary_text(sections: Iterable[Section], rows: Sequence[Row]) -> str:
     """Return the whole summary as a text file, with the hits of every clause."""
-    parts = ["\n".join([f"== {section.title} ==", *section.lines]) for section in sections]
+    parts = ["\n".join([f"== {section.title} ==", *lay_out(section.parts)]) for section in sections]
     return "\n\n".join([*parts, "== hits by clause ==\n" + all_clauses_text(rows)])

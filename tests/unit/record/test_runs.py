@@ -130,9 +130,9 @@ def test_runs_are_listed_shown_and_removed(tmp_path: Path, capsys: pytest.Captur
     where = ("--artifacts", str(tmp_path))
     assert main(["runs", "list", *where]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said[:2]] == ["2-b", "1-a"]
-    assert "has not ended" in said[0]
-    assert "exit status 1: 2 conforms, 1 deviates  pytest cases" in said[1]
+    assert [line.split()[0] for line in said[:3]] == ["run", "2-b", "1-a"]
+    assert "has not ended" in said[1]
+    assert "exit status 1: 2 conforms, 1 deviates  pytest cases" in said[2]
     assert main(["runs", "show", "1", *where]) == 1
     said_of_one = capsys.readouterr().out
     assert "harness    0123abcd\n" in said_of_one
