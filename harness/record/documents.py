@@ -1,11 +1,12 @@
 """Values to JSON documents and back, by their types: the artifacts of a run are read by the types that wrote them."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -148,7 +149,7 @@ def _read(kind: Any, document: Any, where: str) -> Any:
     if kind is Program:
         return steps_from(document, where)
     if origin in (Union, types.UnionType):
-        return _read_union([option for option in typing.get_args(kind) if option is not types.NoneType], document, where)
+        return _read_union(typing.get_args(kind), document, where)
     if origin is tuple:
         return _read_tuple(typing.get_args(kind), as_list(document, where), where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -181,18 +182,21 @@ def _read_time(document: Any, where: str) -> datetime:
 
 
 def _read_union(kinds: Sequence[Any], document: Any, where: str) -> Any:
-    """Of several dataclasses the one whose fields the document has; of other types the first that fits. None is always one of them."""
-    if document is None:
+    """Of several dataclasses the one that has such fields; of other types the first that fits."""
+    if document is None and types.NoneType in kinds:
         return None
-    if isinstance(document, dict) and len(kinds) > 1:
-        kinds = [kind for kind in kinds if dataclasses.is_dataclass(kind) and document and document.keys() <= _field_names(kind)]
+    left = [kind for kind in kinds if kind is not types.NoneType]
+    if isinstance(document, dict) and len(left) > 1:
+        left = [kind for kind in left if dataclasses.is_dataclass(kind) and document and document.keys() <= _names(kind)]
     problems = []
-    for kind in kinds:
+    for kind in left:
         try:
             return _read(kind, document, where)
         except DocumentError as error:
             problems.append(str(error))
-    raise DocumentError("; ".join(problems) or f"{where}: nothing that belongs here has just {', '.join(document) or 'nothing'}")
+    raise DocumentError(
+        "; ".join(dict.fromkeys(problems)) or f"{where}: nothing that belongs here has just {', '.join(document) or 'nothing'}"
+    )
 
 
 def _read_tuple(kinds: Sequence[Any], document: Sequence[Any], where: str) -> tuple[Any, ...]:
@@ -203,15 +207,22 @@ def _read_tuple(kinds: Sequence[Any], document: Sequence[Any], where: str) -> tu
     return tuple(_read(kind, part, f"{where}[{n}]") for n, (kind, part) in enumerate(zip(kinds, document, strict=True)))
 
 
-def _field_names(kind: Any) -> set[str]:
+def _names(kind: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
-def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) -> Any:
-    if unknown := document.keys() - _field_names(kind):
-        raise DocumentError(f"{where}: nothing is called {min(unknown)!r} here; known are {', '.join(sorted(_field_names(kind)))}")
+@functools.cache
+def _fields(kind: Hashable) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by their names."""
     hints = typing.get_type_hints(kind)
-    found = {key: _read(hints[key], part, f"{where}.{key}") for key, part in document.items()}
+    return {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, kind))}
+
+
+def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) -> Any:
+    fields = _fields(typing.cast(Hashable, kind))
+    if unknown := document.keys() - fields.keys():
+        raise DocumentError(f"{where}: nothing is called {min(unknown)!r} here; known are {', '.join(sorted(fields))}")
+    found = {key: _read(fields[key], part, f"{where}.{key}") for key, part in document.items()}
     try:
         return kind(**found)
     except TypeError as error:

@@ -114,17 +114,15 @@ def _read(folder: Path) -> StoredRun | UsageError:
 def find_run(artifacts: Path, wanted: str) -> StoredRun:
     """Return the run ``wanted``: an id, the beginning of exactly one, or ``latest``, where that leads.
 
-    Raises UsageError that lists what there is, or says what is wrong with the latest.
+    Raises UsageError that lists what there is, or says why it is none.
     """
     found = stored_runs(artifacts)
-    if wanted == LATEST and (artifacts / LATEST).exists():
-        latest = _read(artifacts / LATEST)
-        if isinstance(latest, UsageError):
-            raise UsageError(f"the latest run is none: {latest}")
-        return next((run for run in found if run.folder.samefile(latest.folder)), latest)
-    broken = _read(run_folder(artifacts, wanted)) if (run_folder(artifacts, wanted) / IDENTITY).exists() else None
-    if isinstance(broken, UsageError):
-        raise UsageError(f"{wanted} is no run: {broken}")
+    here = artifacts / LATEST if wanted == LATEST else run_folder(artifacts, wanted)
+    if (here / IDENTITY).exists():
+        run = _read(here)
+        if isinstance(run, UsageError):
+            raise UsageError(f"{wanted} is no run: {run}")
+        return next((other for other in found if other.folder.samefile(here)), run)
     if not found:
         raise UsageError(f"no run is kept in {artifacts}/{RUNS}; pytest makes one there")
     matching = [run for run in found if run.identity.id.startswith(wanted)]

@@ -100,9 +100,19 @@ def test_of_two_kinds_of_devices_the_one_that_is_broken_is_named(path: str, valu
     functools.reduce(dict.__getitem__, above, document["device"])[last] = value
     with pytest.raises(DocumentError, match=problem):
         from_document(Volume, document)
-    document["device"] = {}
-    with pytest.raises(DocumentError, match=r"Volume\.device: nothing that belongs here has just nothing"):
-        from_document(Volume, document)
+
+
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [
+        ({}, r"Volume\.device: nothing that belongs here has just nothing"),
+        (None, r"Volume\.device: a mapping belongs here, not None$"),
+        ("pmem0", r"Volume\.device: a mapping belongs here, not 'pmem0'"),
+    ],
+)
+def test_what_is_no_device_is_refused(device: object, problem: str) -> None:
+    with pytest.raises(DocumentError, match=problem):
+        from_document(Volume, {**to_document(stack().main), "device": device})
 
 
 def test_a_key_of_content_tells_values_apart_and_not_their_order_in_memory() -> None:

@@ -116,7 +116,7 @@ def test_what_is_no_identity_is_no_run_and_is_said(tmp_path: Path, capsys: pytes
     assert problem in captured.err
     assert f"1 runs in {tmp_path}" in captured.out
     assert main(["runs", "show", *where]) == 2
-    assert f"the latest run is none: {tmp_path}/latest/identity.json" in capsys.readouterr().err
+    assert f"latest is no run: {tmp_path}/latest/identity.json" in capsys.readouterr().err
     assert main(["runs", "show", "2-b", *where]) == 2
     assert f"2-b is no run: {path}" in capsys.readouterr().err
 
