@@ -113,7 +113,7 @@ def _decided_by(status: ClaimStatus) -> str:
         parts.append(status.reason)
     if status.set_aside:
         item, why = status.set_aside[0]
-        parts.append(f"{len(status.set_aside)} set aside, such as {item} ({why})")
+        parts.append(f"{len(status.set_aside)} set aside, such as {_breakable(item)} ({why})")
     return "; ".join(parts)
 
 
@@ -122,7 +122,12 @@ def _names(items: Sequence[str]) -> str:
     by_case: dict[str, list[str]] = {}
     for item in items:
         by_case.setdefault(item.split("[")[0], []).append(item)
-    return ", ".join(found[0] if len(found) == 1 else f"{case} ({len(found)} items)" for case, found in by_case.items())
+    return ", ".join(_breakable(found[0]) if len(found) == 1 else f"{case} ({len(found)} items)" for case, found in by_case.items())
+
+
+def _breakable(item: str) -> str:
+    """Return an id that a narrow column breaks before its variant, and not anywhere."""
+    return item.replace("[", " [", 1)
 
 
 def _deviation_lines(rows: Sequence[Row]) -> list[str]:

@@ -221,7 +221,7 @@ def test_the_table_of_claims_names_status_and_deciding_items(good: Row) -> None:
     text = lines_of(make_summary([good], CLAIMS), "claims")
     assert text.splitlines()[:4] == [
         "claim                    kernel       status        why",
-        "claimed                  debian_6.12  HOLDS         decided by fam/one[e820-fsdax-ext4-dax_always-debian_6.12]",
+        "claimed                  debian_6.12  HOLDS         decided by fam/one [e820-fsdax-ext4-dax_always-debian_6.12]",
         "  Writing works.",
         "beside                   debian_6.12  UNDETERMINED  no item that decides it was run",
     ]
@@ -231,20 +231,20 @@ def test_the_table_of_claims_names_status_and_deciding_items(good: Row) -> None:
 
 def test_items_of_one_case_are_counted_in_the_table(good: Row) -> None:
     rows = [good, with_where(good, variant=variant("disk")), with_where(good, name="two")]
-    assert "decided by fam/one (2 items), fam/two[e820-fsdax-ext4-dax_always-debian_6.12]" in whys_of(make_summary(rows, CLAIMS))
+    assert "decided by fam/one (2 items), fam/two [e820-fsdax-ext4-dax_always-debian_6.12]" in whys_of(make_summary(rows, CLAIMS))
 
 
 def test_items_that_disagree_dispute_a_claim(good: Row) -> None:
     other = replace(with_where(good, name="two"), claims=(ClaimRow("claimed", False),))
     sections = make_summary([good, other], CLAIMS)
     assert " DISPUTED " in lines_of(sections, "claims")
-    assert whys_of(sections).startswith("held in fam/one[")
-    assert "; did not hold in fam/two[" in whys_of(sections)
+    assert whys_of(sections).startswith("held in fam/one [")
+    assert "; did not hold in fam/two [" in whys_of(sections)
 
 
 def test_a_deviating_item_is_set_aside_with_the_reason(bad: Row) -> None:
     whys = whys_of(make_summary([bad], CLAIMS))
-    assert whys.startswith("no item that conforms decides it; 1 set aside, such as fam/one[")
+    assert whys.startswith("no item that conforms decides it; 1 set aside, such as fam/one [")
     assert "its verdict is deviates" in whys
 
 
