@@ -8,28 +8,43 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
 from harness.case.tree import Row, Table, Tree, accepted, as_row, as_table, as_text, as_words, require
 from harness.errors import CaseError
 from harness.model.stack import Filesystem, NamespaceMode, PageMap, RegionKind
 
-#: What the main volume is: a mount with dax=always, never or inode on pmem, the bare pmem node, a file system on a virtio disk.
-DAX, NO_DAX, INODE, NODE, DISK = "dax", "no_dax", "inode", "node", "disk"
-STORAGES = (DAX, NO_DAX, INODE, NODE, DISK)
 
-#: What the volume "target" is: ext4 on a virtio disk, or on a second pmem region with dax=never or dax=always.
-TO_DISK, TO_PMEM, TO_PMEM_DAX = "disk", "second_pmem", "second_pmem_dax"
-TARGETS = (TO_DISK, TO_PMEM, TO_PMEM_DAX)
+class Storage(StrEnum):
+    """What the main volume is: a mount with dax=always, never or inode on pmem, the bare pmem node, a file system on a virtio disk."""
 
-#: The axes that every case has, with what they accept: words, as they are written, and not the values that they stand for.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "storage": STORAGES,
-    "region": tuple(map(str, RegionKind)),
-    "namespace": tuple(map(str, NamespaceMode)),
-    "map": tuple(map(str, PageMap)),
-    "filesystem": tuple(map(str, Filesystem)),
-    "target": TARGETS,
+    DAX = "dax"
+    NO_DAX = "no_dax"
+    INODE = "inode"
+    NODE = "node"
+    DISK = "disk"
+
+
+class Destination(StrEnum):
+    """What the volume "target" is: ext4 on a virtio disk, or on a second pmem region with dax=never or dax=always."""
+
+    DISK = "disk"
+    PMEM = "second_pmem"
+    PMEM_DAX = "second_pmem_dax"
+
+
+#: The axes that every case has.
+AXES: dict[str, type[StrEnum]] = {
+    "storage": Storage,
+    "region": RegionKind,
+    "namespace": NamespaceMode,
+    "map": PageMap,
+    "filesystem": Filesystem,
+    "target": Destination,
 }
+#: What they accept, as it is written.
+CHOICES = {axis: tuple(map(str, kind)) for axis, kind in AXES.items()}
 
 _DEFAULTS: dict[str, tuple[str, ...]] = {
     "region": CHOICES["region"],
@@ -37,7 +52,7 @@ _DEFAULTS: dict[str, tuple[str, ...]] = {
     "map": (str(PageMap.MEM),),
     "filesystem": (str(Filesystem.EXT4),),
 }
-_DAX_WORDS = {DAX: "dax_always", NO_DAX: "dax_never", INODE: "dax_inode"}
+_DAX_WORDS = {Storage.DAX: "dax_always", Storage.NO_DAX: "dax_never", Storage.INODE: "dax_inode"}
 
 
 @dataclass(frozen=True)
@@ -76,23 +91,38 @@ class Axes:
 
 @dataclass(frozen=True)
 class Variant:
-    """One point of the axes. ``values`` holds only the axes that have a meaning for it, free parameters included."""
+    """One point of the axes: None is an axis that has no meaning for it. ``parameters``: the free ones, as they are written."""
 
-    id: str
-    values: tuple[tuple[str, str], ...]
-
-    def find(self, axis: str) -> str | None:
-        return dict(self.values).get(axis)
+    storage: Storage
+    region: RegionKind | None = None
+    namespace: NamespaceMode | None = None
+    map: PageMap | None = None
+    filesystem: Filesystem | None = None
+    target: Destination | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
 
     @property
-    def storage(self) -> str:
-        return dict(self.values)["storage"]
+    def values(self) -> dict[str, str]:
+        """The axes that have a meaning, and the free parameters, as they are written."""
+        return {axis: str(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None} | dict(self.parameters)
+
+    @property
+    def id(self) -> str:
+        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``disk-ext4-to_second_pmem_e820-length_1000``."""
+        on_disk = self.storage is Storage.DISK
+        mode = f"{self.namespace}_dev" if self.map is PageMap.DEV else self.namespace
+        parts = [Storage.DISK] if on_disk else [self.region, mode]
+        parts += [self.filesystem or Storage.NODE, _DAX_WORDS.get(self.storage)]
+        if self.target is not None:
+            parts.append(f"to_{self.target}" + (f"_{self.region}" if on_disk and self.region else ""))
+        parts += [f"{axis}_{re.sub(r'[^A-Za-z0-9_.+]', '_', value)}" for axis, value in self.parameters]
+        return "-".join(filter(None, parts))
 
 
 def read_axes(tree: Tree) -> Axes:
     """Read the key ``axes`` of a case."""
     table = as_table(tree, "axes")
-    require(table, "storage", f"axes (what the main volume is: {', '.join(STORAGES)})")
+    require(table, "storage", f"axes (what the main volume is: {', '.join(Storage)})")
     named: dict[str, tuple[str, ...]] = {}
     for key, value in table.pairs:
         if key.text == "exclude":
@@ -151,60 +181,42 @@ def read_condition(axes: Axes, tree: Tree, what: str) -> Condition:
 
 def make_variants(axes: Axes) -> tuple[Variant, ...]:
     """Return the variants, each once, in the order of the axes. Raises CaseError where none is left."""
-    points = _meaningful_points(axes)
+    meant = _meaningful_variants(axes)
     for exclusion in axes.exclusions:
-        if not any(exclusion.condition.matches(point) for point in points):
+        if not any(exclusion.condition.matches(variant.values) for variant in meant):
             raise CaseError(exclusion.where, f"exclude matches no variant: {exclusion.condition.describe()}")
-    kept = [point for point in points if not any(e.condition.matches(point) for e in axes.exclusions)]
+    kept = tuple(variant for variant in meant if not any(e.condition.matches(variant.values) for e in axes.exclusions))
     if not kept:
         raise CaseError(axes.where, "the axes leave no variant (an e820 region is fsdax with map mem only; see also exclude)")
-    variants = tuple(Variant(variant_id(point), tuple(point.items())) for point in kept)
-    seen: dict[str, Variant] = {}
-    for variant in variants:
-        if variant.id in seen:
-            raise CaseError(axes.where, f"two variants would have the id {variant.id!r}: write the parameters so that they differ")
-        seen[variant.id] = variant
-    return variants
+    ids = [variant.id for variant in kept]
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise CaseError(axes.where, f"two variants would have the id {name!r}: write the parameters so that they differ")
+    return kept
 
 
-def _meaningful_points(axes: Axes) -> list[dict[str, str]]:
+def _meaningful_variants(axes: Axes) -> tuple[Variant, ...]:
     names = [axis for axis, _ in axes.values]
-    points: list[dict[str, str]] = []
-    for chosen in itertools.product(*(choices for _, choices in axes.values)):
-        point = find_meaning(dict(zip(names, chosen, strict=True)))
-        if point is not None and point not in points:
-            points.append(point)
-    return points
+    points = (dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(choices for _, choices in axes.values)))
+    return tuple(dict.fromkeys(_variant(kept) for point in points if (kept := find_meaning(point)) is not None))
+
+
+def _variant(point: Mapping[str, str]) -> Variant:
+    typed: dict[str, Any] = {axis: kind(point[axis]) for axis, kind in AXES.items() if axis in point}
+    return Variant(**typed, parameters=tuple((axis, value) for axis, value in point.items() if axis not in AXES))
 
 
 def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     """Return ``point`` without the axes that mean nothing for it, or None where no such stack exists."""
     kept = dict(point)
-    if kept["storage"] == DISK:
-        drop = {"namespace", "map"} if kept.get("target") in {TO_PMEM, TO_PMEM_DAX} else {"region", "namespace", "map"}
+    if kept["storage"] == Storage.DISK:
+        on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
+        drop = {"namespace", "map"} if on_pmem else {"region", "namespace", "map"}
         return {axis: value for axis, value in kept.items() if axis not in drop}
     if kept["region"] == RegionKind.E820 and (kept["namespace"], kept["map"]) != (NamespaceMode.FSDAX, PageMap.MEM):
         return None
     if kept["namespace"] != NamespaceMode.FSDAX:
         del kept["map"]
-    if kept["storage"] == NODE:
+    if kept["storage"] == Storage.NODE:
         del kept["filesystem"]
     return kept
-
-
-def variant_id(point: Mapping[str, str]) -> str:
-    """Return ``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``disk-ext4-to_second_pmem-length_1000``."""
-    storage = point["storage"]
-    parts = [DISK]
-    if storage != DISK:
-        parts = [point["region"], point["namespace"] + ("_dev" if point.get("map") == PageMap.DEV else "")]
-    parts += [point["filesystem"]] if "filesystem" in point else [NODE]
-    parts += [_DAX_WORDS[storage]] if storage in _DAX_WORDS else []
-    if "target" in point:
-        parts.append(f"to_{point['target']}" + (f"_{point['region']}" if storage == DISK and "region" in point else ""))
-    parts += [f"{axis}_{_plain(value)}" for axis, value in point.items() if axis not in CHOICES]
-    return "-".join(parts)
-
-
-def _plain(value: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+]", "_", value)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.case.axes import CHOICES, DAX, DISK, INODE, NO_DAX, NODE, TO_DISK, TO_PMEM_DAX, Axes, Condition, Variant, make_variants
+from harness.case.axes import CHOICES, Axes, Condition, Destination, Storage, Variant, make_variants
 from harness.case.case import Case, DecidesText, Family
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
@@ -18,8 +18,6 @@ from harness.model.stack import (
     Filesystem,
     Mount,
     Namespace,
-    NamespaceMode,
-    PageMap,
     Region,
     RegionKind,
     StorageStack,
@@ -32,7 +30,7 @@ from harness.sizes import MIB
 REGION_BYTES = 256 * MIB
 LABEL_BYTES = 2 * MIB
 
-_DAX_OPTIONS = {DAX: DaxOption.ALWAYS, NO_DAX: DaxOption.NEVER, INODE: DaxOption.INODE}
+_DAX_OPTIONS = {Storage.DAX: DaxOption.ALWAYS, Storage.NO_DAX: DaxOption.NEVER, Storage.INODE: DaxOption.INODE}
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,16 @@ def make_plans(case: Case) -> tuple[Plan, ...]:
     """Return the plan of every variant. Raises CaseError for whatever cannot be meant in any of them."""
     variants = make_variants(case.axes)
     for entry in case.decides:
-        if not any(entry.condition.matches(dict(variant.values)) for variant in variants):
+        if not any(entry.condition.matches(variant.values) for variant in variants):
             raise CaseError(entry.where, f"decides {entry.claim!r} for no variant: {entry.condition.describe()}")
     return tuple(make_plan(case, variant) for variant in variants)
 
 
 def make_plan(case: Case, variant: Variant) -> Plan:
     """Return the plan of one variant."""
-    values = dict(variant.values)
+    values = variant.values
     steps = tuple(read_step(step, case.axes, values) for step in case.steps)
-    stack = make_stack(values, case.mount_in_program, case.needs.ivshmem)
+    stack = make_stack(variant, case.mount_in_program, case.needs.ivshmem)
     if len(steps) > MAX_STEPS:
         raise CaseError(steps[MAX_STEPS].where, f"a case has at most {MAX_STEPS} steps, this one has {len(steps)}")
     check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
@@ -84,46 +82,46 @@ def make_plan(case: Case, variant: Variant) -> Plan:
 # ---- the stack -------------------------------------------------------------------------------------------------------
 
 
-def make_stack(values: Mapping[str, str], mount_in_program: bool = False, ivshmem: bool = False) -> StorageStack:
-    """Return the storage stack of the variant that has ``values``."""
-    volumes = [_main_volume(values)]
-    if "target" in values:
-        volumes.append(_target_volume(values))
-    return StorageStack(tuple(volumes), mount_in_program, ivshmem)
+def make_stack(variant: Variant, mount_in_program: bool = False, ivshmem: bool = False) -> StorageStack:
+    """Return the storage stack of a variant."""
+    volumes = (_main_volume(variant),) if variant.target is None else (_main_volume(variant), _target_volume(variant))
+    return StorageStack(volumes, mount_in_program, ivshmem)
 
 
 #: The stack of which a shell and a trial by itself are, by its variant id.
 DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
 
 
-def named_stacks() -> dict[str, StorageStack]:
-    """Return every stack that the axes can ask for without a target, by its variant id (for a shell, say)."""
+def named_variants() -> dict[str, Variant]:
+    """Return every variant that the axes can ask for without a target, by its id."""
     axes = Axes(tuple((axis, choices) for axis, choices in CHOICES.items() if axis != "target"), (), "harness:0")
-    return {variant.id: make_stack(dict(variant.values)) for variant in make_variants(axes)}
+    return {variant.id: variant for variant in make_variants(axes)}
 
 
-def _main_volume(values: Mapping[str, str]) -> Volume:
-    if values["storage"] == DISK:
-        return Volume(MAIN, Disk(), Mount(Filesystem(values["filesystem"]), None))
-    mode = NamespaceMode(values["namespace"])
-    page_map = PageMap(values["map"]) if mode is NamespaceMode.FSDAX else None
-    namespace = Namespace(_region("main", values), mode, page_map)
-    if values["storage"] == NODE:
-        return Volume(MAIN, namespace, None)
-    return Volume(MAIN, namespace, Mount(Filesystem(values["filesystem"]), _DAX_OPTIONS[values["storage"]]))
+def named_stacks() -> dict[str, StorageStack]:
+    """Return the stack of every variant in :func:`named_variants` (for a shell, say)."""
+    return {name: make_stack(variant) for name, variant in named_variants().items()}
 
 
-def _target_volume(values: Mapping[str, str]) -> Volume:
-    if values["target"] == TO_DISK:
-        name = "second_disk" if values["storage"] == DISK else "disk"
+def _main_volume(variant: Variant) -> Volume:
+    mount = None if variant.filesystem is None else Mount(variant.filesystem, _DAX_OPTIONS.get(variant.storage))
+    if variant.storage is Storage.DISK:
+        return Volume(MAIN, Disk(), mount)
+    assert variant.namespace is not None  # as find_meaning has it
+    return Volume(MAIN, Namespace(_region("main", variant), variant.namespace, variant.map), mount)
+
+
+def _target_volume(variant: Variant) -> Volume:
+    if variant.target is Destination.DISK:
+        name = "second_disk" if variant.storage is Storage.DISK else "disk"
         return Volume(TARGET, Disk(name), Mount(Filesystem.EXT4, None))
-    option = DaxOption.ALWAYS if values["target"] == TO_PMEM_DAX else DaxOption.NEVER
-    return Volume(TARGET, Namespace(_region("second", values)), Mount(Filesystem.EXT4, option))
+    option = DaxOption.ALWAYS if variant.target is Destination.PMEM_DAX else DaxOption.NEVER
+    return Volume(TARGET, Namespace(_region("second", variant)), Mount(Filesystem.EXT4, option))
 
 
-def _region(name: str, values: Mapping[str, str]) -> Region:
-    kind = RegionKind(values["region"])
-    return Region(name, kind, REGION_BYTES, LABEL_BYTES if kind is RegionKind.NVDIMM else 0)
+def _region(name: str, variant: Variant) -> Region:
+    assert variant.region is not None  # as find_meaning has it
+    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region is RegionKind.NVDIMM else 0)
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
@@ -222,9 +220,9 @@ def _read_pages(tree: Tree | None, what: str) -> Pages | None:
 # ---- the matrix ------------------------------------------------------------------------------------------------------
 
 #: The columns: every storage on every region; a disk has none.
-COLUMNS: tuple[tuple[str, str | None], ...] = (
-    *((storage, str(region)) for storage in (DAX, NO_DAX, NODE) for region in RegionKind),
-    (DISK, None),
+COLUMNS: tuple[tuple[Storage, RegionKind | None], ...] = (
+    *((storage, region) for storage in (Storage.DAX, Storage.NO_DAX, Storage.NODE) for region in RegionKind),
+    (Storage.DISK, None),
 )
 
 
@@ -253,7 +251,7 @@ def make_matrix(plans: Sequence[Plan], families: Sequence[Family]) -> tuple[Matr
 def _matrix_row(name: str, family: Family | None, plans: Sequence[Plan]) -> MatrixRow:
     cells = []
     for storage, region in COLUMNS:
-        count = sum(p.variant.storage == storage and region in {None, p.variant.find("region")} for p in plans)
+        count = sum(p.variant.storage == storage and region in {None, p.variant.region} for p in plans)
         cells.append(Cell(count, None if count else _reason_for(storage, region, family, plans)))
     return MatrixRow(name, family.title if family else "", tuple(cells))
 

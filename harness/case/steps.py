@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from harness.case.axes import STORAGES, Axes, Condition, read_condition
+from harness.case.axes import Axes, Condition, Storage, read_condition
 from harness.case.tree import (
     Row,
     Table,
@@ -189,7 +189,7 @@ def _read_alternatives(tree: Tree, axes: Axes) -> list[tuple[Condition | None, P
     table = as_table(tree, "expect")
     if any(key.text in PIN_KEYS for key in table.keys) or not table.pairs:
         return [(None, read_pin(table))]
-    check_keys(table, (*PIN_KEYS, *STORAGES, OTHERWISE), "expect")
+    check_keys(table, (*PIN_KEYS, *Storage, OTHERWISE), "expect")
     alternatives: list[tuple[Condition | None, Pin]] = []
     for key, value in table.pairs:
         pin = read_pin(as_table(value, f"expect for {key.text}"))

@@ -8,6 +8,7 @@ from harness.errors import UsageError
 from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.report.status import ALL_CONFORM
+from harness.report.tables import make_table, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +28,10 @@ def list_images(_: argparse.Namespace) -> int:
         for entry_name in entry_names(KernelChoice(name), catalog):
             wanted.setdefault(entry_name, []).append(name)
     found = stored_entries()
-    for entry in found:
-        use = ", ".join(wanted[entry.name]) if entry.name in wanted else "an own kernel, or nothing any more"
-        print(f"{entry.name:44} {rounded(entry.size_bytes):>8}  for {use}")
-    missing = wanted.keys() - {entry.name for entry in found}
-    for name in sorted(missing):
-        print(f"{name:44} not built  for {', '.join(wanted[name])}")
+    other = ["an own kernel, or nothing any more"]
+    built = [(entry.name, rounded(entry.size_bytes), ", ".join(wanted.get(entry.name, other))) for entry in found]
+    missing = [(name, "not built", ", ".join(wanted[name])) for name in sorted(wanted.keys() - {entry.name for entry in found})]
+    show(make_table(("image", "size", "for"), built + missing))
     return ALL_CONFORM
 
 

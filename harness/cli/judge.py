@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     rows, elsewhere = [], []
     for folder in chosen_items(chosen):
-        case = Path(load_record(folder).item.case)
+        case = Path(load_record(folder).item.where.case)
         if not case.exists():
             elsewhere.append(case)
         row = make_row(judge_folder(folder, load_nearest_known(case)), folder)

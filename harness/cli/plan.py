@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.case.loader import find_case_files, load_case, load_families, load_plans
-from harness.case.plan import COLUMNS, MatrixRow, Plan, make_matrix, make_plans, unexplained_cells
+from harness.case.plan import COLUMNS, Cell, MatrixRow, Plan, make_matrix, make_plans, unexplained_cells
 from harness.cli.options import add_kernel, add_kernel_args
 from harness.errors import HarnessError, UsageError
 from harness.image.bundle import guest_image, is_built
@@ -21,6 +21,7 @@ from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.stack import StorageStack
 from harness.ops import describe
 from harness.report.status import ALL_CONFORM, WRONG_USAGE
+from harness.report.tables import Part, make_table, show
 
 CASES = Path("cases")
 
@@ -57,8 +58,7 @@ def _show_matrix(folder: Path) -> int:
     if not files:
         raise UsageError(f"no cases below {folder}")
     matrix = make_matrix([plan for path in files for plan in make_plans(load_case(path))], load_families(folder))
-    for line in matrix_lines(matrix):
-        print(line)
+    show(*matrix_parts(matrix))
     unexplained = unexplained_cells(matrix)
     for line in unexplained:
         print(line, file=sys.stderr)
@@ -139,22 +139,17 @@ def _spec(stack: StorageStack, choice: KernelChoice, catalog: Catalog) -> Machin
     )
 
 
-def matrix_lines(matrix: Sequence[MatrixRow]) -> Iterator[str]:
+def matrix_parts(matrix: Sequence[MatrixRow]) -> Iterator[Part]:
     """Yield claim family by storage and region: the number of variants, or a letter for the reason why there are none."""
     titles = [storage + (f" {region}" if region else "") for storage, region in COLUMNS]
-    width = max(len(row.family) for row in matrix)
     reasons: dict[str, str] = {}
-    yield " " * width + "".join(f"  {title:>14}" for title in titles)
-    for row in matrix:
-        cells = []
-        for cell in row.cells:
-            if cell.count:
-                cells.append(str(cell.count))
-            elif cell.reason:
-                cells.append("- (" + reasons.setdefault(cell.reason, chr(ord("a") + len(reasons))) + ")")
-            else:
-                cells.append("- (?)")
-        yield f"{row.family:<{width}}" + "".join(f"  {cell:>14}" for cell in cells)
+
+    def shown(cell: Cell) -> str:
+        if cell.count or not cell.reason:
+            return str(cell.count) if cell.count else "- (?)"
+        return "- (" + reasons.setdefault(cell.reason, chr(ord("a") + len(reasons))) + ")"
+
+    yield make_table(("family", *titles), ((row.family, *map(shown, row.cells)) for row in matrix))
     if reasons:
         yield ""
         yield from (f"({letter}) {reason}" for reason, letter in reasons.items())

@@ -6,10 +6,11 @@ from pathlib import Path
 from harness.cli.options import add_action, add_artifacts
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
-from harness.record.runs import StoredRun, find_run, remove_run, stored_runs
+from harness.record.runs import StoredRun, broken_runs, find_run, remove_run, stored_runs
 from harness.report.paragraph import describe_row
 from harness.report.rows import read_rows
 from harness.report.status import ALL_CONFORM, exit_status
+from harness.report.tables import make_table, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def list_runs(chosen: argparse.Namespace) -> int:
     found = stored_runs(chosen.artifacts)
-    for run in found:
-        print(f"{run.identity.id}  {rounded(run.size_bytes):>8}  {_ended(run)}  {' '.join(run.identity.command)}")
-    print(f"{len(found)} runs in {chosen.artifacts}")
+    for problem in broken_runs(chosen.artifacts):
+        progress(f"no run: {problem}")
+    rows = ((run.identity.id, rounded(run.size_bytes), _ended(run), " ".join(run.identity.command)) for run in found)
+    show(make_table(("run", "size", "ended", "command"), rows), f"{len(found)} runs in {chosen.artifacts}")
     return ALL_CONFORM
 
 
 def _ended(run: StoredRun) -> str:
     counts = ", ".join(f"{count} {word}" for word, count in run.identity.items)
-    if not run.identity.ended:
+    if run.identity.ended is None:
         return "did not end" if run.identity.is_over else "has not ended"
     return f"exit status {run.identity.status}: {counts or 'no item'}"
 
@@ -44,21 +46,18 @@ def show_run(chosen: argparse.Namespace) -> int:
     run = find_run(chosen.artifacts, chosen.run)
     who = run.identity
     rows = read_rows(run.folder)
-    for name, text in (
+    facts = (
         ("run", who.id),
-        ("began", who.began),
-        ("ended", who.ended or _ended(run)),
+        ("began", str(who.began)),
+        ("ended", str(who.ended or _ended(run))),
         ("command", " ".join(who.command)),
         ("harness", who.commit or "no checkout"),
         ("catalogue", who.catalog),
         ("kernels", ", ".join(who.kernels)),
         ("folder", str(run.folder)),
-    ):
-        print(f"{name:10} {text}")
-    for row in rows:
-        if not row.passed:
-            print(describe_row(row))
-    print(f"{sum(row.passed for row in rows)} of {len(rows)} items conform")
+    )
+    told = [describe_row(row) for row in rows if not row.passed]
+    show(make_table(("", ""), facts), *told, f"{sum(row.passed for row in rows)} of {len(rows)} items conform")
     return exit_status(rows)
 
 

@@ -7,8 +7,9 @@ from harness.cli.options import add_action
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
 from harness.host import settings
-from harness.lease.template import remove_template, stored_templates, template_damage, templates_limit_bytes
+from harness.lease.template import StoredTemplate, remove_template, stored_templates, template_damage, templates_limit_bytes
 from harness.report.status import ALL_CONFORM, SOME_DEVIATE
+from harness.report.tables import make_table, show
 from harness.sizes import format_size
 
 
@@ -24,13 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def list_templates(_: argparse.Namespace) -> int:
     found = stored_templates()
-    for template in found:
-        used = datetime.fromtimestamp(template.used_s).strftime("%Y-%m-%d %H:%M")
-        made_of = "; ".join(template.made_of.values())
-        print(f"{template.name:44} {rounded(template.size_bytes):>8}  used {used}  {made_of}")
     total, limit = sum(template.size_bytes for template in found), templates_limit_bytes()
-    print(f"{len(found)} templates, {rounded(total)} of at most {format_size(limit)} in {settings.templates_root()}")
+    show(
+        make_table(("template", "size", "used", "made of"), map(_row, found)),
+        f"{len(found)} templates, {rounded(total)} of at most {format_size(limit)} in {settings.templates_root()}",
+    )
     return ALL_CONFORM
+
+
+def _row(template: StoredTemplate) -> tuple[str, ...]:
+    used = datetime.fromtimestamp(template.used_s).strftime("%Y-%m-%d %H:%M")
+    return template.name, rounded(template.size_bytes), used, "; ".join(template.made_of.values())
 
 
 def verify_templates(chosen: argparse.Namespace) -> int:

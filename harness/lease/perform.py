@@ -47,7 +47,7 @@ def run_item(item: Item, lease: Lease, folder: Path, expected: Sequence[Expected
     # Asked before the ending: it waits until all that the kernel had to say has been read.
     fault = guest.find_own_fault()
     ended = guest.ending(mark)
-    counting, excused = split_expected(ended.reports, lease.reading.kernel_release, item.stack, expected)
+    counting, excused = split_expected(ended.reports, lease.reading.kernel_release, item.where.stack.describe(), expected)
     ended = replace(ended, reports=counting)
     ending, note = classify(ended, error)
     # A run that completed counts for nothing either where nobody could have seen the kernel complain.

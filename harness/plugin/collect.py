@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,16 +21,16 @@ from harness.model.known import ExpectedLine
 from harness.model.stack import StorageStack
 from harness.plugin.options import CASES, KERNELS, LIFECYCLES, POOL, artifacts_of, chosen_auditing, make_progress
 from harness.plugin.outcome import fail_unless_passed, keep_row
-from harness.record.item import Ending, Item, Lifecycle, Target, make_item
+from harness.record.item import Ending, Item, Lifecycle, Target, Where, make_item
 from harness.record.judged import Result, judge_folder
 from harness.record.store import item_folder
 from harness.report.paragraph import describe_row
-from harness.report.rows import NOT_SET_UP, UNAVAILABLE, Row, make_row, make_unset_row, step_lines
+from harness.report.rows import Row, make_row, make_unset_row, step_lines
 
 #: The marker of cases that measure facts of the model.
 PROBE = "probe"
 _LEASE = pytest.StashKey[Lease]()
-#: What the items of Python cases are sorted by too.
+#: What items are sorted by, those of Python cases too.
 PLACE = pytest.StashKey[tuple[str, Lifecycle, StorageStack]]()
 
 
@@ -63,9 +63,9 @@ class CaseFile(pytest.File):
             for target, lifecycle in itertools.product(kernels.targets(plan.case.needs), lifecycles):
                 where = target if isinstance(target, Target) else target.target
                 item = make_item(plan, where, self.nodeid, lifecycle)
-                made = CaseItem.from_parent(self, name=item.id, plan=plan, item=item, expected=expected)
+                made = CaseItem.from_parent(self, name=item.where.id, plan=plan, item=item, expected=expected)
                 if isinstance(target, Unsuitable):
-                    keep_row(made, make_unset_row(item, UNAVAILABLE, target.reason))
+                    keep_row(made, make_unset_row(item, Ending.UNAVAILABLE, target.reason))
                     made.add_marker(pytest.mark.skip(reason=target.reason))
                 yield made
 
@@ -83,8 +83,8 @@ class CaseItem(pytest.Item):
         self.plan = plan
         self.expected = expected
         self.item = item
-        self.stash[PLACE] = (item.kernel, item.lifecycle, plan.stack)
-        for word in (*marker_words(plan.case.family, plan.variant.values, item.kernel), str(item.lifecycle)):
+        self.stash[PLACE] = place_of(item.where)
+        for word in marker_words(item.where):
             self.add_marker(word)
         if plan.case.probes:
             self.add_marker(PROBE)
@@ -99,14 +99,15 @@ class CaseItem(pytest.Item):
         What a kernel was built without makes the item unavailable, before anything boots: that says nothing of it either.
         """
         lifetime = contextlib.ExitStack()
+        kernel, lifecycle, stack = self.stash[PLACE]
         try:
-            lacking = self.config.stash[KERNELS].lacking(self.item.kernel, self.plan.case.needs, make_progress(self.config))
+            lacking = self.config.stash[KERNELS].lacking(kernel, self.plan.case.needs, make_progress(self.config))
             if lacking is not None:
-                keep_row(self, make_unset_row(self.item, UNAVAILABLE, lacking))
+                keep_row(self, make_unset_row(self.item, Ending.UNAVAILABLE, lacking))
                 pytest.skip(lacking)
-            lease = lifetime.enter_context(self.config.stash[POOL].lease(self.plan.stack, self.item.kernel, self.item.lifecycle))
+            lease = lifetime.enter_context(self.config.stash[POOL].lease(stack, kernel, lifecycle))
         except (HarnessError, OSError) as error:
-            fail_with_our_fault(self, self.item, NOT_SET_UP, error)
+            fail_with_our_fault(self, self.item, Ending.NOT_SET_UP, error)
         self.stash[_LEASE] = lease
         self.addfinalizer(lifetime.close)
 
@@ -116,14 +117,14 @@ class CaseItem(pytest.Item):
         try:
             run_item(self.item, lease, folder, self.expected, chosen_auditing(self.config))
         except (HarnessError, OSError) as error:
-            fail_with_our_fault(self, self.item, str(Ending.HARNESS_ERROR), error)
+            fail_with_our_fault(self, self.item, Ending.HARNESS_ERROR, error)
         _, row = judged(self, self.item, folder)
         if not row.passed:
             hold_guest(self.config, lease, row)
         fail_unless_passed(row)
 
 
-def fail_with_our_fault(node: pytest.Item, item: Item, ending: str, error: Exception) -> NoReturn:
+def fail_with_our_fault(node: pytest.Item, item: Item, ending: Ending, error: Exception) -> NoReturn:
     """Keep a row that says that the item could not be run, and fail: it says nothing of the kernel."""
     row = make_unset_row(item, ending, f"{type(error).__name__}: {error}", logs=logs_of(error))
     keep_row(node, row)
@@ -155,7 +156,7 @@ def hold_guest(config: pytest.Config, lease: Lease, row: Row) -> None:
         return
     progress = make_progress(config)
     progress(describe_row(row))
-    if row.ending in (Ending.CRASHED, Ending.LOST):
+    if row.ended.ending in (Ending.CRASHED, Ending.LOST):
         progress("its guest is gone, there is nothing to get into")
         return
     for line in ways_in(lease.guest):
@@ -165,11 +166,16 @@ def hold_guest(config: pytest.Config, lease: Lease, row: Row) -> None:
         sys.stdin.readline()
 
 
-def marker_words(family: str, values: Sequence[tuple[str, str]], kernel: str) -> list[str]:
-    """Return the markers of an item: family, storage, region, file system and kernel."""
-    found = dict(values)
-    words = [family, found.get("storage"), found.get("region"), found.get("filesystem"), kernel]
-    return [word for word in words if word]
+def place_of(where: Where) -> tuple[str, Lifecycle, StorageStack]:
+    """Return what an item is sorted by: items of equal places can share a guest."""
+    return where.target.kernel, where.lifecycle, where.stack
+
+
+def marker_words(where: Where) -> list[str]:
+    """Return the markers of an item: family, storage, region, file system, kernel and lifecycle."""
+    variant = where.variant
+    words = [where.family, variant.storage, variant.region, variant.filesystem, where.target.kernel, where.lifecycle]
+    return [str(word) for word in words if word]
 
 
 @pytest.hookimpl(trylast=True)

@@ -6,23 +6,23 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from harness.case.axes import Variant
 from harness.case.case import Needs
 from harness.case.loader import load_nearest_expected
-from harness.case.plan import named_stacks
+from harness.case.plan import make_stack, named_variants
 from harness.errors import HarnessError
 from harness.lease.kernels import Unsuitable
 from harness.lease.perform import run_item
 from harness.model.claims import Decision
 from harness.model.judge import Judgement
 from harness.model.outcome import Observation
-from harness.model.stack import StackReading, StorageStack
+from harness.model.stack import StackReading
 from harness.ops import Program
-from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged
+from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged, place_of
 from harness.plugin.options import KERNELS, LIFECYCLES, POOL, artifacts_of, chosen_auditing
 from harness.plugin.outcome import fail_unless_passed
-from harness.record.item import Ending, Item, Lifecycle, Target, place_suffix
+from harness.record.item import Ending, Item, Lifecycle, Target, Where, place_name
 from harness.record.store import item_folder
-from harness.report.rows import NOT_SET_UP
 
 MARKER = "stack"
 _FIXTURE = "harness_place"
@@ -30,16 +30,15 @@ _FIXTURE = "harness_place"
 
 @dataclass(frozen=True)
 class Place:
-    """A stack, by the id of its variant, on a kernel, and how its guest is to come to be."""
+    """A variant on a kernel, and how its guest is to come to be."""
 
-    variant: str
-    stack: StorageStack
+    variant: Variant
     target: Target
     lifecycle: Lifecycle
 
     @property
     def id(self) -> str:
-        return f"{self.variant}-{self.target.kernel}{place_suffix(self.lifecycle)}"
+        return place_name(self.variant.id, self.target, self.lifecycle)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a Python case an item for every stack that it is marked with, on every kernel."""
     if _FIXTURE not in metafunc.fixturenames:
         return
-    known = named_stacks()
+    known = named_variants()
     marker = metafunc.definition.get_closest_marker(MARKER)
     ids = marker.args if marker else ()
     unknown = [name for name in ids if name not in known]
@@ -68,14 +67,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.fail(f"{problem}; write @pytest.mark.{MARKER}(...) with some of: {', '.join(known)}", pytrace=False)
     targets = [t for t in metafunc.config.stash[KERNELS].targets(Needs()) if not isinstance(t, Unsuitable)]
     lifecycles = metafunc.config.stash[LIFECYCLES]
-    places = [Place(name, known[name], target, lifecycle) for target in targets for name in ids for lifecycle in lifecycles]
+    places = [Place(known[name], target, lifecycle) for target in targets for name in ids for lifecycle in lifecycles]
     metafunc.parametrize(_FIXTURE, places, ids=[place.id for place in places], indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     place = find_place(item)
     if place is not None:
-        item.stash[PLACE] = (place.target.kernel, place.lifecycle, place.stack)
+        item.stash[PLACE] = place_of(item_of(item, place).where)
 
 
 def find_place(item: pytest.Item) -> Place | None:
@@ -98,31 +97,29 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
     config = request.config
     pool, artifacts = config.stash[POOL], artifacts_of(config)
     base = item_of(request.node, harness_place)
+    kernel, lifecycle, stack = place_of(base.where)
     done: list[Item] = []
 
     with contextlib.ExitStack() as lifetime:
         try:
-            first = lifetime.enter_context(pool.lease(harness_place.stack, base.kernel, base.lifecycle))
+            first = lifetime.enter_context(pool.lease(stack, kernel, lifecycle))
         except (HarnessError, OSError) as error:
-            fail_with_our_fault(request.node, base, NOT_SET_UP, error)
+            fail_with_our_fault(request.node, base, Ending.NOT_SET_UP, error)
 
         def run(program: Program, decisions: tuple[Decision, ...] = ()) -> Judged:
             number = len(done) + 1
-            variant = base.variant + (f"-program_{number}" if done else "")
-            item = replace(base, program=program, decisions=decisions, variant=variant)
+            item = Item(replace(base.where, number=number), program, decisions)
             folder = item_folder(artifacts, item)
             done.append(item)
             # The lease of the set-up serves the first program; each later one gets fresh storage of its own.
             try:
-                with (
-                    contextlib.nullcontext(first) if number == 1 else pool.lease(harness_place.stack, base.kernel, base.lifecycle) as lease
-                ):
+                with contextlib.nullcontext(first) if number == 1 else pool.lease(stack, kernel, lifecycle) as lease:
                     run_item(item, lease, folder, load_nearest_expected(request.node.path), chosen_auditing(config))
                     result, row = judged(request.node, item, folder)
                     if not row.passed:
                         hold_guest(config, lease, row)
             except (HarnessError, OSError) as error:
-                fail_with_our_fault(request.node, item, str(Ending.HARNESS_ERROR), error)
+                fail_with_our_fault(request.node, item, Ending.HARNESS_ERROR, error)
             fail_unless_passed(row)
             assert result.judgement is not None
             assert result.record.observations is not None
@@ -137,18 +134,15 @@ def item_of(node: pytest.Item, place: Place) -> Item:
     """Return the item of a Python case on ``place``, with no program yet."""
     function = getattr(node, "function", None)
     title = (getattr(function, "__doc__", None) or node.name).strip().splitlines()[0]
-    return Item(
+    where = Where(
         node_id=node.nodeid,
         case=node.nodeid.split("::")[0],
         family=node.path.parent.name,
         name=getattr(node, "originalname", node.name),
         title=title,
         variant=place.variant,
-        kernel=place.target.kernel,
-        column=place.target.column,
-        stack=place.stack.describe(),
-        program=Program(()),
-        kernel_option=place.target.option,
+        stack=make_stack(place.variant),
+        target=place.target,
         lifecycle=place.lifecycle,
-        kernel_args=place.target.arguments,
     )
+    return Item(where, Program(()))

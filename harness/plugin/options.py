@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.case.axes import STORAGES
+from harness.case.axes import Storage
 from harness.case.loader import FAMILY_FILE, load_families, load_nearest_expected
 from harness.case.plan import DEFAULT_STACK, named_stacks
 from harness.errors import CaseError, HarnessError
@@ -154,7 +154,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LIFECYCLES] = _lifecycles(config.getoption("lifecycle"))
     cases = config.rootpath / CASES
     families = _families(cases)
-    words = {word: f"cases whose main volume is: {word}" for word in STORAGES}
+    words = {str(word): f"cases whose main volume is: {word}" for word in Storage}
     words |= {str(word): f"cases on an {word} region" for word in RegionKind}
     words |= {str(word): f"cases on the file system {word}" for word in Filesystem}
     words |= {name: f"cases on the kernel {name}" for name in kernels.names}

@@ -1,8 +1,6 @@
 """From rows to what pytest reports: passes and failures, JSON lines, JUnit properties, the summary, the exit status."""
 
 import contextlib
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +14,14 @@ from harness.host.version import read_commit
 from harness.model.claims import Claim
 from harness.model.known import Known
 from harness.plugin.options import KERNELS, artifacts_of, make_progress, run_of
-from harness.record.documents import from_document, to_document
-from harness.record.runs import Identity, begin_run, now_text, store_identity
+from harness.record.documents import content_key, from_document, to_document
+from harness.record.item import Ending
+from harness.record.runs import Identity, begin_run, now, store_identity
 from harness.report.paragraph import describe_row, row_reason
-from harness.report.rows import NOT_SET_UP, NOT_TRIED, RESULTS, Row, row_line
+from harness.report.rows import RESULTS, Row, row_line
 from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
 from harness.report.summary import ended_as, make_summary, summary_text
+from harness.report.tables import WIDTH, lay_out
 
 SUMMARY = "summary.txt"
 #: The rows of an item that its next report is to carry.
@@ -35,21 +35,21 @@ _TOLD_ATTRIBUTE = "harness_told"
 def keep_row(item: pytest.Item, row: Row) -> None:
     """Have the next report of ``item`` carry ``row``, and JUnit its properties."""
     item.stash.setdefault(_NEW_ROWS, []).append(row)
+    where, ended, judged, guest = row.where, row.ended, row.judged, row.guest
     properties = {
-        "stack": row.stack,
-        "kernel": row.kernel,
-        "release": row.release,
-        "kernel_args": row.kernel_args,
-        "accelerator": row.accelerator,
-        "qemu": row.qemu_version,
-        "lifecycle": row.lifecycle,
-        "ending": row.ending,
-        "verdict": row.verdict or "none",
-        "known": row.known,
-        "versions": " ".join(f"{name}={version}" for name, version in row.versions),
-        "artifacts": row.folder,
+        "stack": where.stack.describe(),
+        "kernel": where.target.kernel,
+        "kernel_args": where.target.arguments,
+        "lifecycle": guest.lifecycle if guest else where.lifecycle,
+        "ending": ended.ending,
+        "verdict": judged.verdict if judged else "none",
+        "known": judged.known if judged else Known.NO,
+        "artifacts": ended.folder,
     }
-    item.user_properties.extend((name, value) for name, value in properties.items() if value)
+    if guest is not None:
+        versions = " ".join(f"{name}={version}" for name, version in guest.versions)
+        properties |= {"release": guest.release, "accelerator": guest.accelerator, "qemu": guest.qemu_version, "versions": versions}
+    item.user_properties.extend((name, text) for name, value in properties.items() if (text := str(value)))
 
 
 def tell(item: pytest.Item, text: str) -> None:
@@ -61,21 +61,40 @@ def fail_unless_passed(row: Row) -> None:
     """Pass, xfail (a known deviation) or fail, with the paragraph of the row."""
     if row.passed:
         return
-    if row.is_known_deviation:
-        pytest.xfail(f"known deviation: {row.reference}\n{describe_row(row)}")
+    if row.judged is not None and row.is_known_deviation:
+        pytest.xfail(f"known deviation: {row.judged.reference}\n{describe_row(row)}")
     pytest.fail(describe_row(row), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
-    rows = item.stash.get(_NEW_ROWS, [])
-    setattr(report, _ATTRIBUTE, [to_document(row) for row in rows])
-    rows.clear()
-    told = item.stash.get(_TOLD, [])
-    setattr(report, _TOLD_ATTRIBUTE, list(told))
-    told.clear()
+    setattr(report, _ATTRIBUTE, item.stash.get(_NEW_ROWS, []))
+    setattr(report, _TOLD_ATTRIBUTE, item.stash.get(_TOLD, []))
+    item.stash[_NEW_ROWS], item.stash[_TOLD] = [], []
     return report  # type: ignore[no-any-return]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[None]:
+    """A report leaves a worker as what JSON has."""
+    document: Any = yield
+    if document and _ATTRIBUTE in document:
+        document[_ATTRIBUTE] = [to_document(row) for row in document[_ATTRIBUTE]]
+    return document  # type: ignore[no-any-return]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_from_serializable() -> Iterator[None]:
+    report: Any = yield
+    if hasattr(report, _ATTRIBUTE):
+        setattr(report, _ATTRIBUTE, [from_document(Row, document) for document in getattr(report, _ATTRIBUTE)])
+    return report  # type: ignore[no-any-return]
+
+
+def rows_of(report: object) -> list[Row]:
+    """Return the rows that a report carries: of most there are none."""
+    return getattr(report, _ATTRIBUTE, [])
 
 
 #: Called with the exit status and the rows.
@@ -99,10 +118,9 @@ class Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # What xdist reports of the item that a worker was at when it died.
         self._lost_a_worker = self._lost_a_worker or report.when == "???"  # type: ignore[comparison-overlap]
-        for document in getattr(report, _ATTRIBUTE, []):
-            row = from_document(Row, json.loads(json.dumps(document)))
+        for row in rows_of(report):
             self._add(row)
-            if row.ending == NOT_SET_UP:
+            if row.ended.ending is Ending.NOT_SET_UP:
                 self._tell(row_reason(row), describe_row(row))
         for text in getattr(report, _TOLD_ATTRIBUTE, []):
             self._tell(text, text)
@@ -128,9 +146,10 @@ class Results:
         if not self.rows:
             return
         sections = make_summary(self.rows, find_claims(self.rows, config.rootpath))
+        colour = terminalreporter.hasmarkup
         for section in sections:
             terminalreporter.section(section.title)
-            for line in section.lines:
+            for line in lay_out(section.parts, terminalreporter._tw.fullwidth if colour else WIDTH, colour):
                 terminalreporter.write_line(line)
         try:
             (self._folder / SUMMARY).write_text(summary_text(sections, self.rows))
@@ -156,7 +175,7 @@ class Results:
 def find_claims(rows: list[Row], root: Path) -> dict[str, Claim]:
     """Return the registries of claims that belong to the cases of ``rows``."""
     claims: dict[str, Claim] = {}
-    for folder in dict.fromkeys((root / row.case.split("::")[0]).parent for row in rows):
+    for folder in dict.fromkeys((root / row.where.case).parent for row in rows):
         try:
             claims |= load_nearest_claims(folder / "case")
         except CaseError:
@@ -173,12 +192,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _known_as(config: pytest.Config) -> tuple[Callable[[], None], End]:
     """Return what makes this run known below the artifacts, and what says how it ended."""
-    artifacts, began = Path(config.getoption("artifacts")), now_text()
+    artifacts, began = Path(config.getoption("artifacts")), now()
     command = ("pytest", *map(str, config.invocation_params.args))
 
     def identity(**more: Any) -> Identity:
         kernels = config.stash[KERNELS]
-        catalog = hashlib.sha256(repr(kernels.catalog).encode()).hexdigest()[:16]
+        catalog = content_key({name: part for name, part in vars(kernels.catalog).items() if name != "folder"})
         selected = tuple(target.kernel for target in kernels.selected)
         return Identity(run_of(config), began, command, read_commit(), catalog, selected, **more)
 
@@ -187,13 +206,13 @@ def _known_as(config: pytest.Config) -> tuple[Callable[[], None], End]:
 
     def end(status: int, rows: list[Row]) -> None:
         counts = Counter(map(ended_as, rows))
-        store_identity(artifacts, identity(ended=now_text(), status=status, items=tuple(sorted(counts.items()))))
+        store_identity(artifacts, identity(ended=now(), status=status, items=tuple(sorted(counts.items()))))
 
     return begin, end
 
 
 #: How an item shows that never began, without -v: what is not tried does not, it is counted at the end.
-_LETTERS = {NOT_SET_UP: "E", NOT_TRIED: ""}
+_LETTERS = {Ending.NOT_SET_UP: "E", Ending.NOT_TRIED: ""}
 
 
 def pytest_report_teststatus(
@@ -203,14 +222,14 @@ def pytest_report_teststatus(
 
     What could not be set up, or was not tried, counts by itself: pytest would print each one again at the end, with its text.
     """
-    rows = getattr(report, _ATTRIBUTE, [])
-    if report.when == "setup" and report.failed and rows and rows[-1]["ending"] in _LETTERS:
-        ending = rows[-1]["ending"]
-        return ending, _LETTERS[ending], (ending.upper(), {"red": True})
-    if report.when != "call" or not report.failed or not rows:
+    rows = rows_of(report)
+    if not report.failed or not rows:
         return None
-    last = rows[-1]
-    word = last["verdict"] if last["verdict"] and last["ending"] == "completed" else last["ending"]
-    if last["known"] == str(Known.GONE):
-        word = "known deviation gone"
-    return "failed", "F", str(word).upper()
+    ending, judged = rows[-1].ended.ending, rows[-1].judged
+    if report.when == "setup" and ending in _LETTERS:
+        return ending, _LETTERS[ending], (ending.upper(), {"red": True})
+    if report.when != "call":
+        return None
+    if judged is not None and judged.known is Known.GONE:
+        return "failed", "F", "KNOWN DEVIATION GONE"
+    return "failed", "F", str(ending if judged is None else judged.verdict).upper()

@@ -9,8 +9,8 @@ from harness.plugin.collect import PLACE, CaseItem
 from harness.plugin.fixtures import find_place, item_of
 from harness.plugin.options import POOL
 from harness.plugin.outcome import keep_row, tell
-from harness.record.item import Item
-from harness.report.rows import NOT_TRIED, make_unset_row
+from harness.record.item import Ending, Item
+from harness.report.rows import make_unset_row
 
 _REFUSAL = pytest.StashKey[Refusal]()
 
@@ -39,9 +39,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     refusal = item.stash.get(_REFUSAL, None)
     if refusal is not None:
-        keep_row(item, make_unset_row(_asked(item), NOT_TRIED, refusal.reason, logs=refusal.logs))
+        keep_row(item, make_unset_row(_asked(item), Ending.NOT_TRIED, refusal.reason, logs=refusal.logs))
         tell(item, refusal.told)
-        pytest.fail(f"{NOT_TRIED}: {refusal.reason}", pytrace=False)
+        pytest.fail(f"{Ending.NOT_TRIED}: {refusal.reason}", pytrace=False)
 
 
 def _asked(item: pytest.Item) -> Item:

@@ -1,12 +1,18 @@
 """Values to JSON documents and back, by their types: the artifacts of a run are read by the types that wrote them."""
 
 import dataclasses
+import functools
+import hashlib
+import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from enum import Enum, StrEnum
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
 from typing import Any, TypeVar, Union
 
+from harness.errors import UsageError
 from harness.model.audit import Audit, FileSeen
 from harness.model.outcome import OBSERVATION_FORMAT, How, Observation, Run, RunKind
 from harness.ops import Program
@@ -16,21 +22,69 @@ T = TypeVar("T")
 
 
 def to_document(value: Any) -> Any:
-    """Return ``value`` (dataclasses, tuples, words, numbers) as JSON has it."""
+    """Return ``value`` (dataclasses, tuples, mappings, words, numbers, times) as JSON has it."""
     if isinstance(value, Program):
         return steps_document(value)
     if isinstance(value, Enum):
         return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, tuple):
         return [to_document(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_document(part) for key, part in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return value
 
 
 def from_document(kind: type[T], document: Any, where: str = "") -> T:
-    """Return the value of type ``kind`` that :func:`to_document` made ``document`` of. Raises DocumentError."""
+    """Return the value of type ``kind`` that :func:`to_document` made ``document`` of; the format that a file carries is none of its
+    fields. Raises DocumentError, which names the place.
+    """
+    if isinstance(document, dict):
+        document = {key: part for key, part in document.items() if key != "format"}
     return typing.cast(T, _read(kind, document, where or kind.__name__))
+
+
+def content_key(value: Any) -> str:
+    """Return a name for what is in ``value``, the same in every process: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(to_document(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def to_text(value: Any, format_: int, indent: int | None = 1) -> str:
+    """Return the JSON text of ``value``, which carries its format; ``indent`` None: on one line."""
+    return json.dumps({"format": format_, **to_document(value)}, indent=indent) + "\n"
+
+
+def from_text(text: str, format_: int, where: str) -> dict[str, Any]:
+    """Return the document in a text of :func:`to_text`. Raises UsageError that begins with ``where``."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON: {error}") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != format_:
+        raise UsageError(f"{where} has format {found!r}, this harness reads {format_}: use the version that wrote it")
+    return typing.cast(dict[str, Any], document)
+
+
+def typed(kind: type[T], text: str, format_: int, where: str) -> T:
+    """Return the value of type ``kind`` in a text of :func:`to_text`. Raises UsageError that begins with ``where``."""
+    try:
+        return from_document(kind, from_text(text, format_, where))
+    except DocumentError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return a stored text. Raises UsageError that asks whether this is the folder of ``what``."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; is this the folder of {what}?") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text: {error}") from error
 
 
 def observations_document(observations: Sequence[Observation]) -> dict[str, Any]:
@@ -98,32 +152,51 @@ def _read(kind: Any, document: Any, where: str) -> Any:
         return _read_union(typing.get_args(kind), document, where)
     if origin is tuple:
         return _read_tuple(typing.get_args(kind), as_list(document, where), where)
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        try:
-            return kind(document)
-        except ValueError as error:
-            raise DocumentError(f"{where}: {error}") from error
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _read_dataclass(kind, as_mapping(document, where), where)
-    if kind is float and isinstance(document, int) and not isinstance(document, bool):
+    if issubclass(kind, Enum):
+        return _read_word({str(member): member for member in kind}, document, where)
+    if kind is datetime:
+        return _read_time(document, where)
+    if kind is float and type(document) is int:
         return float(document)
     if type(document) is not kind:
         raise DocumentError(f"{where}: {document!r} is not of type {kind.__name__}")
     return document
 
 
+def _read_word(words: Mapping[str, Enum], document: Any, where: str) -> Enum:
+    if not isinstance(document, str) or document not in words:
+        raise DocumentError(f"{where}: {document!r} is none of {', '.join(words)}")
+    return words[document]
+
+
+def _read_time(document: Any, where: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(document)
+    except (TypeError, ValueError) as error:
+        raise DocumentError(f"{where}: {document!r} is no time (ISO 8601)") from error
+    if found.tzinfo is None:
+        raise DocumentError(f"{where}: the time {document!r} does not say its zone")
+    return found
+
+
 def _read_union(kinds: Sequence[Any], document: Any, where: str) -> Any:
-    if document is None and type(None) in kinds:
+    """Of several dataclasses the one that has such fields; of other types the first that fits."""
+    if document is None and types.NoneType in kinds:
         return None
+    left = [kind for kind in kinds if kind is not types.NoneType]
+    if isinstance(document, dict) and len(left) > 1:
+        left = [kind for kind in left if dataclasses.is_dataclass(kind) and document and document.keys() <= _names(kind)]
     problems = []
-    for kind in kinds:
-        if kind is type(None):
-            continue
+    for kind in left:
         try:
             return _read(kind, document, where)
         except DocumentError as error:
             problems.append(str(error))
-    raise DocumentError("; ".join(problems))
+    raise DocumentError(
+        "; ".join(dict.fromkeys(problems)) or f"{where}: nothing that belongs here has just {', '.join(document) or 'nothing'}"
+    )
 
 
 def _read_tuple(kinds: Sequence[Any], document: Sequence[Any], where: str) -> tuple[Any, ...]:
@@ -134,13 +207,22 @@ def _read_tuple(kinds: Sequence[Any], document: Sequence[Any], where: str) -> tu
     return tuple(_read(kind, part, f"{where}[{n}]") for n, (kind, part) in enumerate(zip(kinds, document, strict=True)))
 
 
-def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) -> Any:
+def _names(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+@functools.cache
+def _fields(kind: Hashable) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by their names."""
     hints = typing.get_type_hints(kind)
-    found = {}
-    for field in dataclasses.fields(kind):
-        key = field.name if field.name in document else field.name.rstrip("_")
-        if key in document:
-            found[field.name] = _read(hints[field.name], document[key], f"{where}.{key}")
+    return {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, kind))}
+
+
+def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) -> Any:
+    fields = _fields(typing.cast(Hashable, kind))
+    if unknown := document.keys() - fields.keys():
+        raise DocumentError(f"{where}: nothing is called {min(unknown)!r} here; known are {', '.join(sorted(fields))}")
+    found = {key: _read(fields[key], part, f"{where}.{key}") for key, part in document.items()}
     try:
         return kind(**found)
     except TypeError as error:

@@ -3,22 +3,40 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.case.axes import Variant
 from harness.case.plan import Plan
 from harness.model.audit import Audit
 from harness.model.claims import Decision
 from harness.model.outcome import Observation
-from harness.model.stack import StackReading
+from harness.model.stack import StackReading, StorageStack
 from harness.ops import Program
 
 
 class Ending(StrEnum):
-    """How the run of an item ended, whatever the verdict."""
+    """How an item ended, whatever the verdict. The first five: its program was begun; a run keeps a record of it.
+
+    ``NOT_SET_UP``: it never had a guest with its stack. ``NOT_TRIED``: nobody tried, for what had failed before. ``UNAVAILABLE``: it
+    cannot run on its kernel at all.
+    """
 
     COMPLETED = "completed"
     CRASHED = "guest crashed"
     HUNG = "guest hung"
     LOST = "guest lost"
     HARNESS_ERROR = "harness error"
+    NOT_SET_UP = "not set up"
+    NOT_TRIED = "not tried"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the item got as far as its first step."""
+        return self not in (Ending.NOT_SET_UP, Ending.NOT_TRIED, Ending.UNAVAILABLE)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the item should have run and did not, for a reason that says nothing of the kernel."""
+        return self in (Ending.NOT_SET_UP, Ending.NOT_TRIED, Ending.HARNESS_ERROR, Ending.LOST)
 
 
 class Lifecycle(StrEnum):
@@ -29,57 +47,11 @@ class Lifecycle(StrEnum):
 
 
 @dataclass(frozen=True)
-class Item:
-    """What was asked: a program on a stack and a kernel, with who asks.
-
-    ``kernel`` is the kernel it runs on, ``column`` the one that was selected (a case that needs another flavour of the
-    selected kernel runs on that). ``kernel_option`` is what was given to select it; empty: the default. ``kernel_args`` is what
-    the user adds to its command line. ``stack`` is the stack asked for, in words. ``lifecycle`` is how its guest is to come to be.
-    """
-
-    node_id: str
-    case: str
-    family: str
-    name: str
-    title: str
-    variant: str
-    kernel: str
-    column: str
-    stack: str
-    program: Program
-    decisions: tuple[Decision, ...] = ()
-    kernel_option: str = ""
-    lifecycle: Lifecycle = Lifecycle.RESTORED
-    kernel_args: str = ""
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}[{self.place}]"
-
-    @property
-    def place(self) -> str:
-        """Variant, kernel and, where it is not the usual one, lifecycle."""
-        return f"{self.variant}-{self.kernel}{place_suffix(self.lifecycle)}"
-
-    @property
-    def claims(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(decision.claim for decision in self.decisions))
-
-    @property
-    def folder_name(self) -> str:
-        return f"{self.family}/{self.name}/{self.place}"
-
-
-def place_suffix(lifecycle: Lifecycle) -> str:
-    """Return what an item's id ends in."""
-    return "" if lifecycle is Lifecycle.RESTORED else f"-{lifecycle}"
-
-
-@dataclass(frozen=True)
 class Target:
     """A kernel to run on: its name, the selected kernel that it stands for, and what selects that one again (empty: default).
 
-    ``arguments``: what the user adds to its command line.
+    ``column`` is another than ``kernel`` where a case needs another flavour of the selected kernel. ``arguments``: what the user adds to
+    its command line.
     """
 
     kernel: str
@@ -88,26 +60,71 @@ class Target:
     arguments: str = ""
 
 
+@dataclass(frozen=True)
+class Where:
+    """Which item it is: a variant of a case, with the stack that it asks for, on a kernel, and how its guest is to come to be.
+
+    ``case`` is the path of its file as reports show it. ``number``: which of its programs, where a Python case runs several.
+    """
+
+    node_id: str
+    case: str
+    family: str
+    name: str
+    title: str
+    variant: Variant
+    stack: StorageStack
+    target: Target
+    lifecycle: Lifecycle = Lifecycle.RESTORED
+    number: int = 1
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}[{self.place}]"
+
+    @property
+    def path(self) -> str:
+        """The case as a list of known deviations names it."""
+        return f"{self.family}/{self.name}"
+
+    @property
+    def variant_id(self) -> str:
+        return self.variant.id + (f"-program_{self.number}" if self.number > 1 else "")
+
+    @property
+    def place(self) -> str:
+        """Variant, kernel and, where it is not the usual one, lifecycle."""
+        return place_name(self.variant_id, self.target, self.lifecycle)
+
+
+def place_name(variant: str, target: Target, lifecycle: Lifecycle) -> str:
+    """Return what is in the brackets of an item's id."""
+    return f"{variant}-{target.kernel}{place_suffix(lifecycle)}"
+
+
+def place_suffix(lifecycle: Lifecycle) -> str:
+    """Return what an item's id ends in."""
+    return "" if lifecycle is Lifecycle.RESTORED else f"-{lifecycle}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What was asked: a program, and the claims that its steps decide."""
+
+    where: Where
+    program: Program
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(decision.claim for decision in self.decisions))
+
+
 def make_item(plan: Plan, target: Target, case: str, lifecycle: Lifecycle = Lifecycle.RESTORED) -> Item:
     """Return the item of ``plan`` on a kernel; ``case`` is the path of its file as reports are to show it."""
-    kernel = target.kernel
-    name, variant = plan.case.name, plan.id
-    return Item(
-        node_id=f"{case}::{name}[{variant}-{kernel}{place_suffix(lifecycle)}]",
-        case=case,
-        family=plan.case.family,
-        name=name,
-        title=plan.case.title,
-        variant=variant,
-        kernel=kernel,
-        column=target.column,
-        stack=plan.stack.describe(),
-        program=plan.program,
-        decisions=plan.decisions,
-        kernel_option=target.option,
-        lifecycle=lifecycle,
-        kernel_args=target.arguments,
-    )
+    name, family, title = plan.case.name, plan.case.family, plan.case.title
+    node_id = f"{case}::{name}[{place_name(plan.id, target, lifecycle)}]"
+    return Item(Where(node_id, case, family, name, title, plan.variant, plan.stack, target, lifecycle), plan.program, plan.decisions)
 
 
 @dataclass(frozen=True)

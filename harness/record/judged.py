@@ -9,7 +9,6 @@ from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
 from harness.model.known import Known, KnownDeviation, find_known
-from harness.model.verdict import Verdict
 from harness.record.documents import to_document
 from harness.record.item import Ending, Record
 from harness.record.store import load_record, store_verdict
@@ -28,24 +27,19 @@ class Result:
     deviation: KnownDeviation | None
     evidence: tuple[Evidence, ...]
 
-    @property
-    def conforms(self) -> bool:
-        """Whether the item may pass: completed, silent kernel, every step conforms, no known deviation gone missing."""
-        outcome = self.record.outcome
-        completed = outcome.ending is Ending.COMPLETED and not outcome.messages
-        return completed and self.judgement is not None and self.judgement.verdict is Verdict.CONFORMS and self.known is Known.NO
-
 
 def judge_record(record: Record, known: tuple[KnownDeviation, ...]) -> Result:
     """Return the judgement of what was kept; the same record gets the same one, with or without a guest."""
-    item, outcome = record.item, record.outcome
+    item, where, outcome = record.item, record.item.where, record.outcome
     if record.observations is None or outcome.ending is not Ending.COMPLETED:
         note = f"{outcome.ending}: {outcome.note}"
-        return Result(record, None, Known.NO, None, tuple(Evidence(c, item.column, item.id, None, None, note) for c in item.claims))
+        return Result(
+            record, None, Known.NO, None, tuple(Evidence(c, where.target.column, where.id, None, None, note) for c in item.claims)
+        )
     seen = record.observations
     judgement = with_audit(judge(Env(record.reading), item.program, seen), item.program, record.audit)
-    state, entry = find_known(judgement, f"{item.family}/{item.name}", item.variant, record.reading.kernel_release, known)
-    evidence = make_evidence(item.column, item.id, item.decisions, seen, record.reading, judgement.verdict)
+    state, entry = find_known(judgement, where.path, where.variant_id, record.reading.kernel_release, known)
+    evidence = make_evidence(where.target.column, where.id, item.decisions, seen, record.reading, judgement.verdict)
     return Result(record, judgement, state, entry, evidence)
 
 
@@ -60,7 +54,7 @@ def verdict_document(result: Result) -> dict[str, Any]:
     """Return the judgement as it is kept: verdict, ending and known apart, and every step."""
     judgement = result.judgement
     return {
-        "item": result.record.item.id,
+        "item": result.record.item.where.id,
         "ending": str(result.record.outcome.ending),
         "verdict": None if judgement is None else str(judgement.verdict),
         "known": str(result.known),

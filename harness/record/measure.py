@@ -5,7 +5,7 @@ value that the fact can take; the values with which it conforms are those that t
 tested, and two kernels are compared by comparing their tables.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.model.facts import FACTS, Env, Value
@@ -82,27 +82,3 @@ def _measurement(key: tuple[str, str, str], expected: Value, tried: Sequence[tup
         common = frozenset(values).intersection(*(allowed for _, allowed in telling))
         shown = tuple(value for value in values if value in common)
     return Measurement(name, storage, release, expected, shown, tuple(item for item, _ in telling))
-
-
-def fact_lines(measurements: Sequence[Measurement]) -> Iterator[str]:
-    """Yield the table: fact and storage, and for each kernel what its guests show; where the model's table says otherwise, both."""
-    releases = list(dict.fromkeys(sorted(m.release for m in measurements)))
-    yield f"{'fact':28} {'storage':22} " + "  ".join(f"{release:30}" for release in releases)
-    cells = {(m.fact, m.storage, m.release): m for m in measurements}
-    for fact, storage in dict.fromkeys((m.fact, m.storage) for m in measurements):
-        row = [_cell(cells.get((fact, storage, release))) for release in releases]
-        yield f"{fact:28} {storage:22} " + "  ".join(f"{cell:30}" for cell in row).rstrip()
-    differing = [m for m in measurements if m.differs]
-    untold = sum(m.shown is None for m in measurements)
-    yield f"{len(measurements)} readings, {len(differing)} differ from the model's table, {untold} are not told apart by any item here"
-    for m in differing:
-        yield f"differs: {m.fact} on {m.storage}, Linux {m.release}: the table says {m.expected}, shown by {', '.join(m.items[:3])}"
-
-
-def _cell(measurement: Measurement | None) -> str:
-    if measurement is None:
-        return ""
-    if measurement.shown is None:
-        return f"({measurement.expected}: not shown)"
-    shown = " or ".join(str(value) for value in measurement.shown) or "contradictory"
-    return f"{shown} (table: {measurement.expected})" if measurement.differs else shown

@@ -42,7 +42,7 @@ def recorded(record: Record) -> Recorded | None:
     """Return the part of a record that can be judged, or None where there is none: a run that did not complete counts for nothing."""
     if record.observations is None or record.outcome.ending is not Ending.COMPLETED:
         return None
-    return Recorded(record.item.id, record.item.program, record.reading, record.observations)
+    return Recorded(record.item.where.id, record.item.program, record.reading, record.observations)
 
 
 def score(run: Recorded) -> Score:

@@ -1,16 +1,13 @@
 """A run has an identity and a folder of its own: ``runs/ID`` below the artifacts. ``latest`` beside it leads to the newest."""
 
-import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.ops.codec import DocumentError
-from harness.record.documents import from_document, to_document
+from harness.record.documents import read_text, to_text, typed
 
 RUNS, LATEST, IDENTITY = "runs", "latest", "identity.json"
 FORMAT = 1
@@ -22,25 +19,25 @@ _LONGEST = timedelta(days=2)
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a run is. Times are UTC (ISO 8601); ``ended`` and ``status`` (pytest's exit status) stay empty where it was killed.
+    """Who a run is. Times are UTC; ``ended`` and ``status`` (pytest's exit status) stay None where it was killed.
 
     ``commit``: of the harness, with ``-dirty`` where files differ from it; empty where it is no checkout. ``catalog``: a hash of
     images/kernels.yaml as it was read. ``items``: how many ended in which way.
     """
 
     id: str
-    began: str
+    began: datetime
     command: tuple[str, ...]
     commit: str
     catalog: str
     kernels: tuple[str, ...]
-    ended: str = ""
+    ended: datetime | None = None
     status: int | None = None
     items: tuple[tuple[str, int], ...] = ()
 
     @property
     def is_over(self) -> bool:
-        return bool(self.ended) or datetime.now(UTC) - datetime.fromisoformat(self.began) > _LONGEST
+        return self.ended is not None or datetime.now(UTC) - self.began > _LONGEST
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,9 @@ def make_run_id(token: str) -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token}"
 
 
-def now_text() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now() -> datetime:
+    """Return the time in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def run_folder(artifacts: Path, run: str) -> Path:
@@ -88,29 +86,46 @@ def store_identity(artifacts: Path, identity: Identity) -> None:
     folder = run_folder(artifacts, identity.id)
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / f"{IDENTITY}.new"
-    new.write_text(json.dumps({"format": FORMAT, **to_document(identity)}, indent=1) + "\n")
+    new.write_text(to_text(identity, FORMAT))
     new.replace(folder / IDENTITY)
 
 
 def stored_runs(artifacts: Path) -> tuple[StoredRun, ...]:
-    """Return the runs below ``artifacts``, the newest first. A folder that cannot be read as one is left out."""
-    return tuple(sorted(_runs(artifacts), key=lambda run: run.identity.id, reverse=True))
+    """Return the runs below ``artifacts``, the newest first. A folder that cannot be read as one is none (:func:`broken_runs`)."""
+    return tuple(run for run in _runs(artifacts) if isinstance(run, StoredRun))
 
 
-def _runs(artifacts: Path) -> Iterator[StoredRun]:
-    for path in (artifacts / RUNS).glob(f"*/{IDENTITY}"):
-        try:
-            yield StoredRun(from_document(Identity, json.loads(path.read_text())), path.parent)
-        except (OSError, ValueError, DocumentError):
-            continue
+def broken_runs(artifacts: Path) -> tuple[UsageError, ...]:
+    """Return of each folder that was a run, and cannot be read as one, why."""
+    return tuple(run for run in _runs(artifacts) if isinstance(run, UsageError))
+
+
+def _runs(artifacts: Path) -> list[StoredRun | UsageError]:
+    return [_read(path.parent) for path in sorted((artifacts / RUNS).glob(f"*/{IDENTITY}"), reverse=True)]
+
+
+def _read(folder: Path) -> StoredRun | UsageError:
+    try:
+        return StoredRun(typed(Identity, read_text(folder / IDENTITY, "a run"), FORMAT, str(folder / IDENTITY)), folder)
+    except UsageError as error:
+        return error
 
 
 def find_run(artifacts: Path, wanted: str) -> StoredRun:
-    """Return the run ``wanted``: an id, the beginning of exactly one, or ``latest``. Raises UsageError that lists what there is."""
+    """Return the run ``wanted``: an id, the beginning of exactly one, or ``latest``, where that leads.
+
+    Raises UsageError that lists what there is, or says why it is none.
+    """
     found = stored_runs(artifacts)
+    here = artifacts / LATEST if wanted == LATEST else run_folder(artifacts, wanted)
+    if (here / IDENTITY).exists():
+        run = _read(here)
+        if isinstance(run, UsageError):
+            raise UsageError(f"{wanted} is no run: {run}")
+        return next((other for other in found if other.folder.samefile(here)), run)
     if not found:
         raise UsageError(f"no run is kept in {artifacts}/{RUNS}; pytest makes one there")
-    matching = found[:1] if wanted == LATEST else [run for run in found if run.identity.id.startswith(wanted)]
+    matching = [run for run in found if run.identity.id.startswith(wanted)]
     if len(matching) != 1:
         ids = "\n".join(f"  {run.identity.id}" for run in matching or found)
         raise UsageError(f"{len(matching)} runs are called {wanted!r}; there are:\n{ids}")

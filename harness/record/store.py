@@ -8,10 +8,9 @@ a guest that hung, ``qemu.sh`` the machine.
 Every JSON file carries its format.
 """
 
-import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,21 +18,21 @@ from harness.errors import AgentError, HostError, UsageError
 from harness.model.audit import Audit, audit_from
 from harness.model.outcome import OBSERVATION_FORMAT, Observation, observations_from
 from harness.model.stack import StackReading
-from harness.ops.codec import DocumentError
-from harness.record.documents import audit_document, from_document, observations_document, to_document
+from harness.record.documents import audit_document, from_text, observations_document, read_text, to_text, typed
 from harness.record.item import Item, Record, RunOutcome
 from harness.record.script import qemu_script
 
 T = TypeVar("T")
-FORMAT = 1
+FORMAT = 2
 PLAN, STACK, OBSERVATIONS, RUN, VERDICT = "plan.json", "stack.json", "observations.json", "run.json", "verdict.json"
 AUDIT = "audit.json"
+_WHAT = "an item"
 CONSOLE, KERNEL_LOG, HANG, QEMU_SCRIPT = "console.txt", "kernel.log", "hang.txt", "qemu.sh"
 
 
 def item_folder(artifacts: Path, item: Item) -> Path:
     """Return the folder of ``item``: readable, and free of what a shell or a file system would stumble over."""
-    return artifacts / re.sub(r"[^A-Za-z0-9_.+/-]", "_", item.folder_name)
+    return artifacts / re.sub(r"[^A-Za-z0-9_.+/-]", "_", f"{item.where.path}/{item.where.place}")
 
 
 def store_record(folder: Path, record: Record, console: str, kernel_log: str, hang: str = "") -> None:
@@ -52,13 +51,13 @@ def _store_record(folder: Path, record: Record, console: str, kernel_log: str, h
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    _write(folder / PLAN, to_document(record.item))
-    _write(folder / STACK, to_document(record.reading))
+    _write(folder / PLAN, record.item)
+    _write(folder / STACK, record.reading)
     if record.observations is not None:
-        _write(folder / OBSERVATIONS, observations_document(record.observations))
+        _write(folder / OBSERVATIONS, observations_document(record.observations), OBSERVATION_FORMAT)
     if record.audit is not None:
         _write(folder / AUDIT, audit_document(record.audit))
-    _write(folder / RUN, to_document(record.outcome))
+    _write(folder / RUN, record.outcome)
     (folder / CONSOLE).write_text(console)
     for name, text in ((KERNEL_LOG, kernel_log), (HANG, hang)):
         if text:
@@ -89,45 +88,27 @@ def find_records(folder: Path) -> Iterator[Path]:
     yield from sorted(path.parent for path in folder.rglob(PLAN))
 
 
-def _write(path: Path, document: Any) -> None:
-    if isinstance(document, Mapping):
-        document = {"format": FORMAT, **document}
-    path.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _load(path: Path, format_: int = FORMAT) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; is this the folder of an item?") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != format_:
-        found = document.get("format") if isinstance(document, dict) else None
-        raise UsageError(f"{path} has format {found!r}, this harness reads {format_}: judge it with the version that wrote it")
-    return document
-
-
-def _load_observations(path: Path) -> tuple[Observation, ...] | None:
-    if not path.exists():
-        return None
-    try:
-        return observations_from(_load(path, OBSERVATION_FORMAT))
-    except AgentError as error:
-        raise UsageError(f"{path}: {error}") from error
-
-
-def _load_audit(path: Path) -> Audit | None:
-    if not path.exists():
-        return None
-    try:
-        return audit_from(_load(path))
-    except AgentError as error:
-        raise UsageError(f"{path}: {error}") from error
+def _write(path: Path, value: Any, format_: int = FORMAT) -> None:
+    path.write_text(to_text(value, format_))
 
 
 def _typed(kind: type[T], path: Path) -> T:
+    return typed(kind, read_text(path, _WHAT), FORMAT, str(path))
+
+
+def _load_observations(path: Path) -> tuple[Observation, ...] | None:
+    return _said(path, OBSERVATION_FORMAT, observations_from)
+
+
+def _load_audit(path: Path) -> Audit | None:
+    return _said(path, FORMAT, audit_from)
+
+
+def _said(path: Path, format_: int, read: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return what the agent said, None where there is no such file. Raises UsageError."""
+    if not path.exists():
+        return None
     try:
-        return from_document(kind, _load(path))
-    except DocumentError as error:
+        return read(from_text(read_text(path, _WHAT), format_, str(path)))
+    except AgentError as error:
         raise UsageError(f"{path}: {error}") from error

@@ -1,31 +1,23 @@
 """One item in the results: all that the tables need, so that they can be made from the JSON lines alone."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
 from harness.model.audit import AUDIT_CALLS
 from harness.model.complaint import find_report
 from harness.model.judge import StepVerdict
 from harness.model.known import Known
 from harness.model.verdict import Verdict
 from harness.ops import Step, describe
-from harness.ops.codec import as_mapping
-from harness.record.documents import from_document, to_document
-from harness.record.item import Ending, GuestDescription, Item
+from harness.record.documents import to_text, typed
+from harness.record.item import Ending, GuestDescription, Item, Lifecycle, Where
 from harness.record.judged import Result
 from harness.record.store import CONSOLE
 
-ROW_FORMAT = 1
+ROW_FORMAT = 2
 #: Where every row is, a JSON line each, below the artifacts.
 RESULTS = "results.jsonl"
-#: How a row ended that never had a guest with its stack, or cannot run on its kernel at all.
-NOT_SET_UP = "not set up"
-#: How a row ended that nobody tried any more, for what had failed before.
-NOT_TRIED = "not tried"
-UNAVAILABLE = "unavailable"
 #: The packages whose versions stand in every row, beside the kernel's; run.json has all of them.
 _TOLD_VERSIONS = {"e2fsprogs", "xfsprogs", "ndctl", "libibverbs1", "python3"}
 _EXCERPT_LINES = 12
@@ -39,7 +31,7 @@ class StepRow:
     of: int
     line: int
     call: str
-    verdict: str
+    verdict: Verdict
     observed: str
     allowed: str
     because: str
@@ -56,112 +48,120 @@ class ClaimRow:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One item in the results: all that the tables need, so that they can be made from the JSON lines alone."""
+class Ended:
+    """How it ended: ``note`` says why where it did not complete, ``messages`` what the kernel complained about.
 
-    item: str
-    node_id: str
-    case: str
-    family: str
-    title: str
-    variant: str
-    kernel: str
-    column: str
-    kernel_option: str
-    stack: str
-    ending: str
+    ``excerpt``: the first lines of that; ``fingerprint``: where the first came from. ``expected``: console lines that look like complaints
+    and were expected, with the reason. ``folder``: what is kept of it. ``logs``: where those of a guest that did not come up are kept, or
+    why they are not. ``unaudited``: why there was no final audit, or none of the contents; empty where there was.
+    """
+
+    ending: Ending
     note: str = ""
-    verdict: str | None = None
-    known: str = str(Known.NO)
-    reference: str = ""
+    seconds: float = 0.0
     messages: tuple[str, ...] = ()
+    fingerprint: str = ""
+    excerpt: str = ""
+    expected: tuple[tuple[str, str], ...] = ()
+    folder: str = ""
+    logs: str = ""
+    unaudited: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict, and the steps that it comes from: those that do not conform. ``reference``: of the known deviation."""
+
+    verdict: Verdict
+    known: Known = Known.NO
+    reference: str = ""
     steps: tuple[StepRow, ...] = ()
-    claims: tuple[ClaimRow, ...] = ()
     clauses: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
-    release: str = ""
-    accelerator: str = ""
-    accelerator_reason: str = ""
-    qemu_version: str = ""
-    versions: tuple[tuple[str, str], ...] = ()
-    folder: str = ""
-    seconds: float = 0.0
-    lifecycle: str = ""
+
+    @property
+    def deviating(self) -> tuple[StepRow, ...]:
+        return tuple(step for step in self.steps if step.verdict is Verdict.DEVIATES)
+
+    @property
+    def deciding(self) -> tuple[StepRow, ...]:
+        """The deviations; where there are none, the first undetermined step: what follows it is mostly its echo."""
+        return self.deviating or self.steps[:1]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What it ran on. ``lifecycle``: how the guest came to be; ``lifecycle_note``: why not as it was to."""
+
+    release: str
+    accelerator: str
+    accelerator_reason: str
+    qemu_version: str
+    lifecycle: Lifecycle
     lifecycle_note: str = ""
-    fingerprint: str = ""
-    expected: tuple[tuple[str, str], ...] = ()
-    excerpt: str = ""
-    kernel_args: str = ""
-    logs: str = ""
-    #: Why there was no final audit, or none of the contents; empty where there was.
-    unaudited: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item in the results. ``judged`` is None where nothing was left to judge, ``guest`` where its program was never begun."""
+
+    where: Where
+    ended: Ended
+    judged: Judged | None = None
+    guest: Guest | None = None
+    claims: tuple[ClaimRow, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Completed, silent kernel, conforms, and no known deviation that has gone."""
-        return (self.ending, self.verdict, self.known, self.messages) == (Ending.COMPLETED, str(Verdict.CONFORMS), Known.NO, ())
+        return self._ended_well_with(Verdict.CONFORMS, Known.NO)
 
     @property
     def is_known_deviation(self) -> bool:
         """Whether all that is wrong is a deviation on the list."""
-        return (self.ending, self.verdict, self.known, self.messages) == (Ending.COMPLETED, str(Verdict.DEVIATES), Known.YES, ())
+        return self._ended_well_with(Verdict.DEVIATES, Known.YES)
+
+    def _ended_well_with(self, verdict: Verdict, known: Known) -> bool:
+        well = self.ended.ending is Ending.COMPLETED and not self.ended.messages
+        return well and self.judged is not None and (self.judged.verdict, self.judged.known) == (verdict, known)
 
 
-def make_row(result: Result, folder: Path | str) -> Row:
+def make_row(result: Result, folder: Path) -> Row:
     """Return the row of an item that was run."""
-    item, outcome = result.record.item, result.record.outcome
-    row = _with_guest(_bare_row(item, str(outcome.ending)), outcome.guest)
-    row = replace(
-        row,
+    record, outcome = result.record, result.record.outcome
+    ended = Ended(
+        ending=outcome.ending,
         note=outcome.note,
-        messages=outcome.messages,
-        release=result.record.reading.kernel_release,
-        claims=tuple(ClaimRow(piece.claim, piece.held) for piece in result.evidence),
-        folder=str(folder),
         seconds=outcome.seconds,
+        messages=outcome.messages,
         fingerprint=outcome.fingerprint,
+        excerpt=_excerpt(folder) if outcome.messages or outcome.ending is Ending.CRASHED else "",
         expected=(*outcome.guest.expected, *outcome.expected),
+        folder=str(folder),
         unaudited=_unaudited(result),
-        excerpt=_excerpt(Path(folder)) if outcome.messages or outcome.ending is Ending.CRASHED else "",
     )
-    if result.judgement is None:
-        return row
-    return replace(
-        row,
-        verdict=str(result.judgement.verdict),
-        known=str(result.known),
-        reference=result.deviation.reference if result.deviation else "",
-        steps=_step_rows(result),
-        clauses=result.judgement.clauses,
-        facts=result.judgement.facts,
-    )
+    claims = tuple(ClaimRow(piece.claim, piece.held) for piece in result.evidence)
+    return Row(record.item.where, ended, _judged(result), _guest(outcome.guest, record.reading.kernel_release), claims)
 
 
-def make_unset_row(item: Item, ending: str, note: str, folder: str = "", logs: str = "") -> Row:
-    """Return the row of an item without a judgement: NOT_SET_UP, NOT_TRIED, UNAVAILABLE or a harness error, and why.
-
-    ``logs``: where those of a guest that did not come up are kept, or why they are not.
-    """
-    claims = tuple(ClaimRow(claim, None) for claim in item.claims)
-    return replace(_bare_row(item, ending), note=note, folder=folder, logs=logs, claims=claims)
+def make_unset_row(item: Item, ending: Ending, note: str, folder: str = "", logs: str = "") -> Row:
+    """Return the row of an item without a judgement, and why it has none; ``folder`` and ``logs`` as in :class:`Ended`."""
+    return Row(item.where, Ended(ending, note, folder=folder, logs=logs), claims=tuple(ClaimRow(claim, None) for claim in item.claims))
 
 
-def _bare_row(item: Item, ending: str) -> Row:
-    return Row(
-        item=item.id,
-        node_id=item.node_id,
-        case=item.case,
-        family=item.family,
-        title=item.title,
-        variant=item.variant,
-        kernel=item.kernel,
-        column=item.column,
-        kernel_option=item.kernel_option,
-        stack=item.stack,
-        ending=ending,
-        lifecycle=str(item.lifecycle),
-        kernel_args=item.kernel_args,
-    )
+def _judged(result: Result) -> Judged | None:
+    judgement = result.judgement
+    if judgement is None:
+        return None
+    reference = result.deviation.reference if result.deviation else ""
+    return Judged(judgement.verdict, result.known, reference, _step_rows(result), judgement.clauses, judgement.facts)
+
+
+def _guest(guest: GuestDescription, release: str) -> Guest:
+    versions = tuple((name, version) for name, version in guest.versions if name.startswith("linux-") or name in _TOLD_VERSIONS)
+    told = (guest.accelerator, guest.accelerator_reason, guest.qemu_version, guest.lifecycle, guest.lifecycle_note)
+    return Guest(release, *told, versions)
 
 
 def _unaudited(result: Result) -> str:
@@ -182,18 +182,6 @@ def _excerpt(folder: Path) -> str:
     return "" if first is None else "\n".join(lines[first : first + _EXCERPT_LINES])
 
 
-def _with_guest(row: Row, guest: GuestDescription) -> Row:
-    return replace(
-        row,
-        accelerator=guest.accelerator,
-        accelerator_reason=guest.accelerator_reason,
-        qemu_version=guest.qemu_version,
-        lifecycle=str(guest.lifecycle),
-        lifecycle_note=guest.lifecycle_note,
-        versions=tuple((name, version) for name, version in guest.versions if name.startswith("linux-") or name in _TOLD_VERSIONS),
-    )
-
-
 def _step_rows(result: Result) -> tuple[StepRow, ...]:
     assert result.judgement is not None
     steps = result.record.item.program.steps
@@ -203,7 +191,7 @@ def _step_rows(result: Result) -> tuple[StepRow, ...]:
             of=len(steps),
             line=steps[verdict.step].line if verdict.step < len(steps) else 0,
             call=_call(steps, verdict),
-            verdict=str(verdict.verdict),
+            verdict=verdict.verdict,
             observed=verdict.observed,
             allowed=verdict.allowed,
             because=verdict.because,
@@ -235,19 +223,11 @@ def step_lines(result: Result) -> Iterator[str]:
 
 def row_line(row: Row) -> str:
     """Return the line of a row in the results."""
-    return json.dumps({"format": ROW_FORMAT, **to_document(row)}) + "\n"
+    return to_text(row, ROW_FORMAT, indent=None)
 
 
 def read_rows(folder: Path) -> tuple[Row, ...]:
     """Return the rows of the run in ``folder``; none where it has none. Raises UsageError naming the line that is no row."""
     path = folder / RESULTS
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else [], 1):
-        try:
-            document = as_mapping(json.loads(line), "a row")
-            if document.get("format") != ROW_FORMAT:
-                raise UsageError(f"{path}:{number} has another format than {ROW_FORMAT}: read it with the version that wrote it")
-            rows.append(from_document(Row, document))
-        except ValueError as error:
-            raise UsageError(f"{path}:{number} is no row: {error}") from error
-    return tuple(rows)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return tuple(typed(Row, line, ROW_FORMAT, f"{path}:{number}") for number, line in enumerate(lines, 1))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from harness.record.item import Ending
-from harness.report.rows import NOT_SET_UP, NOT_TRIED, UNAVAILABLE, Row
+from harness.report.rows import Row
 
 ALL_CONFORM, SOME_DEVIATE, WRONG_USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 
@@ -13,9 +13,9 @@ def exit_status(rows: Iterable[Row]) -> int:
 
     An item that its kernel cannot run at all does not count; where there is nothing else, nothing was tested: 2.
     """
-    counted = [row for row in rows if row.ending != UNAVAILABLE]
+    counted = [row for row in rows if row.ended.ending is not Ending.UNAVAILABLE]
     if not counted:
         return WRONG_USAGE
-    if any(row.ending in (NOT_SET_UP, NOT_TRIED, Ending.HARNESS_ERROR, Ending.LOST) for row in counted):
+    if any(row.ended.ending.says_nothing for row in counted):
         return COULD_NOT_RUN
     return ALL_CONFORM if all(row.passed or row.is_known_deviation for row in counted) else SOME_DEVIATE

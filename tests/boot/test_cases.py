@@ -1,12 +1,14 @@
 """The project's own cases, run in ways that show whether their verdicts can be trusted."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from harness.record.item import Ending, Lifecycle
+from harness.report.rows import Row, read_rows
 
 pytestmark = pytest.mark.boot
 
@@ -20,25 +22,23 @@ SAMPLE = (
 )
 
 
-def run(folder: Path, *arguments: str, **more: str) -> tuple[int, list[dict[str, object]], str]:
+def run(folder: Path, *arguments: str, **more: str) -> tuple[int, tuple[Row, ...], str]:
     """Return status, rows and what was printed of a run of cases."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--artifacts", str(folder), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=3000)
-    results = folder / "latest/results.jsonl"
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
-    return done.returncode, rows, done.stdout
+    return done.returncode, read_rows(folder / "latest"), done.stdout
 
 
 def test_a_mount_without_dax_behind_the_plans_back_makes_every_dax_item_an_error(tmp_path: Path) -> None:
     status, rows, said = run(tmp_path, "-q", "-p", "tests.drills.sabotage", "cases", "-k", "dax_always", DRILL="without_dax")
     assert status == 3, said
-    mounted = [row for row in rows if not mounts_itself(str(row["case"]))]
+    mounted = [row for row in rows if not mounts_itself(row.where.case)]
     assert len(mounted) > 100
     # What failed often enough is not tried again; nothing has a verdict.
-    assert {row["ending"] for row in mounted} <= {"not set up", "not tried"}
-    assert {row["verdict"] for row in mounted} == {None}
-    refused = [str(row["note"]) for row in mounted if row["ending"] == "not set up"]
+    assert {row.ended.ending for row in mounted} <= {Ending.NOT_SET_UP, Ending.NOT_TRIED}
+    assert {row.judged for row in mounted} == {None}
+    refused = [row.ended.note for row in mounted if row.ended.ending is Ending.NOT_SET_UP]
     assert len(refused) >= 2
     assert all("StackMismatchError" in note and "dax=never" in note for note in refused)
 
@@ -53,11 +53,19 @@ def test_verdicts_do_not_depend_on_how_the_guest_came_to_be(tmp_path: Path) -> N
     restored = run(tmp_path / "restored", *chosen)
     booted = run(tmp_path / "booted", *chosen, "--lifecycle", "booted", "--reuse-guests")
     assert (restored[0], booted[0]) == (0, 0), restored[2] + booted[2]
-    assert {row["lifecycle"] for row in restored[1]} == {"restored"}, restored[2]
-    assert {row["lifecycle"] for row in booted[1]} == {"booted"}
+    assert lifecycles(restored[1]) == {Lifecycle.RESTORED}, restored[2]
+    assert lifecycles(booted[1]) == {Lifecycle.BOOTED}
     assert len(restored[1]) >= len(SAMPLE)
     assert verdicts(restored[1]) == verdicts(booted[1])
 
 
-def verdicts(rows: list[dict[str, object]]) -> dict[tuple[object, object], tuple[object, object, object]]:
-    return {(row["case"], row["variant"]): (row["verdict"], row["claims"], row["clauses"]) for row in rows}
+def lifecycles(rows: tuple[Row, ...]) -> set[Lifecycle | None]:
+    return {row.guest.lifecycle if row.guest else None for row in rows}
+
+
+def verdicts(rows: tuple[Row, ...]) -> dict[tuple[str, str], tuple[object, object, object]]:
+    found: dict[tuple[str, str], tuple[object, object, object]] = {}
+    for row in rows:
+        assert row.judged is not None
+        found[row.where.case, row.where.variant_id] = (row.judged.verdict, row.claims, row.judged.clauses)
+    return found

@@ -22,6 +22,8 @@ from harness.host.tools import QEMU, require_tool
 from harness.machine.accelerator import choose_accelerator, may_open, measure, run_self_test
 from harness.machine.command import Emulator
 from harness.machine.emulator import find_emulator
+from harness.record.item import Ending
+from harness.report.rows import Row, read_rows
 
 pytestmark = pytest.mark.boot
 
@@ -52,13 +54,14 @@ class Session:
 
     status: int
     said: str
-    rows: dict[str, dict[str, object]]
+    rows: dict[str, Row]
 
-    def ending(self, name: str) -> object:
-        return self.rows[name]["ending"]
+    def ending(self, name: str) -> Ending:
+        return self.rows[name].ended.ending
 
-    def verdict(self, name: str) -> object:
-        return self.rows[name]["verdict"]
+    def verdict(self, name: str) -> str | None:
+        judged = self.rows[name].judged
+        return None if judged is None else str(judged.verdict)
 
 
 class Project:
@@ -85,9 +88,8 @@ class Project:
 
     def run(self, *options: str, drill: str = "", **more: str) -> Session:
         status = self.start(*options, drill=drill, **more).wait(timeout=900)
-        results = self.root / "artifacts/latest/results.jsonl"
-        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
-        session = Session(status, (self.root / "said").read_text(), {str(row["item"]).split("[")[0]: row for row in rows})
+        rows = {row.where.name: row for row in read_rows(self.root / "artifacts/latest")}
+        session = Session(status, (self.root / "said").read_text(), rows)
         self.assert_nothing_left()
         return session
 
@@ -160,8 +162,8 @@ def test_a_fault_gets_its_own_ending_and_the_next_item_is_not_touched(
 def test_a_complaint_fails_the_item_and_is_no_crash(project: Project, drill: str, words: str) -> None:
     session = project.run(drill=drill)
     row = session.rows["a_victim"]
-    assert row["ending"] == "completed", session.said
-    assert words in str(row["messages"])
+    assert row.ended.ending is Ending.COMPLETED, session.said
+    assert words in str(row.ended.messages)
     assert session.status == 1
     assert session.verdict("b_next") == "conforms"
 
@@ -305,8 +307,10 @@ def require_tcg(session: Session) -> None:
     """Both items ran under TCG, and the report says why, with both times."""
     assert session.status == 0, session.said
     for row in session.rows.values():
-        assert (row["ending"], row["verdict"], row["accelerator"]) == ("completed", "conforms", "tcg")
-        reason = str(row["accelerator_reason"])
+        assert row.passed
+        assert row.guest is not None
+        assert row.guest.accelerator == "tcg"
+        reason = row.guest.accelerator_reason
         assert "came up under tcg and not under kvm (" in reason
         assert re.search(r"KVM is faster: a loop of [\d,]+ turns took [\d.]+ s under tcg and [\d.]+ s under kvm", reason)
 
@@ -431,17 +435,16 @@ def test_a_kernel_that_does_not_boot_is_told_once_with_its_logs_and_its_other_it
     assert running.wait(timeout=1800) == 3, (project.root / "said").read_text()
     project.assert_nothing_left()
     said = (project.root / "said").read_text()
-    rows = [json.loads(line) for line in (project.root / "artifacts/latest/results.jsonl").read_text().splitlines()]
-    endings = [row["ending"] for row in rows]
+    rows = read_rows(project.root / "artifacts/latest")
     assert len(rows) == 9
-    assert set(endings) == {"not set up", "not tried"}, said
+    assert {row.ended.ending for row in rows} == {Ending.NOT_SET_UP, Ending.NOT_TRIED}, said
     assert said.count("nothing comes up on debian_6.12: its other items are not tried") == 1, said
     assert "  came back BootError: " in said
     assert len(said.splitlines()) < 60, said
     assert "pmemh-" not in said
     # A busy computer may see the same panic in two ways, or too late: each way is a reason of its own.
     named = {word.strip(":;,") for word in said.split() if "/not-set-up/" in word and word.startswith("artifacts/runs/")}
-    assert {row["logs"] for row in rows} == named
+    assert {row.ended.logs for row in rows} == named
     kept = sorted((project.root / "artifacts").glob("runs/*/not-set-up/*"))
     assert named == {str(folder.relative_to(project.root)) for folder in kept}
     assert "Kernel panic" in "".join(file.read_text() for folder in kept for file in folder.glob("boot*/console.log")), said

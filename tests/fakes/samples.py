@@ -1,9 +1,8 @@
 """Small items for the tests of running and reporting."""
 
-from dataclasses import replace
 from pathlib import Path
 
-from harness.case.axes import make_variants, read_axes
+from harness.case.axes import Variant, make_variants, read_axes
 from harness.case.loader import read_tree
 from harness.case.plan import make_stack
 from harness.lease.perform import run_item
@@ -11,16 +10,20 @@ from harness.lease.pool import Lease
 from harness.model.claims import Decision, HoldsIf
 from harness.model.stack import StorageStack
 from harness.ops import Buffer, Fsync, Mmap, Open, OpenFlag, Operation, Pin, Preadv, Program, Pwrite, RwFlag, Step
-from harness.record.item import Item, Record
+from harness.record.item import Item, Record, Target, Where
 from harness.record.judged import judge_folder
 from harness.report.rows import Row, make_row
 from tests.fakes.leased import FakeGuest, make_reading
 
 
+def variant(storage: str = "dax", region: str = "e820") -> Variant:
+    """The first variant of one storage word."""
+    return make_variants(read_axes(read_tree(f"{{storage: [{storage}], region: [{region}]}}", "sample")))[0]
+
+
 def stack(storage: str = "dax", region: str = "e820") -> StorageStack:
     """The stack of one storage word."""
-    axes = read_axes(read_tree(f"{{storage: [{storage}], region: [{region}]}}", "sample"))
-    return make_stack(dict(make_variants(axes)[0].values))
+    return make_stack(variant(storage, region))
 
 
 def program(*operations: Operation) -> Program:
@@ -40,21 +43,23 @@ def rich_program() -> Program:
     return Program(steps)
 
 
-def item(chosen: Program | None = None, **changes: object) -> Item:
-    base = Item(
+def item(
+    chosen: Program | None = None,
+    option: str = "",
+    arguments: str = "",
+    decisions: tuple[Decision, ...] = (Decision("claimed", 1, HoldsIf(works=True)),),
+) -> Item:
+    where = Where(
         node_id="cases/fam/one.yaml::one[e820-fsdax-ext4-dax_always-debian_6.12]",
         case="cases/fam/one.yaml",
         family="fam",
         name="one",
         title="One",
-        variant="e820-fsdax-ext4-dax_always",
-        kernel="debian_6.12",
-        column="debian_6.12",
-        stack=stack().describe(),
-        program=chosen or program(),
-        decisions=(Decision("claimed", 1, HoldsIf(works=True)),),
+        variant=variant(),
+        stack=stack(),
+        target=Target("debian_6.12", "debian_6.12", option, arguments),
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return Item(where, chosen or program(), decisions)
 
 
 def ran(folder: Path, guest: FakeGuest | None = None, chosen: Item | None = None) -> Record:

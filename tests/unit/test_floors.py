@@ -40,6 +40,7 @@ HOMES: dict[str, set[str]] = {
     "paramiko": {"guest/ssh.py"},
     "subprocess": {"host/process.py"},
     "yaml": {"case/loader.py", "image/catalog.py"},
+    "rich": {"report/tables.py"},
 }
 
 #: What a package must never import.

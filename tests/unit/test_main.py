@@ -11,6 +11,7 @@ import pytest
 
 from harness.__main__ import main
 from harness.case.schema import case_schema
+from harness.cli.facts import fact_parts
 from harness.cli.images import needed_kernels
 from harness.errors import MachineError
 from harness.image.catalog import KernelChoice, load_catalog
@@ -18,7 +19,9 @@ from harness.lease.boot import GuestOptions
 from harness.lease.kept import kept_logs
 from harness.machine.custody import OWNER_FILE
 from harness.record.judged import judge_folder
+from harness.record.measure import Measurement
 from harness.record.mutants import read_recorded
+from harness.report.tables import lay_out
 from tests.fakes.leased import FakeGuest
 from tests.fakes.samples import item, ran, stack
 from tests.unit.image.kernels import vmlinux
@@ -83,7 +86,7 @@ def test_images_that_are_not_built_are_listed(capsys: pytest.CaptureFixture[str]
     assert main(["images", "list"]) == 0
     said = capsys.readouterr().out
     assert "rootfs-" in said
-    assert "not built  for debian_6.12" in said
+    assert re.search(r"^debian_6\.12-\w+ +not built  debian_6\.12$", said, re.MULTILINE)
 
 
 def test_removing_images_needs_names_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +213,28 @@ def test_a_folder_without_items_is_refused(capsys: pytest.CaptureFixture[str], t
 
 def test_facts_are_measured_from_what_was_stored(capsys: pytest.CaptureFixture[str], artifacts: Path) -> None:
     assert main(["facts", str(artifacts)]) == 0
-    assert "differ from the model's table" in capsys.readouterr().out
+    head, *readings, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["fact", "storage", "6.12.95-fake"]
+    assert all(" ext4 dax on pmem " in line for line in readings)
+    assert last.startswith(f"{len(readings)} readings, 0 differ from the model's table, ")
+
+
+def test_a_fact_of_which_guests_show_something_else_is_named_with_the_items() -> None:
+    readings = [
+        Measurement("some_fact", "ext4 on disk", "6.1", True, (False,), ("one[x]", "two[y]")),
+        Measurement("some_fact", "ext4 on disk", "6.12", True, (True, False), ()),
+        Measurement("other_fact", "node on pmem", "6.12", 4, (), ("three[z]",)),
+        Measurement("third_fact", "node on pmem", "6.12", 4, None, ()),
+    ]
+    assert lay_out(fact_parts(readings)) == [
+        "fact        storage       6.1                  6.12",
+        "some_fact   ext4 on disk  False (table: True)  True or False",
+        "other_fact  node on pmem                       contradictory (table: 4)",
+        "third_fact  node on pmem                       (4: not shown)",
+        "4 readings, 2 differ from the model's table, 1 are not told apart by any item here",
+        "differs: some_fact on ext4 on disk, Linux 6.1: the table says True, shown by one[x], two[y]",
+        "differs: other_fact on node on pmem, Linux 6.12: the table says 4, shown by three[z]",
+    ]
 
 
 def test_mutants_are_counted_and_the_smallest_collection_is_kept(
@@ -218,7 +242,7 @@ def test_mutants_are_counted_and_the_smallest_collection_is_kept(
 ) -> None:
     main(["mutants", str(artifacts), "--write", str(tmp_path / "kept.jsonl")])
     assert "of 1 items catch every mutant" in capsys.readouterr().out
-    assert [run.item for run in read_recorded(tmp_path / "kept.jsonl")] == [item().id]
+    assert [run.item for run in read_recorded(tmp_path / "kept.jsonl")] == [item().where.id]
 
 
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,8 +269,8 @@ def store(tmp_path: Path) -> Path:
 def test_templates_are_listed_with_their_sizes(capsys: pytest.CaptureFixture[str], store: Path) -> None:
     assert main(["templates", "list"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said[:2]] == ["machine-b", "stack-a"]
-    assert said[2].startswith("2 templates, 1MiB of at most 8GiB in ")
+    assert [line.split()[0] for line in said[:3]] == ["template", "machine-b", "stack-a"]
+    assert said[3].startswith("2 templates, 1MiB of at most 8GiB in ")
 
 
 def test_verifying_names_what_is_damaged(capsys: pytest.CaptureFixture[str], store: Path) -> None:

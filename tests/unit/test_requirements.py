@@ -22,8 +22,8 @@ MODULES = {
     "types-psutil": "psutil",
     "types-pyyaml": "yaml",
 }
-#: Run, not imported. pytest finds xdist by itself; rich prints what a person watches.
-PROGRAMS = {"pytest-xdist", "mypy", "ruff", "tox", "rich"}
+#: Run, not imported. pytest finds xdist by itself.
+PROGRAMS = {"pytest-xdist", "mypy", "ruff", "tox"}
 
 
 def requirements(*names: str) -> list[Requirement]:

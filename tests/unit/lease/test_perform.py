@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.case.axes import Storage, Variant
+from harness.case.plan import make_stack
 from harness.errors import AgentError, GuestError, GuestHungError, HarnessError, UsageError
 from harness.lease.complaints import reports_of, split_expected, without_stamps
 from harness.lease.perform import Auditing, classify, run_item
@@ -16,12 +18,14 @@ from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.complaint import Report, ReportKind
 from harness.model.known import ExpectedLine, Known, KnownDeviation
 from harness.model.outcome import How, Observation, Run, RunKind
+from harness.model.stack import Filesystem, NamespaceMode, RegionKind
 from harness.model.verdict import Verdict
 from harness.ops import Operation, Pwrite
 from harness.record.item import Ending
 from harness.record.judged import judge_folder, judge_record
 from harness.record.script import qemu_script
 from harness.record.store import find_records, item_folder, load_record
+from harness.report.rows import make_row
 from tests.fakes.leased import RUNNING, FakeGuest, complaint, make_reading, obedient
 from tests.fakes.samples import item, ran, rich_program, stack
 
@@ -41,21 +45,21 @@ def write_blocks(operation: Operation) -> Observation:
 def test_what_conforms_conforms_and_speaks_for_its_claims(tmp_path: Path) -> None:
     ran(tmp_path / "one")
     result = judge_folder(tmp_path / "one", ())
-    assert result.conforms
+    assert make_row(result, tmp_path).passed
     assert [(piece.claim, piece.held, piece.verdict) for piece in result.evidence] == [("claimed", True, Verdict.CONFORMS)]
 
 
 def test_what_deviates_does_not_conform(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
     result = judge_folder(tmp_path / "one", ())
-    assert not result.conforms
+    assert not make_row(result, tmp_path).passed
     assert result.judgement is not None
     assert result.judgement.verdict is Verdict.DEVIATES
     assert result.record.outcome.ending is Ending.COMPLETED
 
 
 def test_the_record_is_read_again_as_it_was_kept(tmp_path: Path) -> None:
-    kept = ran(tmp_path / "one", chosen=item(rich_program(), kernel_option="/some/path", decisions=()))
+    kept = ran(tmp_path / "one", chosen=item(rich_program(), option="/some/path", decisions=()))
     assert load_record(tmp_path / "one") == kept
 
 
@@ -78,14 +82,14 @@ def test_what_was_audited_is_kept_before_it_is_judged_and_judged_again_alike(tmp
         ("C-AUDIT-02", "conforms"),
         ("C-AUDIT-03", "deviates"),
     ]
-    assert not result.conforms
+    assert not make_row(result, tmp_path).passed
     assert result.evidence[0].verdict is Verdict.DEVIATES
 
 
 def test_a_clean_audit_changes_no_verdict(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((CLEAN,))))
     result = judge_folder(tmp_path / "one", ())
-    assert result.conforms
+    assert make_row(result, tmp_path).passed
     assert result.judgement is not None
     assert len(result.judgement.steps) == 8
 
@@ -131,7 +135,7 @@ def test_a_guest_that_hangs_in_the_audit_keeps_its_observations(tmp_path: Path) 
 
 def test_an_audit_that_is_not_one_is_refused_with_its_file(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), audited=Audit((CLEAN,))))
-    (tmp_path / "one/audit.json").write_text('{"format": 1, "volumes": [{}], "took_s": 0}')
+    (tmp_path / "one/audit.json").write_text('{"format": 2, "volumes": [{}], "took_s": 0}')
     with pytest.raises(UsageError, match=r"audit\.json: an audit is malformed"):
         load_record(tmp_path / "one")
 
@@ -164,7 +168,9 @@ def test_a_line_may_be_expected_on_some_stacks_only(tmp_path: Path) -> None:
     lease = Lease(guest, make_reading(guest.stack))
     entry = ExpectedLine("DAX unsupported", "a sector namespace has no struct pages", (6, 0), None, "2999-01-01", stack="sector")
     assert run_item(item(), lease, tmp_path / "one", [entry]).outcome.messages == (line,)
-    assert not run_item(replace(item(), stack="nvdimm 256MiB -> sector -> xfs"), lease, tmp_path / "one", [entry]).outcome.messages
+    sector = make_stack(Variant(Storage.NO_DAX, RegionKind.NVDIMM, NamespaceMode.SECTOR, None, Filesystem.XFS))
+    elsewhere = replace(item(), where=replace(item().where, stack=sector))
+    assert not run_item(elsewhere, lease, tmp_path / "one", [entry]).outcome.messages
 
 
 def test_what_the_project_expects_of_a_set_up_needs_no_entry_of_the_cases() -> None:
@@ -215,7 +221,7 @@ def test_what_an_earlier_run_left_in_the_folder_goes(tmp_path: Path) -> None:
 def test_a_kernel_that_complained_keeps_an_item_from_passing_and_leaves_its_log(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), ended=complaint(ReportKind.WARNING, "WARNING: at fs/dax.c")))
     result = judge_folder(tmp_path / "one", ())
-    assert not result.conforms
+    assert not make_row(result, tmp_path).passed
     assert result.record.outcome.messages == ("WARNING: at fs/dax.c",)
     assert (tmp_path / "one/kernel.log").read_text() == "the kernel's log\n"
 
@@ -267,13 +273,13 @@ def deviating_clause(folder: Path) -> str:
 def test_a_listed_deviation_is_known_and_still_does_not_conform(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
     result = judge_folder(tmp_path / "one", known(deviating_clause(tmp_path / "one")))
-    assert (result.known, result.conforms) == (Known.YES, False)
+    assert (result.known, make_row(result, tmp_path).passed) == (Known.YES, False)
 
 
 def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
     ran(tmp_path / "one")
     result = judge_folder(tmp_path / "one", known("C-RW-01"))
-    assert (result.known, result.conforms) == (Known.GONE, False)
+    assert (result.known, make_row(result, tmp_path).passed) == (Known.GONE, False)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +287,8 @@ def test_a_listed_deviation_that_does_not_show_is_gone(tmp_path: Path) -> None:
     [
         ("plan.json", None, "cannot read .*plan.json: No such file or directory; is this the folder of an item"),
         ("plan.json", "{", "plan.json is not JSON"),
-        ("plan.json", '{"format": 99}', "plan.json has format 99, this harness reads 1: judge it with the version that wrote it"),
-        ("plan.json", '{"format": 1}', "plan.json: Item: .*missing"),
+        ("plan.json", '{"format": 99}', "plan.json has format 99, this harness reads 2: use the version that wrote it"),
+        ("plan.json", '{"format": 2}', "plan.json: Item: .*missing"),
         (
             "observations.json",
             '{"format": 1, "steps": [{"step": 0, "how": "sang"}]}',
@@ -299,11 +305,11 @@ def test_a_folder_that_is_not_an_items_is_refused(tmp_path: Path, name: str, tex
 
 
 def test_folders_of_items_are_found_below_a_folder_and_are_safe_names(tmp_path: Path) -> None:
-    folders = [item_folder(tmp_path, item()), item_folder(tmp_path, replace(item(), variant="disk-ext4-length_1 KiB"))]
+    folders = [item_folder(tmp_path, item()), item_folder(tmp_path, replace(item(), where=replace(item().where, name="two words")))]
     for folder in folders:
         ran(folder)
     assert list(find_records(tmp_path)) == sorted(folders)
-    assert folders[1].name == "disk-ext4-length_1_KiB-debian_6.12"
+    assert folders[1] == tmp_path / "fam/two_words/e820-fsdax-ext4-dax_always-debian_6.12"
 
 
 def test_the_machine_can_be_started_by_hand(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.errors import HostError
+from harness.record.item import Ending
+from harness.record.store import load_record
+from harness.report.rows import Row, read_rows
 from tests.unit.image.kernels import RELEASE, write_kernel
 
 pytest_plugins = ["pytester"]
@@ -74,6 +77,7 @@ def pytest_unconfigure(config):
 GOOD = "FakeGuest"
 FAILING = "lambda stack: FakeGuest(stack, fails)"
 E820_DAX = "cases/fam/one.yaml::one[e820-fsdax-ext4-dax_always-debian_6.12]"
+DECIDED = r"claimed +debian_6\.12 +HOLDS +decided by fam/one \(2 items\)"
 ON_DISK = "cases/fam/one.yaml::one[disk-ext4-debian_6.12]"
 
 
@@ -105,9 +109,8 @@ class Project:
             patch.setenv("PYTHONPATH", str(ROOT))
             return self.pytester.runpytest_subprocess("-p", "harness.plugin", *arguments)
 
-    def rows(self) -> list[dict[str, object]]:
-        lines = (self.root / "artifacts/latest/results.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+    def rows(self) -> tuple[Row, ...]:
+        return read_rows(self.root / "artifacts/latest")
 
 
 @pytest.fixture
@@ -148,7 +151,7 @@ def test_items_are_selected_as_pytest_users_expect(project: Project, selection: 
     result = project.run("-v", *selection)
     assert result.ret == 0
     result.assert_outcomes(passed=1, deselected=0 if "::" in selection[0] else 1)
-    assert [row["node_id"] for row in project.rows()] == [ON_DISK]
+    assert [row.where.node_id for row in project.rows()] == [ON_DISK]
 
 
 def test_markers_are_registered_with_their_meaning(project: Project) -> None:
@@ -215,7 +218,7 @@ def test_items_that_no_kernel_can_run_are_skipped_with_the_reason_and_alone_are_
     result = project.run("cases", "--kernel", "debian_6.1", "-rs")
     result.assert_outcomes(skipped=2)
     assert "it needs the full flavour of a kernel, and images/kernels.yaml has none of debian_6.1" in text(result)
-    assert "debian_6.1: NOT REPRODUCIBLE HERE" in text(result)
+    result.stdout.re_match_lines([r"claimed +debian_6\.1 +NOT REPRODUCIBLE HERE +it needs the full flavour"])
     assert "guests booted: 0" in text(result)
     assert result.ret == 2
 
@@ -229,7 +232,7 @@ def test_an_option_that_an_own_kernel_lacks_makes_items_unavailable_before_anyth
     result = project.run("cases", "--kernel", "mine", "-rs")
     result.assert_outcomes(skipped=2, passed=2)
     assert "the kernel was built without CONFIG_XDP_SOCKETS (AF_XDP sockets)" in text(result)
-    endings = {str(row["case"]): row["ending"] for row in project.rows()}
+    endings = {row.where.case: row.ended.ending for row in project.rows()}
     assert endings == {"cases/fam/one.yaml": "completed", "cases/fam/xdp.yaml": "unavailable"}
     assert "guests booted: 2 alive: 0" in text(result)
     assert result.ret == 0
@@ -241,7 +244,7 @@ def test_a_kernel_with_the_option_runs_the_case(project: Project) -> None:
     (project.root / f"mine/lib/modules/{RELEASE}/modules.order").touch()
     project.write("cases/fam/one.yaml", XDP_CASE)
     result = project.run("cases", "--kernel", "mine")
-    assert {row["ending"] for row in project.rows()} == {"completed"}
+    assert {row.ended.ending for row in project.rows()} == {Ending.COMPLETED}
     assert "skipped" not in text(result)
 
 
@@ -257,10 +260,10 @@ def test_collecting_looks_at_no_kernel_and_an_unreadable_one_is_an_error_of_the_
 
 def test_words_for_the_command_line_are_kept_with_the_item_and_in_the_rerun_line(project: Project) -> None:
     result = project.run(ON_DISK, "--kernel-args", "one two=2", "--junitxml=junit.xml", make=FAILING)
-    assert [row["kernel_args"] for row in project.rows()] == ["one two=2"]
+    assert [row.where.target.arguments for row in project.rows()] == ["one two=2"]
     assert f"pytest \"{ON_DISK}\" --kernel-args='one two=2'" in text(result)
     plan = next((project.root / "artifacts/latest").rglob("plan.json"))
-    assert json.loads(plan.read_text())["kernel_args"] == "one two=2"
+    assert load_record(plan.parent).item.where.target.arguments == "one two=2"
     assert 'name="kernel_args" value="one two=2"' in (project.root / "junit.xml").read_text()
 
 
@@ -277,7 +280,7 @@ def test_what_conforms_passes_and_leaves_its_evidence(project: Project) -> None:
     result = project.run("cases")
     result.assert_outcomes(passed=2)
     assert result.ret == 0
-    assert [(row["ending"], row["verdict"], row["known"]) for row in project.rows()] == [("completed", "conforms", "no")] * 2
+    assert [row.passed for row in project.rows()] == [True, True]
     assert (project.root / "artifacts/latest/fam/one/disk-ext4-debian_6.12/verdict.json").exists()
     assert "== hits by clause ==" in (project.root / "artifacts/latest/summary.txt").read_text()
 
@@ -303,8 +306,9 @@ def test_an_audit_that_there_is_not_is_wrong_usage(project: Project) -> None:
 
 
 def test_the_run_ends_with_the_table_of_claims_and_what_it_ran_on(project: Project) -> None:
-    said = text(project.run("cases"))
-    assert "-> debian_6.12: HOLDS  decided by fam/one (2 items)" in said
+    result = project.run("cases")
+    result.stdout.re_match_lines([DECIDED])
+    said = text(result)
     assert "accelerator tcg (it is a fake)" in said
     (run,) = runs(project)
     assert f"evidence: artifacts/runs/{run.name}/ (results.jsonl, summary.txt, one folder an item)" in said
@@ -326,7 +330,7 @@ def test_both_lifecycles_are_items_of_their_own_and_their_ids_run_again(project:
     result.assert_outcomes(passed=4)
     assert result.ret == 0
     booted = ON_DISK.replace("6.12]", "6.12-booted]")
-    assert {row["node_id"] for row in project.rows()} >= {ON_DISK, booted}
+    assert {row.where.node_id for row in project.rows()} >= {ON_DISK, booted}
     project.run(booted, *both).assert_outcomes(passed=1)
     project.run("cases", "-m", "booted", *both).assert_outcomes(passed=2, deselected=2)
 
@@ -335,8 +339,8 @@ def test_workers_run_the_items_and_the_controller_reports_them(project: Project)
     result = project.run_apart("cases", "-n", "2", make=GOOD)
     result.assert_outcomes(passed=2)
     assert result.ret == 0
-    assert {row["node_id"] for row in project.rows()} == {E820_DAX, ON_DISK}
-    assert "-> debian_6.12: HOLDS  decided by fam/one (2 items)" in text(result)
+    assert {row.where.node_id for row in project.rows()} == {E820_DAX, ON_DISK}
+    result.stdout.re_match_lines([DECIDED])
 
 
 def test_a_lifecycle_that_there_is_not_is_wrong_usage(project: Project) -> None:
@@ -455,7 +459,7 @@ def run_many(project: Project, make: str, *options: str, files: int = 31) -> tup
 
 
 def count_endings(project: Project, ending: str) -> int:
-    return [row["ending"] for row in project.rows()].count(ending)
+    return [row.ended.ending for row in project.rows()].count(Ending(ending))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -542,7 +546,7 @@ def test_each_run_has_a_folder_of_its_own_and_says_who_it_is(project: Project, w
     assert identity["command"][-3:] == [ON_DISK, "-n", workers]
     assert (identity["status"], identity["items"], identity["kernels"]) == (0, [["conforms", 1]], ["debian_6.12"])
     assert identity["ended"] >= identity["began"]
-    assert [line["item"] for line in map(json.loads, (second / "results.jsonl").read_text().splitlines())] == [ON_DISK.split("::")[1]]
+    assert [row.where.id for row in read_rows(second)] == [ON_DISK.split("::")[1]]
 
 
 def test_old_runs_go_but_for_those_that_are_to_be_kept(project: Project) -> None:
@@ -615,7 +619,7 @@ def test_a_python_case_runs_programs_on_every_stack_it_is_marked_with(project: P
     result = project.run("cases/fam/test_writes.py", "-v")
     result.assert_outcomes(passed=2)
     assert "test_writes[e820-fsdax-ext4-dax_always-debian_6.12]" in text(result)
-    assert [row["variant"] for row in project.rows()][:2] == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_always-program_2"]
+    assert [row.where.variant_id for row in project.rows()][:2] == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_always-program_2"]
 
 
 def test_a_python_case_is_failed_by_the_judge_and_not_by_itself(project: Project) -> None:
@@ -658,7 +662,7 @@ def test_a_python_case_must_name_stacks_that_there_are(project: Project, marker:
 
 def test_results_can_be_read_where_they_were_kept(project: Project) -> None:
     project.run("cases")
-    folders = sorted(Path(str(row["folder"])).name for row in project.rows())
+    folders = sorted(Path(row.ended.folder).name for row in project.rows())
     assert folders == ["disk-ext4-debian_6.12", "e820-fsdax-ext4-dax_always-debian_6.12"]
 
 

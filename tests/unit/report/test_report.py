@@ -1,6 +1,7 @@
 """What a run says: every paragraph, every table, every exit status."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,19 +16,21 @@ from harness.model.clause import CLAUSES
 from harness.model.complaint import ReportKind
 from harness.model.known import Known, KnownDeviation
 from harness.model.outcome import How, Observation, Run, RunKind
+from harness.model.stack import MAIN, Disk, Filesystem, Mount, StorageStack, Volume
 from harness.model.verdict import Verdict
 from harness.ops import Operation, Pin, Program, Pwrite
 from harness.ops.tag import FOREIGN_WRITER
-from harness.record.documents import to_document
-from harness.record.item import Ending
+from harness.record.item import Ending, Lifecycle
 from harness.record.judged import judge_folder
 from harness.report import summary
 from harness.report.paragraph import describe_row
-from harness.report.rows import NOT_SET_UP, NOT_TRIED, UNAVAILABLE, ClaimRow, Row, make_row, make_unset_row
+from harness.report.rows import ClaimRow, Ended, Guest, Judged, Row, StepRow, make_row, make_unset_row, row_line
 from harness.report.status import exit_status
 from harness.report.summary import Section, make_statuses, make_summary, summary_text
+from harness.report.tables import lay_out
+from harness.sizes import MIB
 from tests.fakes.leased import FakeGuest, complaint, obedient
-from tests.fakes.samples import item, program, ran, row, stack
+from tests.fakes.samples import item, program, ran, row, stack, variant
 
 
 def write_fails(operation: Operation) -> Observation:
@@ -36,6 +39,24 @@ def write_fails(operation: Operation) -> Observation:
 
 def not_run(operation: Operation) -> Observation:
     return Observation(0, How.NOT_RUN) if isinstance(operation, Pwrite) else obedient(operation)
+
+
+def with_where(found: Row, **changes: object) -> Row:
+    return replace(found, where=replace(found.where, **changes))  # type: ignore[arg-type]
+
+
+def with_target(found: Row, **changes: str) -> Row:
+    return with_where(found, target=replace(found.where.target, **changes))
+
+
+def steps_of(found: Row) -> tuple[StepRow, ...]:
+    assert found.judged is not None
+    return found.judged.steps
+
+
+def clauses_of(found: Row) -> tuple[str, ...]:
+    assert found.judged is not None
+    return found.judged.clauses
 
 
 @pytest.fixture
@@ -56,7 +77,13 @@ CLAIMS = {
 
 
 def lines_of(sections: tuple[Section, ...], title: str) -> str:
-    return "\n".join(next(section.lines for section in sections if section.title == title))
+    return "\n".join(lay_out(next(section.parts for section in sections if section.title == title)))
+
+
+def whys_of(sections: tuple[Section, ...]) -> str:
+    """The last column of the table of claims, on one line."""
+    head, *rows = lines_of(sections, "claims").splitlines()
+    return " ".join(line[head.index("why") :] for line in rows)
 
 
 def test_a_deviation_reads_as_a_paragraph_with_all_that_is_needed(bad: Row, tmp_path: Path) -> None:
@@ -71,21 +98,21 @@ def test_a_deviation_reads_as_a_paragraph_with_all_that_is_needed(bad: Row, tmp_
 
 
 def test_a_kernel_that_is_not_the_default_is_in_the_rerun_line(bad: Row) -> None:
-    text = describe_row(replace(bad, kernel_option="/my kernels/linux"))
+    text = describe_row(with_target(bad, option="/my kernels/linux"))
     assert "debian_6.12]\" --kernel '/my kernels/linux'\n" in text
 
 
 def test_words_on_the_command_line_are_in_the_paragraph_the_rerun_line_and_the_summary(tmp_path: Path) -> None:
-    kept = row(tmp_path / "one", FakeGuest(stack(), write_fails), chosen=item(kernel_args='dyndbg="file dax.c +p" one'))
+    kept = row(tmp_path / "one", FakeGuest(stack(), write_fails), chosen=item(arguments='dyndbg="file dax.c +p" one'))
     text = describe_row(kept)
     assert 'Linux 6.12.95-fake with dyndbg="file dax.c +p" one, tcg' in text
     assert 'debian_6.12]" --kernel-args=\'dyndbg="file dax.c +p" one\'\n' in text
     assert 'Linux 6.12.95-fake with dyndbg="file dax.c +p" one, accelerator tcg' in lines_of(make_summary([kept], CLAIMS), "ran on")
-    assert make_unset_row(item(kernel_args="one"), "not set up", "why").kernel_args == "one"
+    assert make_unset_row(item(arguments="one"), Ending.NOT_SET_UP, "why").where.target.arguments == "one"
 
 
 def test_only_the_deviation_is_told_and_not_what_follows_from_it(bad: Row) -> None:
-    assert [step.verdict for step in bad.steps] == ["deviates", "undetermined"]
+    assert [step.verdict for step in steps_of(bad)] == [Verdict.DEVIATES, Verdict.UNDETERMINED]
     assert "undetermined" not in describe_row(bad)
 
 
@@ -104,7 +131,7 @@ def test_an_undetermined_step_is_told_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_what_conforms_is_one_line(good: Row) -> None:
-    assert describe_row(good) == f"{good.node_id}: conforms"
+    assert describe_row(good) == f"{good.where.node_id}: conforms"
 
 
 def test_a_crash_is_told_with_console_and_log(tmp_path: Path) -> None:
@@ -122,7 +149,7 @@ def test_a_complaint_of_the_kernel_is_told_though_every_step_conforms(tmp_path: 
 
 
 def test_a_failed_set_up_is_told_without_artifacts() -> None:
-    text = describe_row(make_unset_row(item(), NOT_SET_UP, "BootError: no ready line"))
+    text = describe_row(make_unset_row(item(), Ending.NOT_SET_UP, "BootError: no ready line"))
     assert "  ending    not set up: BootError: no ready line\n" in text
     assert "re-judge" not in text
     assert "console" not in text
@@ -130,28 +157,28 @@ def test_a_failed_set_up_is_told_without_artifacts() -> None:
 
 def test_a_failed_set_up_shows_the_end_of_the_console_and_where_the_logs_are() -> None:
     note = str(BootError("no ready line", "\n".join(f"line {number}" for number in range(40))))
-    text = describe_row(make_unset_row(item(), NOT_SET_UP, note, logs="artifacts/not-set-up/x-1"))
+    text = describe_row(make_unset_row(item(), Ending.NOT_SET_UP, note, logs="artifacts/not-set-up/x-1"))
     assert "ending    not set up: no ready line\n" in text
     assert [number for number in range(40) if f" line {number}\n" in text] == list(range(32, 40))
     assert "  logs      artifacts/not-set-up/x-1\n" in text
     assert "re-judge" not in text
 
 
-def unset(number: int, ending: str = NOT_SET_UP, note: str = "BootError: no ready line within 15 s", logs: str = "") -> Row:
-    stack_text = f"virtio disk {number}MiB -> ext4"
-    found = replace(make_unset_row(item(), ending, f"{note} for {stack_text}", logs=logs), stack=stack_text)
-    return replace(found, node_id=f"cases/fam/one.yaml::one[{number}]")
+def unset(number: int, ending: Ending = Ending.NOT_SET_UP, note: str = "BootError: no ready line within 15 s", logs: str = "") -> Row:
+    volume = Volume(MAIN, Disk(size_bytes=number * MIB), Mount(Filesystem.EXT4, None))
+    where = replace(item().where, stack=StorageStack((volume,)), node_id=f"cases/fam/one.yaml::one[{number}]")
+    return make_unset_row(replace(item(), where=where), ending, f"{note} for {where.stack.describe()}", logs=logs)
 
 
 def test_what_ended_alike_is_counted_and_not_listed() -> None:
-    rows = [unset(number, note=f"BootError: no ready line within {number} s", logs="artifacts/not-set-up/x-1") for number in range(500)]
-    rows += [unset(number, NOT_TRIED, "nothing comes up") for number in range(344)]
+    rows = [unset(number, note=f"BootError: no ready line within {number} s", logs="artifacts/not-set-up/x-1") for number in range(1, 501)]
+    rows += [unset(number, Ending.NOT_TRIED, "nothing comes up") for number in range(1, 345)]
     rows += [unset(900, note="HostError: no room")]
     assert lines_of(make_summary(rows, {}), "could not run").splitlines() == [
-        "500 items not set up: BootError: no ready line within 0 s for virtio disk 0MiB -> ext4",
-        "    such as cases/fam/one.yaml::one[0] (results.jsonl has all of them)",
+        "500 items not set up: BootError: no ready line within 1 s for virtio disk 1MiB -> ext4",
+        "    such as cases/fam/one.yaml::one[1] (results.jsonl has all of them)",
         "    logs: artifacts/not-set-up/x-1",
-        "344 items not tried: nothing comes up for virtio disk 0MiB -> ext4",
+        "344 items not tried: nothing comes up for virtio disk 1MiB -> ext4",
         "cases/fam/one.yaml::one[900]: not set up: HostError: no room for virtio disk 900MiB -> ext4",
     ]
 
@@ -159,13 +186,13 @@ def test_what_ended_alike_is_counted_and_not_listed() -> None:
 def test_claims_of_items_that_were_not_set_up_are_counted_and_not_listed(good: Row) -> None:
     sections = make_summary([good, replace(unset(1), claims=(ClaimRow("beside", None),))], CLAIMS)
     text = lines_of(sections, "claims")
-    assert "-> debian_6.12: HOLDS" in text
+    assert re.search(r"^claimed +debian_6\.12 +HOLDS +decided", text, re.MULTILINE)
     assert "Nobody asks this one." not in text
     assert "(1 more are undetermined, because no item that decides them got as far as its first step)" in text
 
 
 def test_where_no_item_began_there_is_no_table_of_claims() -> None:
-    sections = make_summary([unset(1), unset(2, NOT_TRIED)], CLAIMS)
+    sections = make_summary([unset(1), unset(2, Ending.NOT_TRIED)], CLAIMS)
     assert [section.title for section in sections] == ["could not run", "ran on"]
 
 
@@ -175,8 +202,8 @@ def known(clause: str) -> tuple[KnownDeviation, ...]:
 
 def test_a_known_deviation_is_told_with_its_reference(tmp_path: Path) -> None:
     ran(tmp_path / "one", FakeGuest(stack(), write_fails))
-    clause = make_row(judge_folder(tmp_path / "one", ()), "x").steps[0].clause
-    found = make_row(judge_folder(tmp_path / "one", known(clause)), "x")
+    clause = steps_of(make_row(judge_folder(tmp_path / "one", ()), tmp_path))[0].clause
+    found = make_row(judge_folder(tmp_path / "one", known(clause)), tmp_path)
     assert found.is_known_deviation
     assert "  known     yes: a link\n" in describe_row(found)
     assert "(known: a link)" in lines_of(make_summary([found], CLAIMS), "deviations")
@@ -184,7 +211,7 @@ def test_a_known_deviation_is_told_with_its_reference(tmp_path: Path) -> None:
 
 def test_a_known_deviation_that_has_gone_is_told(tmp_path: Path) -> None:
     ran(tmp_path / "one")
-    found = make_row(judge_folder(tmp_path / "one", known("C-RW-01")), "x")
+    found = make_row(judge_folder(tmp_path / "one", known("C-RW-01")), tmp_path)
     assert not found.passed
     assert "  known     gone: a known deviation is listed for this kernel and did not show; a link\n" in describe_row(found)
     assert "known deviation is gone (a link)" in lines_of(make_summary([found], CLAIMS), "deviations")
@@ -192,44 +219,49 @@ def test_a_known_deviation_that_has_gone_is_told(tmp_path: Path) -> None:
 
 def test_the_table_of_claims_names_status_and_deciding_items(good: Row) -> None:
     text = lines_of(make_summary([good], CLAIMS), "claims")
-    assert "claimed\n    Writing works.\n    -> debian_6.12: HOLDS  decided by fam/one[e820-fsdax-ext4-dax_always-debian_6.12]" in text
-    assert "-> debian_6.12: UNDETERMINED  no item that decides it was run" in text
+    assert text.splitlines()[:4] == [
+        "claim                    kernel       status        why",
+        "claimed                  debian_6.12  HOLDS         decided by fam/one [e820-fsdax-ext4-dax_always-debian_6.12]",
+        "  Writing works.",
+        "beside                   debian_6.12  UNDETERMINED  no item that decides it was run",
+    ]
     assert "(1 more claims belong to families that were not run)" in text
     assert "debian_6.12: 1 holds, 1 undetermined" in text
 
 
 def test_items_of_one_case_are_counted_in_the_table(good: Row) -> None:
-    rows = [good, replace(good, item="one[other-debian_6.12]"), replace(good, item="two[x]")]
-    assert "decided by fam/one (2 items), fam/two[x]" in lines_of(make_summary(rows, CLAIMS), "claims")
+    rows = [good, with_where(good, variant=variant("disk")), with_where(good, name="two")]
+    assert "decided by fam/one (2 items), fam/two [e820-fsdax-ext4-dax_always-debian_6.12]" in whys_of(make_summary(rows, CLAIMS))
 
 
 def test_items_that_disagree_dispute_a_claim(good: Row) -> None:
-    other = replace(good, item="two[x]", claims=(ClaimRow("claimed", False),))
-    text = lines_of(make_summary([good, other], CLAIMS), "claims")
-    assert "DISPUTED  held in fam/one[" in text
-    assert "did not hold in fam/two[x]" in text
+    other = replace(with_where(good, name="two"), claims=(ClaimRow("claimed", False),))
+    sections = make_summary([good, other], CLAIMS)
+    assert " DISPUTED " in lines_of(sections, "claims")
+    assert whys_of(sections).startswith("held in fam/one [")
+    assert "; did not hold in fam/two [" in whys_of(sections)
 
 
 def test_a_deviating_item_is_set_aside_with_the_reason(bad: Row) -> None:
-    text = lines_of(make_summary([bad], CLAIMS), "claims")
-    assert "UNDETERMINED  no item that conforms decides it; 1 set aside, such as fam/one[" in text
-    assert "its verdict is deviates" in text
+    whys = whys_of(make_summary([bad], CLAIMS))
+    assert whys.startswith("no item that conforms decides it; 1 set aside, such as fam/one [")
+    assert "its verdict is deviates" in whys
 
 
 def test_a_claim_whose_items_cannot_run_here_is_not_reproducible() -> None:
-    found = make_unset_row(item(), UNAVAILABLE, "it needs the full flavour")
+    found = make_unset_row(item(), Ending.UNAVAILABLE, "it needs the full flavour")
     statuses = make_statuses([found], {"claimed": CLAIMS["claimed"]})
     assert (statuses[0].status, statuses[0].reason) == (Status.NOT_REPRODUCIBLE, "it needs the full flavour")
 
 
 def test_a_kernel_of_another_flavour_counts_for_the_one_that_was_selected(good: Row) -> None:
-    statuses = make_statuses([replace(good, kernel="debian_6.12_full")], CLAIMS)
+    statuses = make_statuses([with_target(good, kernel="debian_6.12_full")], CLAIMS)
     assert {status.kernel for status in statuses} == {"debian_6.12"}
 
 
 def test_the_summary_lists_deviations_undetermined_steps_and_what_could_not_run(bad: Row, tmp_path: Path) -> None:
     unsure = row(tmp_path / "two", FakeGuest(stack(), not_run))
-    unset = make_unset_row(item(), NOT_SET_UP, "BootError: no ready line\nand more")
+    unset = make_unset_row(item(), Ending.NOT_SET_UP, "BootError: no ready line\nand more")
     sections = make_summary([bad, unsure, unset], CLAIMS)
     assert "step 2: pwrite(f, offset=0, length=4096): observed EIO" in lines_of(sections, "deviations")
     assert lines_of(sections, "undetermined steps").count("\n") == 0
@@ -246,13 +278,13 @@ def test_the_summary_says_on_what_it_ran_and_why(good: Row) -> None:
 
 def test_why_the_accelerator_was_chosen_is_said_whole_however_long_it_is() -> None:
     reason = "KVM is slower: a loop of 67,108,864 turns took 0.60 s under tcg and was not done after 0.60 s under kvm"
-    text = lines_of(make_summary([plain(accelerator="tcg", accelerator_reason=reason, release="6.12")], CLAIMS), "ran on")
+    text = lines_of(make_summary([plain(guest=replace(GUEST, accelerator_reason=reason))], CLAIMS), "ran on")
     assert max(len(line) for line in text.splitlines()) <= 140
     assert f"accelerator tcg ({reason})" in " ".join(line.strip() for line in text.splitlines())
 
 
 def test_the_summary_counts_the_clauses_that_were_asked(good: Row, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = len(good.clauses)
+    asked = len(clauses_of(good))
     short = lines_of(make_summary([good], CLAIMS), "clauses of the model")
     assert f"{asked} of {len(CLAUSES)} clauses were asked" in short
     assert "were never asked (the whole list: summary.txt" in short
@@ -265,35 +297,46 @@ def test_the_summary_file_counts_the_hits_of_every_clause(good: Row) -> None:
     assert "== claims ==" in text
     for name in CLAUSES:
         assert f" {name}  " in text
-    assert f"     2 {good.clauses[0]}  " in text
+    assert f"     2 {clauses_of(good)[0]}  " in text
 
 
 def test_a_summary_of_items_that_never_ran_has_no_clauses() -> None:
-    sections = make_summary([make_unset_row(item(), UNAVAILABLE, "no such flavour")], CLAIMS)
+    sections = make_summary([make_unset_row(item(), Ending.UNAVAILABLE, "no such flavour")], CLAIMS)
     assert "clauses of the model" not in {section.title for section in sections}
 
 
-def bare(**changes: object) -> Row:
-    fine = replace(make_unset_row(item(), str(Ending.COMPLETED), ""), verdict=str(Verdict.CONFORMS))
-    return replace(fine, **changes)  # type: ignore[arg-type]
+GUEST = Guest("6.12", "tcg", "it is a fake", "10.0.2", Lifecycle.RESTORED)
+COMPLETED = Ended(Ending.COMPLETED)
+CONFORMS, DEVIATES = Judged(Verdict.CONFORMS), Judged(Verdict.DEVIATES)
+
+
+def plain(ended: Ended = COMPLETED, judged: Judged | None = CONFORMS, guest: Guest | None = None) -> Row:
+    """The row of an item that passed, unless told otherwise."""
+    return Row(item().where, ended, judged, guest)
+
+
+def without_verdict(ending: Ending) -> Row:
+    return plain(Ended(ending), None)
 
 
 @pytest.mark.parametrize(
     ("rows", "status"),
     [
-        ([bare()], 0),
-        ([bare(), bare(verdict="deviates")], 1),
-        ([bare(), bare(verdict="undetermined")], 1),
-        ([bare(verdict="deviates", known=str(Known.YES))], 0),
-        ([bare(known=str(Known.GONE))], 1),
-        ([bare(messages=("WARNING",))], 1),
-        ([bare(ending=str(Ending.CRASHED), verdict=None)], 1),
-        ([bare(ending=str(Ending.HUNG), verdict=None)], 1),
-        ([bare(verdict="deviates"), bare(ending=NOT_SET_UP, verdict=None)], 3),
-        ([bare(), bare(ending=NOT_TRIED, verdict=None)], 3),
-        ([bare(ending=str(Ending.HARNESS_ERROR), verdict=None)], 3),
-        ([bare(), bare(ending=UNAVAILABLE, verdict=None)], 0),
-        ([bare(ending=UNAVAILABLE, verdict=None)], 2),
+        ([plain()], 0),
+        ([plain(), plain(judged=DEVIATES)], 1),
+        ([plain(), plain(judged=Judged(Verdict.UNDETERMINED))], 1),
+        ([plain(judged=Judged(Verdict.DEVIATES, Known.YES))], 0),
+        ([plain(judged=Judged(Verdict.CONFORMS, Known.GONE))], 1),
+        ([plain(Ended(Ending.COMPLETED, messages=("WARNING",)))], 1),
+        ([without_verdict(Ending.CRASHED)], 1),
+        ([without_verdict(Ending.HUNG)], 1),
+        ([plain(), without_verdict(Ending.HUNG)], 1),
+        ([plain(), without_verdict(Ending.LOST)], 3),
+        ([plain(judged=DEVIATES), without_verdict(Ending.NOT_SET_UP)], 3),
+        ([plain(), without_verdict(Ending.NOT_TRIED)], 3),
+        ([without_verdict(Ending.HARNESS_ERROR)], 3),
+        ([plain(), without_verdict(Ending.UNAVAILABLE)], 0),
+        ([without_verdict(Ending.UNAVAILABLE)], 2),
         ([], 2),
     ],
 )
@@ -304,27 +347,21 @@ def test_the_exit_status_is_a_contract(rows: list[Row], status: int) -> None:
 # ---- crashes and lifecycles ------------------------------------------------------------------------------------------
 
 
-def plain(**changes: object) -> Row:
-    """The row of an item that passed, but for ``changes``."""
-    base = replace(make_unset_row(item(), str(Ending.COMPLETED), ""), verdict=str(Verdict.CONFORMS))
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
 def test_a_crash_shows_where_it_came_from_and_its_first_lines() -> None:
-    crashed = plain(ending=str(Ending.CRASHED), fingerprint="dax_insert_entry < dax_fault_iter", excerpt="[ 1.0] Oops: 0000")
-    said = describe_row(crashed)
+    ended = Ended(Ending.CRASHED, fingerprint="dax_insert_entry < dax_fault_iter", excerpt="[ 1.0] Oops: 0000")
+    said = describe_row(plain(ended))
     assert "crash     dax_insert_entry < dax_fault_iter" in said
     assert "excerpt   [ 1.0] Oops: 0000" in said
 
 
 def test_a_hang_points_at_registers_and_blocked_tasks() -> None:
-    assert "hang      artifacts/one/hang.txt" in describe_row(plain(ending=str(Ending.HUNG), folder="artifacts/one"))
+    assert "hang      artifacts/one/hang.txt" in describe_row(plain(Ended(Ending.HUNG, folder="artifacts/one")))
 
 
 def test_the_summary_says_how_guests_came_to_be_and_what_was_expected() -> None:
     rows = [
-        plain(lifecycle="restored", accelerator="tcg", expected=(("WARNING: x", "a false alarm"),)),
-        plain(lifecycle="booted", lifecycle_note="booted, not restored: no room", accelerator="tcg"),
+        plain(Ended(Ending.COMPLETED, expected=(("WARNING: x", "a false alarm"),)), guest=GUEST),
+        plain(guest=replace(GUEST, lifecycle=Lifecycle.BOOTED, lifecycle_note="booted, not restored: no room")),
     ]
     said = summary_text(make_summary(rows, {}), rows)
     assert "guests: 1 items on booted ones, 1 items on restored ones" in said
@@ -333,14 +370,9 @@ def test_the_summary_says_how_guests_came_to_be_and_what_was_expected() -> None:
 
 
 def test_a_booted_item_is_run_again_as_one() -> None:
-    booted = plain(ending=str(Ending.LOST), lifecycle="booted", node_id="cases/fam/one.yaml::one[x-debian_6.12-booted]")
-    assert "--lifecycle booted" in describe_row(booted)
-    assert "--lifecycle" not in describe_row(plain(ending=str(Ending.LOST), lifecycle="restored"))
-
-
-def test_a_lost_guest_means_that_the_run_could_not_be_done() -> None:
-    assert exit_status([plain(), plain(ending=str(Ending.LOST), verdict=None)]) == 3
-    assert exit_status([plain(), plain(ending=str(Ending.HUNG), verdict=None)]) == 1
+    lost = without_verdict(Ending.LOST)
+    assert "--lifecycle booted" in describe_row(with_where(lost, lifecycle=Lifecycle.BOOTED))
+    assert "--lifecycle" not in describe_row(replace(lost, guest=replace(GUEST, lifecycle=Lifecycle.BOOTED)))
 
 
 def test_an_audit_that_deviates_is_told_as_what_came_after_the_program(tmp_path: Path) -> None:
@@ -353,10 +385,10 @@ def test_an_audit_that_deviates_is_told_as_what_came_after_the_program(tmp_path:
     assert "cases/fam/one.yaml  after the program: check the file system\n" in text
     assert "Free blocks count wrong" in text
     assert "(clause C-AUDIT-03, e2fsck(8), xfs_repair(8): exit status 0)" in text
-    lines = "\n".join(line for section in make_summary([found], {}) for line in section.lines)
-    assert f"{found.node_id}: after the program: check the file system: observed e2fsck" in lines
+    lines = "\n".join(line for section in make_summary([found], {}) for line in lay_out(section.parts))
+    assert f"{found.where.node_id}: after the program: check the file system: observed e2fsck" in lines
     assert "what programs left was audited after 0 of 1 items" not in lines
-    assert next(json.loads(json.dumps(to_document(step)))["call"] for step in found.steps) == "after the program: read all files"
+    assert next(step["call"] for step in json.loads(row_line(found))["judged"]["steps"]) == "after the program: read all files"
 
 
 def test_the_summary_counts_what_was_not_audited_and_why(tmp_path: Path) -> None:
@@ -364,7 +396,7 @@ def test_the_summary_counts_what_was_not_audited_and_why(tmp_path: Path) -> None
         row(tmp_path / "one"),
         row(tmp_path / "two", FakeGuest(stack(), audited=Audit(skipped="step 3 had not ended when the program did"))),
     ]
-    lines = "\n".join(line for section in make_summary(rows, {}) for line in section.lines)
+    lines = "\n".join(line for section in make_summary(rows, {}) for line in lay_out(section.parts))
     assert "what programs left was audited after 0 of 2 items" in lines
     assert "1 items were not, or only their volumes: no volume was mounted when the program had ended" in lines
     assert "1 items were not, or only their volumes: step N had not ended when the program did" in lines
