@@ -47,7 +47,7 @@ AXES: dict[str, type[StrEnum]] = {
 CHOICES = {axis: tuple(map(str, kind)) for axis, kind in AXES.items()}
 
 _DEFAULTS: dict[str, tuple[str, ...]] = {
-    "region": CHOICES["region"],
+    "region": (str(RegionKind.E820), str(RegionKind.NVDIMM)),  # named: a new kind is not in every case by itself
     "namespace": (str(NamespaceMode.FSDAX),),
     "map": (str(PageMap.MEM),),
     "filesystem": (str(Filesystem.EXT4),),
@@ -213,7 +213,7 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
         on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
         drop = {"namespace", "map"} if on_pmem else {"region", "namespace", "map"}
         return {axis: value for axis, value in kept.items() if axis not in drop}
-    if kept["region"] == RegionKind.E820 and (kept["namespace"], kept["map"]) != (NamespaceMode.FSDAX, PageMap.MEM):
+    if not RegionKind(kept["region"]).takes(NamespaceMode(kept["namespace"]), PageMap(kept["map"])):
         return None
     if kept["namespace"] != NamespaceMode.FSDAX:
         del kept["map"]

@@ -121,7 +121,7 @@ def _target_volume(variant: Variant) -> Volume:
 
 def _region(name: str, variant: Variant) -> Region:
     assert variant.region is not None  # as find_meaning has it
-    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region is RegionKind.NVDIMM else 0)
+    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region.has_labels else 0)
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class MachineSpec:
 
     @property
     def nvdimms(self) -> tuple[Region, ...]:
-        return tuple(region for region in self.regions if region.kind is RegionKind.NVDIMM)
+        return tuple(region for region in self.regions if not region.kind.is_ram)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def place_e820(regions: Iterable[Region], ram_bytes: int) -> tuple[Placement, ..
     windows = list(_ram_windows(ram_bytes))
     placed: list[Placement] = []
     for region in regions:
-        if region.kind is not RegionKind.E820:
+        if not region.kind.is_ram:
             continue
         while windows and windows[0][0] + region.size_bytes > windows[0][1]:
             windows.pop(0)
@@ -148,14 +148,14 @@ def _region_problems(region: Region) -> list[str]:
             f"{called} has {format_size(region.size_bytes)}: its usable size must be a multiple of {format_size(REGION_ALIGN_BYTES)}, "
             f"or the kernel calls it misaligned; take {format_size(nearest)}"
         )
-    if region.kind is RegionKind.E820 and region.label_bytes:
+    if region.label_bytes and not region.kind.has_labels:
         problems.append(f"{called} has a label area: only an NVDIMM has one; set label_bytes to 0")
-    if region.kind is RegionKind.NVDIMM and region.label_bytes and region.label_bytes < MIN_LABEL_BYTES:
+    elif region.label_bytes and region.label_bytes < MIN_LABEL_BYTES:
         problems.append(
             f"{called} has a label area of {format_size(region.label_bytes)}: labels need at least {format_size(MIN_LABEL_BYTES)} "
             "(0 means no labels, and a namespace that comes up raw)"
         )
-    if region.kind is RegionKind.NVDIMM and region.label_bytes % (4 * KIB):
+    if region.kind.has_labels and region.label_bytes % (4 * KIB):
         problems.append(f"{called} has a label area of {region.label_bytes} bytes: take a multiple of 4KiB")
     return problems
 
@@ -196,7 +196,7 @@ def _ram_problems(spec: MachineSpec, initrd_bytes: int) -> list[str]:
 
 
 def _e820_bytes(regions: Iterable[Region]) -> int:
-    return sum(region.size_bytes for region in regions if region.kind is RegionKind.E820)
+    return sum(region.size_bytes for region in regions if region.kind.is_ram)
 
 
 def _round_up(value: int, step: int) -> int:

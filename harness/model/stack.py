@@ -10,13 +10,6 @@ MAIN = "main"
 TARGET = "target"
 
 
-class RegionKind(StrEnum):
-    """What provides a physical pmem range."""
-
-    E820 = "e820"
-    NVDIMM = "nvdimm"
-
-
 class NamespaceMode(StrEnum):
     """The modes of a namespace, as ndctl has them."""
 
@@ -30,6 +23,32 @@ class PageMap(StrEnum):
 
     MEM = "mem"
     DEV = "dev"
+
+
+class RegionKind(StrEnum):
+    """What provides a physical pmem range."""
+
+    E820 = "e820"
+    NVDIMM = "nvdimm"
+
+    @property
+    def provider(self) -> str:
+        """What the kernel calls the bus that it found the region on (drivers/nvdimm/e820.c, drivers/acpi/nfit/core.c)."""
+        return {RegionKind.E820: "e820", RegionKind.NVDIMM: "ACPI.NFIT"}[self]
+
+    @property
+    def is_ram(self) -> bool:
+        """Whether it is a part of the machine's RAM that the kernel is told to leave alone."""
+        return self is RegionKind.E820
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is an area beside it that says which namespaces it has; without one it is a single namespace."""
+        return self is RegionKind.NVDIMM
+
+    def takes(self, mode: NamespaceMode, page_map: PageMap | None) -> bool:
+        """Whether a namespace can be of such a mode; without labels it is as the kernel makes it."""
+        return self.has_labels or (mode, page_map) == (NamespaceMode.FSDAX, PageMap.MEM)
 
 
 class Filesystem(StrEnum):
@@ -189,9 +208,6 @@ class StackReading:
         raise KeyError(role)
 
 
-_PROVIDERS = {RegionKind.E820: "e820", RegionKind.NVDIMM: "ACPI.NFIT"}
-
-
 def find_mismatches(asked: StorageStack, got: StackReading) -> list[str]:
     """Return every difference between the stack that was asked for and the one that the guest has, both shown."""
     differences: list[str] = []
@@ -213,7 +229,7 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
         region = volume.device.region
         fsdax = volume.device.mode is NamespaceMode.FSDAX
         rows += [
-            ("provider of the region", _PROVIDERS[region.kind], got.provider),
+            ("provider of the region", region.kind.provider, got.provider),
             ("size of the region", region.size_bytes, got.region_size_bytes),
             ("namespace mode", str(volume.device.mode), got.namespace_mode),
             ("queue/dax", fsdax, got.queue_dax),
