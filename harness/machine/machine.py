@@ -124,6 +124,7 @@ class Qemu:
         self.logs = logs
         self._process = running
         self._stopped = False
+        self._drained = False
         self._kills_before = count_kills()
 
     @property
@@ -131,9 +132,12 @@ class Qemu:
         return self._process.pid
 
     def ending(self) -> Ending:
-        """Return how the guest ended, as far as can be seen now."""
+        """Return how the guest ended, as far as can be seen now. Of a process that is gone, all that it said is in first."""
+        status = self._process.poll()
+        if status is not None:
+            self._drain()
         events = [dict(event) for event in self.qmp.events()]
-        ending = classify_ending(events, self._process.poll(), self.console.reports(), self._stopped)
+        ending = classify_ending(events, status, self.console.reports(), self._stopped)
         cause = self._cause_of_death() if ending.kind is EndKind.QEMU_DIED else ""
         return replace(ending, reason=f"{ending.reason}: {cause}") if cause else ending
 
@@ -147,8 +151,7 @@ class Qemu:
 
     def wait_ended(self, deadline: Deadline) -> Ending:
         """Wait for QEMU to end, then return how; EndKind.RUNNING when the deadline passed first."""
-        if wait_until(lambda: self._process.poll() is not None, deadline):
-            self._drain()
+        wait_until(lambda: self._process.poll() is not None, deadline)
         return self.ending()
 
     def stop(self) -> None:
@@ -163,8 +166,10 @@ class Qemu:
 
     def _drain(self) -> None:
         # The last words of a process that is gone are still on their way through two sockets.
-        self.console.wait_closed(QUIT_LIMIT_S)
-        self.qmp.wait_closed(Deadline.after(QUIT_LIMIT_S))
+        if not self._drained:
+            self.console.wait_closed(QUIT_LIMIT_S)
+            self.qmp.wait_closed(Deadline.after(QUIT_LIMIT_S))
+        self._drained = True
 
 
 @dataclass(frozen=True)
@@ -433,14 +438,14 @@ def _wait_ready(qemu: Qemu, emulator: Emulator, deadline: Deadline) -> None:
     if READY_LINE in console.milestones():
         return
     ending = qemu.ending()
+    if ending.kind is not EndKind.RUNNING:
+        # The report of a panic goes on behind the line that names it, and ends with a reset.
+        ending = qemu.wait_ended(Deadline.after(QUIT_LIMIT_S))
     if ending.kind is EndKind.PANIC:
-        # The report goes on behind the line that names the panic, and ends with a reset.
-        qemu.wait_ended(Deadline.after(QUIT_LIMIT_S))
         problem = f"the guest's kernel panicked before it was ready (QEMU {emulator.version_text}): {ending.reason}"
     elif ending.kind is EndKind.RUNNING:
         problem = f"the guest did not print {READY_LINE!r} within {deadline.limit_s:.0f} s"
     else:
-        qemu.wait_ended(Deadline.after(QUIT_LIMIT_S))
         problem = f"the guest ended before it was ready ({ending.kind}): {ending.reason}"
     said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip()
     raise BootError(problem + (f"; QEMU said: {said}" if said else ""), console.tail())

@@ -1,17 +1,21 @@
 """A machine's life, played by a fake QEMU: ready, failed boots, endings, and nothing left on any path."""
 
+import asyncio
 import contextlib
 import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from harness.errors import BootError, MachineError, UsageError
-from harness.host.deadline import Deadline
+from harness.host.deadline import Deadline, wait_until
+from harness.machine.console import Console
 from harness.machine.machine import EndKind, Machine, classify_ending, find_forwarded_port, is_elf, started_machine
+from harness.machine.qmp import _Recorder
 from harness.model.complaint import Report, ReportKind
 from harness.model.stack import Region, RegionKind
 from harness.sizes import KIB, MIB
@@ -31,8 +35,14 @@ def started(
 
 def children() -> set[int]:
     """The processes of ours that are at work in a machine's folder."""
-    mine = psutil.Process().children(recursive=True)
-    return {child.pid for child in mine if any("fake_qemu" in word for word in child.cmdline())}
+    return {child.pid for child in psutil.Process().children(recursive=True) if _is_fake_at_work(child)}
+
+
+def _is_fake_at_work(child: psutil.Process) -> bool:
+    try:
+        return any("fake_qemu" in word for word in child.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie: it has ended
+        return False
 
 
 def test_a_machine_is_handed_over_when_init_says_ready(tmp_path: Path) -> None:
@@ -115,6 +125,50 @@ def test_init_that_gives_up_is_a_boot_error_that_shows_what_it_said(tmp_path: Pa
         pass
     assert "ended before it was ready (guest-shutdown)" in caught.value.problem
     assert "failed: no root disk" in caught.value.console_tail
+
+
+@pytest.fixture
+def late_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a QEMU says last, on either line, arrive a while after its process is gone: as on a busy computer."""
+    put, take = _Recorder.put, Console._take
+
+    def gone() -> bool:
+        return not children()
+
+    async def put_late(self: _Recorder, event: Any) -> None:
+        if event["event"] == "SHUTDOWN" and event["data"]["reason"] == "guest-shutdown":
+            while not gone():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+        await put(self, event)
+
+    def take_late(self: Console, chunk: bytes, printed: bool = True) -> None:
+        if b"late" in chunk:
+            wait_until(gone, Deadline.after(60))
+            wait_until(lambda: False, Deadline.after(0.5))
+        take(self, chunk, printed)
+
+    monkeypatch.setattr(_Recorder, "put", put_late)
+    monkeypatch.setattr(Console, "_take", take_late)
+
+
+@pytest.mark.usefixtures("late_words")
+def test_the_last_words_of_a_boot_count_though_the_process_is_gone_before_they_are_read(tmp_path: Path) -> None:
+    script: dict[str, object] = {"quiet": [["console", "pmem-harness: failed: late\r\n"], POWER_OFF, EXIT]}
+    with pytest.raises(BootError) as caught, started(tmp_path, script):
+        pass
+    assert "ended before it was ready (guest-shutdown)" in caught.value.problem
+    assert "failed: late" in caught.value.console_tail
+
+
+@pytest.mark.usefixtures("late_words")
+def test_the_end_of_a_guest_is_told_with_its_last_words_though_they_come_late(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY], "sysrq": {"c": [["console", "late words\r\n"], POWER_OFF, EXIT]}}) as machine:
+        machine.send_sysrq("c", Deadline.after(60))
+        told = wait_until(machine.find_end, Deadline.after(60))
+    assert told is not None
+    assert told.startswith("the guest powered itself off")
+    assert told.endswith("late words")
 
 
 def test_a_qemu_that_dies_while_booting_says_its_last_words(tmp_path: Path) -> None:
