@@ -8,8 +8,10 @@ from harness.cli.options import add_kernel, add_kernel_args
 from harness.cli.words import progress
 from harness.errors import UsageError
 from harness.image.catalog import choose_kernel, load_catalog
-from harness.lease.boot import BOOT_LIMIT_S, GuestOptions, make_booter, ways_in
+from harness.lease.boot import make_booter
+from harness.lease.booted import ways_in
 from harness.lease.kept import FOLDER, LogKeeper
+from harness.lease.options import BOOT_LIMIT_S, GuestOptions
 from harness.lease.template import Cloner
 from harness.machine.arguments import parse_kernel_arguments
 from harness.report.status import ALL_CONFORM

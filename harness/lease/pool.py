@@ -7,55 +7,12 @@ two boots and not one an item, and a kernel on which nothing comes up a few.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from harness.errors import GuestError, HarnessError, StackMismatchError
+from harness.lease.guest import Guest
 from harness.lease.ledger import SHARED_ERRORS, Ledger, Place, Refusal
-from harness.machine.machine import Ending as GuestEnding
-from harness.model.audit import Audit
-from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack, find_mismatches
-from harness.ops import Program
-from harness.record.item import GuestDescription, Lifecycle
-
-
-class Guest(Protocol):
-    """A booted guest that serves one stack: what pool and execution need of it."""
-
-    @property
-    def description(self) -> GuestDescription:
-        """What it is made of."""
-
-    def refresh(self) -> StackReading:
-        """Make every file system anew, mount, and read the whole stack back. Raises GuestError."""
-
-    def run(self, program: Program) -> tuple[Observation, ...]:
-        """Run a program and return what was seen of each step. Raises GuestError or AgentError."""
-
-    def audit(self, program: Program, *, check: bool) -> Audit | None:
-        """Look at what ``program`` left on the volumes; None where none is mounted. Raises GuestError or AgentError."""
-
-    def mark(self) -> int:
-        """Return the present position of the console."""
-
-    def ending(self, mark: int) -> GuestEnding:
-        """Return whether and how the guest ended, with what its kernel complained about since ``mark``."""
-
-    def console(self, mark: int) -> str:
-        """Return what the console printed since ``mark``."""
-
-    def kernel_log(self) -> str:
-        """Return the kernel's log, or why it cannot be read. Never raises."""
-
-    def find_own_fault(self) -> str | None:
-        """Return what is wrong on our side of the guest (QEMU stopped, console not read), or None. Never raises."""
-
-    def diagnose(self) -> str:
-        """Return what a guest that hangs can still be made to say: its blocked tasks and registers. Never raises."""
-
-    def find_damage(self) -> str | None:
-        """Return why no further item should run on this guest, or None."""
-
+from harness.record.item import Lifecycle
 
 #: Waits until one more guest may run on this computer; leaving the ``with`` gives the place away.
 Admission = Callable[[], contextlib.AbstractContextManager[None]]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, StackMismatchError, UsageError, logs_of
+from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, StackMismatchError, UsageError, first_line, logs_of
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState, connect
 from harness.host import settings
@@ -26,23 +26,12 @@ from harness.host.deadline import Deadline
 from harness.host.sparse import checksum
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice
-from harness.lease.boot import (
-    BootedGuest,
-    GuestOptions,
-    Host,
-    HostInUse,
-    agent_source,
-    booted_guest,
-    booted_session,
-    describe_guest,
-    find_host,
-    first_connection,
-    first_line,
-    make_spec,
-    ssh_address,
-)
+from harness.lease.boot import agent_source, booted_guest, booted_session, describe_guest, first_connection, make_spec, ssh_address
+from harness.lease.booted import BootedGuest
 from harness.lease.complaints import split_expected
+from harness.lease.host_in_use import Host, HostInUse, find_host
 from harness.lease.kept import kept_logs
+from harness.lease.options import GuestOptions
 from harness.lease.pool import Booter
 from harness.machine.command import Channels, qemu_command
 from harness.machine.custody import removed_if_killed
@@ -107,7 +96,7 @@ class Cloner:
         self,
         choose: Callable[[str], KernelChoice],
         progress: Progress,
-        options: GuestOptions = GuestOptions(),  # noqa: B008
+        options: GuestOptions = GuestOptions(),
         store: Path | None = None,
     ) -> None:
         self._choose, self._progress, self._options = choose, progress, options
@@ -299,7 +288,7 @@ class Cloner:
         return Deadline.after(self._options.boot_limit_s, host.accelerator.time_scale)
 
 
-def make_cloner(choose: Callable[[str], KernelChoice], progress: Progress, options: GuestOptions = GuestOptions()) -> Booter:  # noqa: B008
+def make_cloner(choose: Callable[[str], KernelChoice], progress: Progress, options: GuestOptions = GuestOptions()) -> Booter:
     """Return what starts guests from templates. Nothing is looked up before the first one."""
     return Cloner(choose, progress, options).clone
 

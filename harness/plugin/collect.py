@@ -13,7 +13,7 @@ import pytest
 from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_nearest_known, load_plans
 from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError, logs_of
-from harness.lease.boot import BootedGuest, ways_in
+from harness.lease.booted import BootedGuest, ways_in
 from harness.lease.kernels import Unsuitable
 from harness.lease.perform import run_item
 from harness.lease.pool import Lease

@@ -14,8 +14,8 @@ from harness.case.schema import case_schema
 from harness.cli.images import needed_kernels
 from harness.errors import MachineError
 from harness.image.catalog import KernelChoice, load_catalog
-from harness.lease.boot import GuestOptions
 from harness.lease.kept import kept_logs
+from harness.lease.options import GuestOptions
 from harness.machine.custody import OWNER_FILE
 from harness.record.judged import judge_folder
 from harness.record.mutants import read_recorded

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +18,9 @@ from harness.host.sparse import checksum
 from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
 from harness.lease import template as subject
-from harness.lease.boot import GuestOptions, Host, make_spec
+from harness.lease.boot import make_spec
+from harness.lease.host_in_use import Host
+from harness.lease.options import GuestOptions
 from harness.lease.template import (
     MANIFEST,
     Cloner,
@@ -33,6 +36,9 @@ from harness.lease.template import (
 )
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import Emulator
+from harness.machine.machine import Machine
+from harness.model.complaint import Report, ReportKind
+from harness.model.known import ExpectedLine
 from harness.record.documents import to_document
 from tests.fakes.leased import FakeGuest
 from tests.fakes.machine import FAKE_ACCELERATOR, FAKE_EMULATOR
@@ -206,3 +212,18 @@ def test_words_on_the_command_line_are_part_of_the_name_of_every_template(tmp_pa
     assert machine_key(host, image, plain) == machine_key(host, image, make_spec(image, stack()))
     assert machine_key(host, image, plain) != machine_key(host, image, more)
     assert stack_key(host, image, plain, stack()) != stack_key(host, image, more, stack())
+
+
+def test_no_template_is_made_of_a_guest_whose_kernel_complained(tmp_path: Path) -> None:
+    unsure = "[    4.000000] nd_pmem namespace1.0: unable to guarantee persistence of writes"
+    error = "[    5.000000] EXT4-fs error (device pmem0): trigger_test_error:129: comm sh: boo"
+    reports = (Report(ReportKind.PMEM, unsure, 0), Report(ReportKind.FILE_SYSTEM, error, 0))
+    boo = ExpectedLine("boo$", "somebody tried it out", (6, 0), None, "2999-01-01")
+    image = cast(GuestImage, SimpleNamespace(release="6.12.1"))
+    complaining = cast(Machine, SimpleNamespace(console=SimpleNamespace(is_drained=lambda: True, reports=lambda: reports)))
+    strict, lenient = (Cloner(KernelChoice, print, GuestOptions(expected=expected), tmp_path) for expected in ((), (boo,)))
+    with pytest.raises(GuestError, match=r"the kernel complained while booting: .*trigger_test_error"):
+        strict._expected_only(complaining, image, "e820", "booting")
+    assert lenient._expected_only(complaining, image, "e820", "booting") == (unsure, error)
+    with pytest.raises(GuestError, match="nd_pmem"):
+        lenient._expected_only(complaining, image, "nvdimm", "booting")
