@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.case.case import Needs
-from harness.case.loader import load_nearest_expected
+from harness.case.known import load_nearest_expected
 from harness.case.plan import named_stacks
 from harness.errors import HarnessError
 from harness.lease.kernels import Unsuitable

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from harness.case.axes import STORAGES
-from harness.case.loader import FAMILY_FILE, load_families, load_nearest_expected
+from harness.case.claims import FAMILY_FILE, load_families
+from harness.case.known import load_nearest_expected
 from harness.case.plan import DEFAULT_STACK, named_stacks
 from harness.errors import CaseError, HarnessError
 from harness.host.admission import admitted

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.case.axes import make_variants, read_axes
-from harness.case.loader import read_tree
 from harness.case.plan import make_stack
+from harness.case.tree import read_tree
 from harness.lease.perform import run_item
 from harness.lease.pool import Lease
 from harness.model.claims import Decision, HoldsIf

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.case.loader import find_case_files, is_case_file, load_case, load_claims, load_families, read_case
+from harness.case.claims import load_claims, load_families
+from harness.case.loader import find_case_files, is_case_file, load_case, read_case
 from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
 from harness.case.steps import describe_flags, describe_operations
 from harness.model.facts import FACTS

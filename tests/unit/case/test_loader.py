@@ -4,18 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.case.loader import (
-    find_case_files,
-    load_case,
-    load_claims,
-    load_nearest_expected,
-    load_nearest_known,
-    read_case,
-    read_claims,
-    read_expected,
-    read_family,
-    read_known,
-)
+from harness.case.claims import load_claims, read_claims, read_family
+from harness.case.known import load_nearest_expected, load_nearest_known, read_expected, read_known
+from harness.case.loader import find_case_files, load_case, read_case
 from harness.errors import CaseError
 from harness.model.claims import Status
 from harness.model.known import ExpectedLine, KnownDeviation
