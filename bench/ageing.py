@@ -16,8 +16,8 @@ from harness.case.plan import Plan, named_stacks
 from harness.guest.link import GuestCommand
 from harness.image.catalog import choose_kernel, load_catalog
 from harness.lease.booted import BootedGuest
+from harness.lease.clone import Cloner
 from harness.lease.options import GuestOptions
-from harness.lease.template import Cloner
 from harness.model.content import Ranges
 from harness.model.stack import StorageStack
 from harness.ops.tag import FOREIGN_WRITER, tag_bytes

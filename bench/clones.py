@@ -21,9 +21,10 @@ from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
 from harness.lease.boot import make_spec, ssh_address
 from harness.lease.booted import BootedGuest
+from harness.lease.clone import Cloner
 from harness.lease.host_in_use import Host, find_host
 from harness.lease.options import GuestOptions
-from harness.lease.template import Cloner, Template
+from harness.lease.template import Template
 from harness.machine.custody import private_folder
 from harness.machine.snapshot import SavedMachine, restored_machine
 from harness.model.stack import StorageStack
@@ -130,7 +131,7 @@ def main() -> None:
     host, stack = find_host(), named_stacks()[STACK]
     print(f"Linux {image.release}, QEMU {host.emulator.version_text}, {host.accelerator.name}: {host.accelerator.reason}")
     cloner = Cloner(lambda _: choice, lambda text: print(text, flush=True), GuestOptions())
-    subject = Subject(host, image, stack, cloner.stack_template(host, image, stack))
+    subject = Subject(host, image, stack, cloner.templates.stack_template(host, image, stack))
     compare_starts(subject, chosen.rounds)
     measure_memory(cloner, stack, choice.name, chosen.clones)
     measure_agent(cloner, stack, choice.name)

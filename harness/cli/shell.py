@@ -10,9 +10,9 @@ from harness.errors import UsageError
 from harness.image.catalog import choose_kernel, load_catalog
 from harness.lease.boot import make_booter
 from harness.lease.booted import ways_in
+from harness.lease.clone import Cloner
 from harness.lease.kept import FOLDER, LogKeeper
 from harness.lease.options import BOOT_LIMIT_S, GuestOptions
-from harness.lease.template import Cloner
 from harness.machine.arguments import parse_kernel_arguments
 from harness.report.status import ALL_CONFORM
 

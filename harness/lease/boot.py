@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import BootError, GuestError, MachineError, NotReadyError, first_line
 from harness.guest.pmem import RegionPlacement
-from harness.guest.session import GuestSession, connect
+from harness.guest.session import GuestSession, SessionState, connect
 from harness.guest.ssh import SshAddress
 from harness.host.cache import Progress
 from harness.host.deadline import Deadline
@@ -19,7 +19,8 @@ from harness.lease.booted import BootedGuest
 from harness.lease.host_in_use import Host, HostInUse
 from harness.lease.kept import kept_logs, without_private_folders
 from harness.lease.options import GuestOptions
-from harness.machine.machine import Machine, started_machine
+from harness.machine.boot import started_machine
+from harness.machine.machine import Machine
 from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.stack import StorageStack
 from harness.record.item import GuestDescription
@@ -118,6 +119,17 @@ def first_connection(connection: contextlib.AbstractContextManager[GuestSession]
             session = lifetime.enter_context(connection)
         except GuestError as error:
             raise NotReadyError(f"the guest did not answer: {error}") from error
+        yield session
+
+
+@contextlib.contextmanager
+def connected_again(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> Iterator[GuestSession]:
+    """Connect to a guest that was restored, in which an agent runs. Raises NotReadyError or AgentError."""
+    scale = host.accelerator.time_scale
+    connection = connect(
+        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
+    )
+    with first_connection(connection) as session:
         yield session
 
 

@@ -14,8 +14,9 @@ from harness.lease.ending import classify
 from harness.lease.guest import Auditing, Performed
 from harness.lease.options import GuestOptions
 from harness.machine.command import GDB_SOCKET
-from harness.machine.machine import Ending as GuestEnding
-from harness.machine.machine import EndKind, Machine
+from harness.machine.ending import Ending as GuestEnding
+from harness.machine.ending import EndKind
+from harness.machine.machine import Machine
 from harness.model.audit import Audit, unsure_end, what_worked
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import Observation

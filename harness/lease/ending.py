@@ -2,8 +2,8 @@
 
 from harness.errors import AgentError, GuestHungError, HarnessError
 from harness.lease.complaints import CRASHES, HANGS
-from harness.machine.machine import Ending as GuestEnding
-from harness.machine.machine import EndKind
+from harness.machine.ending import Ending as GuestEnding
+from harness.machine.ending import EndKind
 from harness.record.item import Ending
 
 

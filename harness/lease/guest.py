@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from harness.errors import HarnessError
-from harness.machine.machine import Ending
+from harness.machine.ending import Ending
 from harness.model.audit import Audit
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading

@@ -15,11 +15,12 @@ from harness.host.deadline import Deadline
 from harness.image.bundle import guest_image
 from harness.image.catalog import KernelChoice
 from harness.lease.booted import BootedGuest, ways_in
+from harness.lease.clone import Cloner
 from harness.lease.guest import Auditing
 from harness.lease.host_in_use import find_host
 from harness.lease.options import GuestOptions
-from harness.lease.template import Cloner, find_damage
-from harness.machine.machine import EndKind
+from harness.lease.template import find_damage
+from harness.machine.ending import EndKind
 from harness.model.outcome import RunKind
 from harness.model.stack import StorageStack
 from harness.ops import Fsync, Open, OpenFlag, Pread, Program, Pwrite, Step
@@ -79,7 +80,7 @@ def test_clones_share_the_pages_of_their_template(two: tuple[BootedGuest, Booted
 
 
 def test_a_template_is_what_it_was_after_its_clones_have_written(cloner: Cloner) -> None:
-    template = cloner.stack_template(find_host(), guest_image(KernelChoice(KERNEL), print), STACK)
+    template = cloner.templates.stack_template(find_host(), guest_image(KernelChoice(KERNEL), print), STACK)
     with cloner.clone(STACK, KERNEL) as guest:
         guest.refresh()
         guest.session.run(WRITE)

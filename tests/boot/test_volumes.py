@@ -8,8 +8,8 @@ from harness.case.plan import named_stacks
 from harness.guest.link import GuestCommand
 from harness.image.catalog import KernelChoice
 from harness.lease.booted import BootedGuest
+from harness.lease.clone import Cloner
 from harness.lease.guest import Auditing
-from harness.lease.template import Cloner
 from harness.model.audit import AUDIT_CALLS, BEFORE, CHECK, UNMOUNT, unsure_end, with_audit
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge

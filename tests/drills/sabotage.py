@@ -16,10 +16,10 @@ import pytest
 
 from harness.guest.link import GuestCommand
 from harness.lease.booted import BootedGuest
+from harness.lease.clone import make_cloner
 from harness.lease.guest import Auditing, Performed
 from harness.lease.options import GuestOptions
 from harness.lease.pool import Booter
-from harness.lease.template import make_cloner
 from harness.machine.command import GDB_SOCKET
 from harness.machine.console import Console
 from harness.model.stack import StackReading, StorageStack

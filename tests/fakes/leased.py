@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from harness.errors import HarnessError
 from harness.lease.guest import Auditing, Performed
 from harness.lease.pool import Booter
-from harness.machine.machine import Ending, EndKind
+from harness.machine.ending import Ending, EndKind
 from harness.model.audit import Audit
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation

@@ -35,10 +35,10 @@ from harness.host.admission import admitted
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
 from harness.lease.booted import BootedGuest
+from harness.lease.clone import make_cloner
 from harness.lease.ending import classify
 from harness.lease.kernels import read_kernels
 from harness.lease.options import GuestOptions
-from harness.lease.template import make_cloner
 from harness.model.facts import Env
 from harness.model.judge import Judgement, StepVerdict, judge
 from harness.model.outcome import How, Observation, observations_from

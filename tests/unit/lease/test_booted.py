@@ -15,7 +15,8 @@ from harness.host.deadline import Deadline
 from harness.lease.booted import BootedGuest
 from harness.lease.guest import Auditing
 from harness.lease.options import GuestOptions
-from harness.machine.machine import Ending, EndKind, Machine
+from harness.machine.ending import Ending, EndKind
+from harness.machine.machine import Machine
 from harness.model.audit import Audit, VolumeSeen
 from harness.model.complaint import Report, ReportKind
 from harness.model.known import ExpectedLine

@@ -13,11 +13,11 @@ from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
 from harness.lease import boot as subject
-from harness.lease import template
+from harness.lease import clone
 from harness.lease.boot import booted_session, first_connection
+from harness.lease.clone import Cloner
 from harness.lease.host_in_use import Host, HostInUse
 from harness.lease.options import GuestOptions
-from harness.lease.template import Cloner
 from harness.machine.accelerator import Accelerator, find_refuted
 from harness.machine.command import Emulator
 from tests.fakes.leased import FakeGuest
@@ -214,11 +214,11 @@ class Clones:
         self.said: list[str] = []
         self.tried: list[tuple[str, str]] = []
         self._works = works
-        monkeypatch.setattr(template, "find_host", lambda: host)
-        monkeypatch.setattr(template, "guest_image", lambda *_: "an image")
-        monkeypatch.setattr(template, "booted_guest", self._boot)
+        monkeypatch.setattr(clone, "find_host", lambda: host)
+        monkeypatch.setattr(clone, "guest_image", lambda *_: "an image")
+        monkeypatch.setattr(clone, "booted_guest", self._boot)
         self.cloner = Cloner(KernelChoice, self.said.append, GuestOptions(), store)
-        monkeypatch.setattr(self.cloner, "stack_template", lambda *_: "a template")
+        monkeypatch.setattr(self.cloner.templates, "stack_template", lambda *_: "a template")
         monkeypatch.setattr(self.cloner, "_restored", self._restore)
 
     @contextlib.contextmanager

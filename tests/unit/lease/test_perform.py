@@ -12,8 +12,8 @@ from harness.lease.ending import classify
 from harness.lease.guest import Auditing
 from harness.lease.perform import run_item
 from harness.lease.pool import Lease
-from harness.machine.machine import Ending as GuestEnding
-from harness.machine.machine import EndKind
+from harness.machine.ending import Ending as GuestEnding
+from harness.machine.ending import EndKind
 from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.complaint import Report, ReportKind
 from harness.model.known import ExpectedLine, Known, KnownDeviation

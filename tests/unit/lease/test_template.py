@@ -17,23 +17,23 @@ from harness.guest.session import SessionState
 from harness.host.sparse import checksum
 from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
-from harness.lease import template as subject
+from harness.lease import clone as subject
 from harness.lease.boot import make_spec
+from harness.lease.clone import Cloner
 from harness.lease.host_in_use import Host
 from harness.lease.options import GuestOptions
 from harness.lease.template import (
     MANIFEST,
-    Cloner,
     Manifest,
     load_template,
-    machine_key,
     prune_templates,
     remove_template,
-    stack_key,
     stored_templates,
     template_damage,
     templates_limit_bytes,
 )
+from harness.lease.template_key import machine_key, stack_key
+from harness.lease.template_maker import TemplateMaker
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import Emulator
 from harness.machine.machine import Machine
@@ -138,7 +138,7 @@ class Rig:
         monkeypatch.setattr(subject, "guest_image", lambda *_: "an image")
         monkeypatch.setattr(subject, "booted_guest", self._boot)
         self.cloner = Cloner(KernelChoice, self.said.append, options or GuestOptions(), store)
-        monkeypatch.setattr(self.cloner, "stack_template", self._template)
+        monkeypatch.setattr(self.cloner.templates, "stack_template", self._template)
 
     def _template(self, *_: Any) -> Any:
         self.tries += 1
@@ -221,7 +221,7 @@ def test_no_template_is_made_of_a_guest_whose_kernel_complained(tmp_path: Path) 
     boo = ExpectedLine("boo$", "somebody tried it out", (6, 0), None, "2999-01-01")
     image = cast(GuestImage, SimpleNamespace(release="6.12.1"))
     complaining = cast(Machine, SimpleNamespace(console=SimpleNamespace(is_drained=lambda: True, reports=lambda: reports)))
-    strict, lenient = (Cloner(KernelChoice, print, GuestOptions(expected=expected), tmp_path) for expected in ((), (boo,)))
+    strict, lenient = (TemplateMaker(print, GuestOptions(expected=expected), tmp_path) for expected in ((), (boo,)))
     with pytest.raises(GuestError, match=r"the kernel complained while booting: .*trigger_test_error"):
         strict._expected_only(complaining, image, "e820", "booting")
     assert lenient._expected_only(complaining, image, "e820", "booting") == (unsure, error)

@@ -13,8 +13,11 @@ import pytest
 
 from harness.errors import BootError, MachineError, UsageError
 from harness.host.deadline import Deadline, wait_until
+from harness.machine.boot import is_elf, started_machine
 from harness.machine.console import Console
-from harness.machine.machine import EndKind, Machine, classify_ending, find_forwarded_port, is_elf, started_machine
+from harness.machine.ending import EndKind, classify_ending
+from harness.machine.machine import Machine
+from harness.machine.qemu import find_forwarded_port
 from harness.machine.qmp import _Recorder
 from harness.model.complaint import Report, ReportKind
 from harness.model.stack import Region, RegionKind
@@ -109,7 +112,7 @@ def test_a_verbose_boot_that_comes_up_tells_of_the_quiet_one_that_did_not(tmp_pa
 
 def test_a_guest_that_never_gets_ready_is_given_up_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Counted from the moment the guest may run: how long the fake takes to start says nothing.
-    monkeypatch.setattr("harness.machine.machine.BOOT_LIMIT_S", 2.0)
+    monkeypatch.setattr("harness.machine.boot.BOOT_LIMIT_S", 2.0)
     with pytest.raises(BootError) as caught, started(tmp_path, {"quiet": [["console", "still booting\r\n"]]}, limit_s=120.0):
         pass
     assert "did not print 'pmem-harness: ready' within 2 s" in caught.value.problem
