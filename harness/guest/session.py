@@ -1,5 +1,6 @@
 """A guest in use: set a storage stack up in it, make it fresh for a case, read it back, run programs on it."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,11 +34,14 @@ from harness.guest.pmem import (
 from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
+from harness.host.log import took
 from harness.model.audit import Audit, audit_from
 from harness.model.outcome import How, Observation, observations_from
 from harness.model.stack import Namespace, StackReading, StorageStack
 from harness.ops import Program, describe
 from harness.ops.codec import program_document
+
+log = logging.getLogger(__name__)
 
 _DISK_SERIALS = "/sys/block/*/serial"
 _PCI = "/sys/bus/pci/devices/*"
@@ -107,27 +111,30 @@ class GuestSession:
         Raises GuestError, with what the guest has instead where a region, a disk or the BAR is missing.
         """
         deadline = deadline or self._limit(300)
-        self._unmount(self.layout, deadline)
-        self._prepare_kernel(stack, deadline)
-        self._make_namespaces(stack, placements, deadline)
-        files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
-        disks = {(serial or "").strip(): path.split("/")[3] for path, serial in files.files.items() if path.endswith("/serial")}
-        regions = read_regions(files)
-        placed = tuple(place_volume(volume, placements, regions, disks) for volume in stack.volumes)
-        bar = find_bar(files.files) if stack.ivshmem else None
-        folders = [v.folder for v in placed]
-        enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
-        self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
-        layout = Layout(stack, placed, bar)
-        self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
+        with took(log, logging.INFO, f"set up {stack.describe()}"):
+            self._unmount(self.layout, deadline)
+            self._prepare_kernel(stack, deadline)
+            self._make_namespaces(stack, placements, deadline)
+            files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
+            disks = {(serial or "").strip(): path.split("/")[3] for path, serial in files.files.items() if path.endswith("/serial")}
+            regions = read_regions(files)
+            placed = tuple(place_volume(volume, placements, regions, disks) for volume in stack.volumes)
+            bar = find_bar(files.files) if stack.ivshmem else None
+            folders = [v.folder for v in placed]
+            enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
+            self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
+            layout = Layout(stack, placed, bar)
+            self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
 
     def refresh(self, deadline: Deadline | None = None) -> StackReading:
         """Make the stack fresh for a case (mkfs, aged, mounted; a bare node cleared; caches dropped) and read it back.
 
         Raises GuestError: also when something is still mounted and cannot be unmounted, so that nothing is made on top of it.
         """
-        deadline = deadline or self._limit(120)
-        layout = self.layout
+        with took(log, logging.INFO, f"made {self.layout.stack.describe()} fresh"):
+            return self._refreshed(self.layout, deadline or self._limit(120))
+
+    def _refreshed(self, layout: Layout, deadline: Deadline) -> StackReading:
         self._unmount(layout, deadline)
         self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
         self._age(aged_volumes(layout.volumes), deadline)

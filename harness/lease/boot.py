@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
@@ -25,6 +26,8 @@ from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.stack import StorageStack
 from harness.record.item import GuestDescription
 from harness.sizes import MIB
+
+log = logging.getLogger(__name__)
 
 #: The BAR of the ivshmem device: a few huge pages.
 IVSHMEM_BYTES = 16 * MIB
@@ -68,6 +71,7 @@ def booted_guest(host: Host, choice: KernelChoice, stack: StorageStack, progress
     Raises HostError, UsageError, NotReadyError, BootError, GuestError or AgentError.
     """
     image = guest_image(choice, progress)
+    log.info("booting %s for %s (%s)", choice.name, stack.describe(), host.accelerator.name)
     if options.announce:
         progress(f"booting {choice.name} for {stack.describe()} ({host.accelerator.name})")
     deadline = Deadline.after(options.boot_limit_s, host.accelerator.time_scale)
@@ -80,6 +84,7 @@ def booted_guest(host: Host, choice: KernelChoice, stack: StorageStack, progress
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
         session.set_up(stack, placements)
         set_up_s = machine.age_s()
+        log.info("booted %s: the agent answered after %.2f s, set up after %.2f s", choice.name, connected_s, set_up_s)
         progress(f"booted {choice.name} in {connected_s:.1f} s (set up: {set_up_s - connected_s:.1f} s) for {stack.describe()}")
         times = (("ready", machine.boot_times.ready_s), ("agent", connected_s), ("set_up", set_up_s))
         description = describe_guest(host, image, machine, times)

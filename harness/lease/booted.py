@@ -1,6 +1,7 @@
 """A guest that was booted or restored, in use: programs are performed in it, and it says all that came of them."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from harness.guest.facts import taint_of
 from harness.guest.session import GuestSession
 from harness.guest.ssh import SshAddress
 from harness.host.deadline import Deadline
+from harness.host.log import took
 from harness.lease.complaints import TAINTING, Excused, reports_of, split_expected, without_stamps
 from harness.lease.ending import classify
 from harness.lease.guest import Auditing, Performed
@@ -23,6 +25,8 @@ from harness.model.outcome import Observation
 from harness.model.stack import StackReading
 from harness.ops import Program
 from harness.record.item import Ending, GuestDescription
+
+log = logging.getLogger(__name__)
 
 #: How long a connection that broke may be ahead of the end of QEMU.
 _LAST_WORDS_S = 1.0
@@ -101,15 +105,16 @@ class BootedGuest:
         # Asked before the ending: it waits until all that the kernel had to say has been read.
         own_fault = self.machine.find_own_fault() or self._unseen
         ended = self.ending(mark)
-        ending, _ = classify(ended, error, own_fault)
+        ending, note = classify(ended, error, own_fault)
+        log.log(logging.INFO if ending is Ending.COMPLETED else logging.WARNING, "the program ended: %s%s", ending, note and f" ({note})")
         # A guest that hangs is asked before anything else: whatever follows may end it.
         hang = self._diagnose() if ending is Ending.HUNG else ""
         console = self.machine.console.since(mark)
-        log = self._kernel_log() if ending is not Ending.COMPLETED or ended.reports else ""
-        return Performed(observations, audit, error, ended, own_fault, hang, console, log)
+        kernel_log = self._kernel_log() if ending is not Ending.COMPLETED or ended.reports else ""
+        return Performed(observations, audit, error, ended, own_fault, hang, console, kernel_log)
 
     def _observed(self, program: Program) -> tuple[Observation, ...]:
-        with self._damage_noted():
+        with self._damage_noted(), took(log, logging.INFO, f"ran a program of {len(program.steps)} steps"):
             observations = self.session.run(program, limit_s=self._options.step_limit_s)
         self._look_at_taint()
         return observations
@@ -134,11 +139,13 @@ class BootedGuest:
         try:
             taint = self.session.taint()
         except HarnessError as error:  # what was observed stays observed, and counts for nothing
+            log.warning("nobody knows whether the program tainted the kernel: %s", error)
             self._damage.append(str(error))
             self._unseen = str(error)
             return
         if self._taint is not None and taint != self._taint and not self._tainted:
             self._tainted = f"the kernel's taint flags went from {self._taint} to {taint}"
+            log.warning(self._tainted)
             self._damage.append(self._tainted)
 
     def ending(self, mark: int) -> GuestEnding:
@@ -155,6 +162,7 @@ class BootedGuest:
         try:
             lines, _ = self.session.kernel_log()
         except HarnessError as error:
+            log.warning("the kernel's log cannot be read: %s", error)
             return self._last_of_console(error)
         return "".join(f"[{line.uptime_s:12.6f}] <{line.level}> {line.text}\n" for line in lines)
 

@@ -4,6 +4,7 @@ Where a template cannot be made or loaded, the guest is booted instead, and the 
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from harness.lease.template_maker import TemplateMaker
 from harness.machine.snapshot import SavedMachine, restored_machine
 from harness.model.stack import StorageStack
 from harness.record.item import Lifecycle
+
+log = logging.getLogger(__name__)
 
 
 class Cloner:
@@ -81,12 +84,14 @@ class Cloner:
                 if last:
                     self._give_up(stack, kernel, error)
                 else:
+                    log.warning("no clone for %s, trying once more: %s", stack.describe(), error)
                     self._progress(f"no clone for {stack.describe()}: {first_line(str(error))}; trying once more")
         return None
 
     def _give_up(self, stack: StorageStack, kernel: str, error: HarnessError) -> None:
         why = first_line(str(error)) + (f"; logs: {logs}" if (logs := logs_of(error)) else "")
         self._given_up[stack, kernel] = f"booted, not restored: {why}"
+        log.error("no clones for %s, every guest is booted from now on: %s", stack.describe(), error)
         self._progress(f"booting every guest for {stack.describe()} from now on: {why}")
 
     @contextlib.contextmanager
@@ -101,6 +106,7 @@ class Cloner:
             machine = lifetime.enter_context(restored)
             session = lifetime.enter_context(connected_again(machine, image, template.session, host, deadline))
             note_use(template.folder)
+            log.info("restored %s from %s: the agent answered after %.2f s", image.kernel, template.folder.name, machine.age_s())
             self._options.detail(f"restored {image.kernel} in {machine.age_s():.2f} s for {stack.describe()}")
             times = (("restored", machine.boot_times.ready_s), ("agent", machine.age_s()))
             description = describe_guest(host, image, machine, times)

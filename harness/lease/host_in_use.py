@@ -1,5 +1,6 @@
 """What this computer runs guests with, for the length of a run: where KVM brings no guest up and TCG does, it is TCG from then on."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -11,6 +12,8 @@ from harness.lease.kept import without_private_folders
 from harness.machine.accelerator import Accelerator, choose_accelerator, emulated_instead, find_refuted, refute_kvm
 from harness.machine.command import Emulator
 from harness.machine.emulator import find_emulator
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -57,12 +60,14 @@ class HostInUse:
         """Return the host; what another worker found out about KVM meanwhile holds for this one too."""
         if self._host is None:
             self._host = self._find()
+            log.info("guests run on QEMU %s under %s", self._host.emulator.version_text, self._host.accelerator.name)
         if self._host.accelerator.tentative:
             emulated = find_refuted(self._host.emulator)
             self._host = self._host if emulated is None else replace(self._host, accelerator=emulated)
         return self._host
 
     def _started_emulated(self, host: Host, what: str, attempt: Callable[[Host], T], under_kvm: NotReadyError) -> T:
+        log.warning("%s did not come up under kvm, trying once under tcg: %s", what, under_kvm)
         self._progress(f"{what} did not come up under kvm ({first_line(str(under_kvm))}): trying once under tcg")
         evidence = f"{what} came up under tcg and not under kvm ({first_line(str(under_kvm))})"
         emulated = Host(host.emulator, emulated_instead(host.accelerator, evidence))

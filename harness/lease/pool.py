@@ -5,14 +5,18 @@ two boots and not one an item, and a kernel on which nothing comes up a few.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness.errors import GuestError, HarnessError, StackMismatchError
+from harness.host.log import took
 from harness.lease.guest import Guest
 from harness.lease.ledger import SHARED_ERRORS, Ledger, Place, Refusal
 from harness.model.stack import StackReading, StorageStack, find_mismatches
 from harness.record.item import Lifecycle
+
+log = logging.getLogger(__name__)
 
 #: Waits until one more guest may run on this computer; leaving the ``with`` gives the place away.
 Admission = Callable[[], contextlib.AbstractContextManager[None]]
@@ -57,10 +61,12 @@ class Pool:
         return ledger.find_refusal(place)
 
     def _probe(self, place: Place, ledger: Ledger) -> None:
+        log.info("several stacks failed on %s: bringing up the default one by itself", place.column)
         try:
             with self.lease(place.stack, place.kernel, place.lifecycle):
                 pass
         except SHARED_ERRORS as error:
+            log.error("not even the default stack came up on %s: %s", place.column, error)
             ledger.note_hopeless(place, error)
 
     @contextlib.contextmanager
@@ -69,13 +75,17 @@ class Pool:
 
         Raises StackMismatchError when the guest has another stack, else whatever kept one from being there.
         """
-        guest, reading = self._ready_guest(Place(stack, kernel, lifecycle))
+        with took(log, logging.INFO, f"got a guest of {kernel} ({lifecycle}) with {stack.describe()}"):
+            guest, reading = self._ready_guest(Place(stack, kernel, lifecycle))
         try:
             yield Lease(guest, reading)
         except BaseException:
             self.end_guest()
             raise
-        if not self._reuse or guest.find_damage() is not None:
+        damage = guest.find_damage()
+        if damage is not None:
+            log.warning("the guest is given up: %s", damage)
+        if not self._reuse or damage is not None:
             self.end_guest()
 
     def end_guest(self, error: BaseException | None = None) -> None:
@@ -89,8 +99,9 @@ class Pool:
         if serving is not None and serving.place == place:
             try:
                 return serving.guest, _refreshed(serving.guest, place.stack)
-            except HarnessError:
+            except HarnessError as error:
                 # What earlier items left behind may be in the way: only a new guest tells.
+                log.warning("the guest cannot be made fresh, and is given up for a new one: %s", error)
                 self.end_guest()
         try:
             guest = self._started(place)

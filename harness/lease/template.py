@@ -6,6 +6,7 @@ together are too large.
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from harness.machine.spec import Placement
 from harness.model.stack import StackReading
 from harness.ops.codec import DocumentError
 from harness.record.documents import from_document
-from harness.sizes import parse_size
+from harness.sizes import format_size, parse_size
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "template.json"
 FORMAT = 1
@@ -135,8 +138,12 @@ def prune_templates(keep: set[str], store: Path | None = None) -> None:
     for template in stored_templates(store):
         total += template.size_bytes
         if total > limit and template.name not in keep:
-            with contextlib.suppress(HarnessError, OSError):
+            try:
                 remove_template(template.name, lambda _: None, store, limit_s=0)
+            except (HarnessError, OSError) as error:
+                log.warning("the template %s stays, though all are larger than %s: %s", template.name, format_size(limit), error)
+            else:
+                log.info("threw %s away: all templates were larger than %s", template.name, format_size(limit))
                 total -= template.size_bytes
 
 

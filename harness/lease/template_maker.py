@@ -6,6 +6,7 @@ There are two levels. A *machine template* is a booted guest whose agent answers
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.guest.pmem import RegionPlacement
 from harness.guest.session import SessionState
 from harness.host.cache import Progress, remove_entry, stored_entry
 from harness.host.deadline import Deadline
+from harness.host.log import took
 from harness.host.sparse import checksum
 from harness.image.bundle import GuestImage
 from harness.lease.boot import booted_session, connected_again, make_spec
@@ -42,6 +44,8 @@ from harness.machine.spec import MachineSpec
 from harness.model.stack import StackReading, StorageStack, find_mismatches
 from harness.ops import Meminfo, Program, Step
 from harness.record.documents import to_document
+
+log = logging.getLogger(__name__)
 
 #: How long a guest may take to notice that the connection it was set up over is gone.
 _QUIET_LIMIT_S = 5.0
@@ -118,10 +122,12 @@ class TemplateMaker:
                 build(folder)
 
         is_new = not (self._store / name).is_dir()
+        log.debug("the template %s is %s", name, "to be made" if is_new else "there")
         deadline = Deadline.after(BUILD_LIMIT_S)
         entry = stored_entry(self._store, name, guarded, self._progress, deadline)
         found = self._verified_template(entry)
         if isinstance(found, str):
+            log.warning("the template %s is damaged, and made anew: %s", entry, found)
             self._progress(f"the template {name} is damaged ({found}): making it anew")
             with contextlib.suppress(FileNotFoundError):  # another process was quicker
                 remove_entry(self._store, name, self._progress, deadline, inode=entry.stat().st_ino)
@@ -139,7 +145,8 @@ class TemplateMaker:
             template = load_template(entry)
             looks = tuple(look_of(entry / name) for name, _ in template.checksums)
             if self._verified.get(entry) != looks:
-                damage = find_damage(template)
+                with took(log, logging.DEBUG, f"read {entry} and compared it with its checksums"):
+                    damage = find_damage(template)
                 if damage is not None:
                     return damage
                 self._verified[entry] = looks
@@ -154,11 +161,14 @@ class TemplateMaker:
         """
         machine.console.is_drained()
         complaints, excused = split_expected(machine.console.reports(), image.release, stack, self._options.expected)
+        for line, reason in excused:
+            log.info("expected while %s: %s (%s)", what, line, reason)
         if complaints:
             raise GuestError(f"the kernel complained while {what}: {complaints[0].line}")
         return tuple(line for line, _ in excused)
 
     def _announced(self, text: str) -> None:
+        log.info(text)
         if self._options.announce:
             self._progress(text)
 

@@ -5,6 +5,7 @@ So a guest of a few instructions counts down in a loop, under both; what QEMU ta
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from harness.errors import HostError, UsageError
 from harness.host import settings
 from harness.machine.command import Emulator
 from harness.machine.self_test import START_LIMIT_S, SelfTest, run_self_test
+
+log = logging.getLogger(__name__)
 
 #: How many times longer an emulated guest may take than one under KVM. Public suites agree on about ten.
 TIME_SCALES = {"kvm": 1.0, "tcg": 10.0}
@@ -87,7 +90,12 @@ def choose_accelerator(
 
     Raises UsageError for another choice, and HostError where ``kvm`` was demanded and runs no guest, or is slower than TCG.
     """
-    choice = settings.accelerator_choice() if choice is None else choice
+    chosen = _choose(emulator, settings.accelerator_choice() if choice is None else choice, cache_folder, kvm_node, may_open)
+    log.info("%s runs the guests: %s", chosen.name, chosen.reason)
+    return chosen
+
+
+def _choose(emulator: Emulator, choice: str, cache_folder: Path | None, kvm_node: Path, may_open: Callable[[Path], bool]) -> Accelerator:
     if choice not in ("auto", "kvm", "tcg"):
         raise UsageError(f"no accelerator {choice!r}: {settings.PREFIX}ACCEL is auto, kvm or tcg")
     if choice == "tcg":
@@ -109,6 +117,7 @@ def emulated_instead(accelerator: Accelerator, evidence: str) -> Accelerator:
 
 def refute_kvm(emulator: Emulator, accelerator: Accelerator, evidence: str, cache_folder: Path | None = None) -> None:
     """Remember that guests come up under TCG and not under KVM, ``accelerator``: for this QEMU, until the computer boots again."""
+    log.warning("kvm is refuted until this computer boots again: %s", evidence)
     memory = _Memory(cache_folder or settings.cache_root(), emulator)
     memory.keep(replace(memory.find() or Measurement(True, accelerator.reason), refuted=evidence))
 
@@ -132,12 +141,14 @@ def _examine_kvm(emulator: Emulator, cache_folder: Path, kvm_node: Path, may_ope
     memory = _Memory(cache_folder, emulator)
     remembered = memory.find()
     if remembered is not None:
+        log.debug("measured before: %s", remembered)
         return remembered
     # Two measurements at once would each be the other's load.
     with memory.alone():
         remembered = memory.find()
         if remembered is None:
             remembered = measure(emulator)
+            log.info("measured: %s", remembered)
             memory.keep(remembered)
         return remembered
 

@@ -1,6 +1,7 @@
 """Starting a machine from nothing: its files, QEMU, and the wait until the guest's init says that it is ready."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement, check, place_e820
 from harness.model.stack import RegionKind
 from harness.sizes import format_size
+
+log = logging.getLogger(__name__)
 
 #: From QEMU's start to the ready line, before the accelerator's time scale: a good five times what it takes.
 BOOT_LIMIT_S = 15.0
@@ -43,6 +46,7 @@ def started_machine(
             if deadline.expired:
                 raise
             failed = str(first)
+            log.warning("the boot failed, once more with a verbose kernel: %s", failed)
             machine = lifetime.enter_context(
                 _booted(spec, emulator, accelerator, logs / "boot-verbose", deadline, pvh=pvh, gdb=gdb, verbose=True, failed_boot=failed)
             )
@@ -86,6 +90,7 @@ def _booted(
             _wait_ready(qemu, emulator, deadline.within(BOOT_LIMIT_S * accelerator.time_scale))
             milestones = {line: at_s - started_s for line, at_s in qemu.console.milestones().items()}
             times = BootTimes(qmp_s, milestones[READY_LINE], tuple(milestones.items()))
+            log.info("process %d: QMP after %.2f s, ready after %.2f s under %s", qemu.pid, qmp_s, times.ready_s, accelerator.name)
             yield Machine(qemu, spec, accelerator, folder, ssh_port, placements, times, failed_boot, started_s)
 
 

@@ -1,6 +1,7 @@
 """A machine whose guest is ready: asked, pressed keys on, diagnosed, powered off."""
 
 import contextlib
+import logging
 import re
 import shlex
 import time
@@ -16,6 +17,8 @@ from harness.machine.ending import Ending, EndKind
 from harness.machine.qemu import QMP_LIMIT_S, Qemu
 from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement
+
+log = logging.getLogger(__name__)
 
 #: QEMU's answer when all is well takes a millisecond.
 _STATUS_LIMIT_S = 2.0
@@ -99,6 +102,7 @@ class Machine:
 
         Needs nothing of the guest but a kernel that takes interrupts. Raises MachineError when QEMU is gone.
         """
+        log.info("pressing SysRq %s in process %d", key, self.pid)
         self.qmp.execute("chardev-send-break", {"id": CONSOLE_ID}, deadline=deadline)
         try:
             self.console.send(key)
@@ -127,6 +131,7 @@ class Machine:
 
     def diagnose(self, deadline: Deadline) -> str:
         """Return what a guest that hangs can still be made to say: its blocked tasks (SysRq w) and its registers. Never raises."""
+        log.info("asking the guest of process %d for its registers and blocked tasks", self.pid)
         mark = self.console.mark()
         said: list[str] = []
         try:
@@ -141,6 +146,7 @@ class Machine:
                 wait_until(lambda: False, deadline.within(_QUIET_S))
             said.append(self.console.since(mark).strip() or "(the kernel did not answer)")
         except MachineError as error:
+            log.warning("asking ended: %s", error)
             said.append(f"(no more: {error})")
         return "\n".join(said).replace("\r", "") + "\n"
 

@@ -1,6 +1,7 @@
 """A QEMU process with its two lines, QMP and console: started, asked, and ended on every path."""
 
 import contextlib
+import logging
 import re
 import shlex
 import signal
@@ -18,6 +19,8 @@ from harness.machine.command import GUEST_SSH_PORT, Channels
 from harness.machine.console import Console
 from harness.machine.ending import Ending, EndKind, classify_ending
 from harness.machine.qmp import Qmp
+
+log = logging.getLogger(__name__)
 
 #: QEMU's own answers do not depend on the guest, only on how busy the host is.
 QMP_LIMIT_S = 30.0
@@ -79,11 +82,13 @@ class Qemu:
         """End QEMU: ask it to quit, then kill it. Never raises an opinion; ``ending`` has the story."""
         if self._process.poll() is None:
             self._stopped = self.ending().kind is EndKind.RUNNING
-            with contextlib.suppress(MachineError):
+            try:
                 self.qmp.execute("quit", deadline=Deadline.after(QUIT_LIMIT_S))
+            except MachineError as error:
+                log.warning("QEMU, process %d, did not take the request to quit: %s", self.pid, error)
         wait_until(lambda: self._process.poll() is not None, Deadline.after(QUIT_LIMIT_S))
         end_process(self._process)
-        self._drain()
+        log.info("QEMU, process %d, is gone: %s", self.pid, self.ending().reason)
 
     def _drain(self) -> None:
         # The last words of a process that is gone are still on their way through two sockets.
@@ -106,6 +111,8 @@ def running_qemu(make_command: Callable[[Channels], Sequence[str]], logs: Path) 
             command = tuple(make_command(Channels(*fds)))
             (logs / "command").write_text(shlex.join(command) + "\n")
             running = process.start(command, stderr=errors.fileno(), pass_fds=fds)
+            log.info("QEMU is process %d", running.pid)
+            log.debug("the command of process %d: %s", running.pid, shlex.join(command))
         qemu = Qemu(command, running, qmp, console, logs)
         lifetime.callback(qemu.stop)
         yield qemu
@@ -114,6 +121,7 @@ def running_qemu(make_command: Callable[[Channels], Sequence[str]], logs: Path) 
 def end_process(running: _Process) -> None:
     """Kill what is still running and wait until it is gone."""
     if running.poll() is None:
+        log.warning("QEMU, process %d, did not quit: killing it", running.pid)
         running.kill()
         # Only a process that is stuck inside the kernel outlasts this; the reaper has it then.
         wait_until(lambda: running.poll() is not None, Deadline.after(QUIT_LIMIT_S))
@@ -125,6 +133,7 @@ def connect_qmp(qemu: Qemu, deadline: Deadline) -> None:
         qemu.qmp.connect(deadline.within(QMP_LIMIT_S))
     except MachineError as error:
         ending = qemu.wait_ended(Deadline.after(1))
+        log.warning("no greeting from QEMU: %s", error)
         said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip() or "(nothing)"
         raise MachineError(f"QEMU did not start: {ending.reason}; it said:\n{said}") from error
 

@@ -1,5 +1,6 @@
 """A guest of a few instructions that counts down in a loop, and whether it does under an accelerator, in how many seconds."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from harness.host.deadline import Deadline, wait_until
 from harness.machine.command import Emulator
 from harness.machine.custody import private_folder
 from harness.sizes import KIB
+
+log = logging.getLogger(__name__)
 
 #: A generous limit of a run that only starts.
 START_LIMIT_S = 30.0
@@ -65,6 +68,7 @@ def run_self_test(emulator: Emulator, accelerator: str, turns: int = 1, limit_s:
             # A vCPU that is stuck inside the kernel may take its time to die. It is the reaper's then, not ours to wait for.
             wait_until(lambda: qemu.poll() is not None, Deadline.after(_KILL_LIMIT_S))
         said = errors.read_text(errors="replace").strip().splitlines()
+    log.debug("a loop of %d turns under %s: status %s after %.3f s", turns, accelerator, status and status[0], seconds)
     if status is None:
         done = "executed nothing" if turns == 1 else f"had not done {turns:,} turns of a loop"
         return SelfTest(False, f"a guest under {accelerator} {done} within {limit_s:.1f} s (self-test)", seconds, stopped=True)

@@ -1,5 +1,7 @@
 """A run has an identity and a folder of its own: ``runs/ID`` below the artifacts. ``latest`` beside it leads to the newest."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +15,8 @@ from harness.ops.codec import DocumentError
 from harness.record.documents import from_document, to_document
 
 RUNS, LATEST, IDENTITY = "runs", "latest", "identity.json"
+#: What the harness did, in the folder of the run; those who do it hold the file.
+LOG = "harness.log"
 FORMAT = 1
 #: How many runs are kept unless somebody says otherwise.
 KEPT_RUNS = 10
@@ -51,6 +55,16 @@ class StoredRun:
     folder: Path
 
     @property
+    def goes_on(self) -> bool:
+        """Whether a process that does this run is alive: it holds the log (harness/host/log.py)."""
+        with contextlib.suppress(FileNotFoundError), (self.folder / LOG).open() as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @property
     def size_bytes(self) -> int:
         return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
 
@@ -79,7 +93,7 @@ def begin_run(artifacts: Path, identity: Identity, keep: int) -> None:
         link.unlink()
         raise
     for run in stored_runs(artifacts)[keep:]:
-        if run.identity.is_over:
+        if run.identity.is_over and not run.goes_on:
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
@@ -118,7 +132,9 @@ def find_run(artifacts: Path, wanted: str) -> StoredRun:
 
 
 def remove_run(artifacts: Path, run: StoredRun) -> None:
-    """Remove a run; where it was the latest, the newest that is left becomes it. Raises OSError."""
+    """Remove a run; where it was the latest, the newest that is left becomes it. Raises UsageError where it goes on, and OSError."""
+    if run.goes_on:
+        raise UsageError(f"the run {run.identity.id} goes on: end it first (Ctrl-C where it was started)")
     shutil.rmtree(run.folder)
     link = artifacts / LATEST
     if link.is_symlink() and not link.exists():

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,3 +229,40 @@ def test_no_template_is_made_of_a_guest_whose_kernel_complained(tmp_path: Path) 
     assert lenient._expected_only(complaining, image, "e820", "booting") == (unsure, error)
     with pytest.raises(GuestError, match="nd_pmem"):
         lenient._expected_only(complaining, image, "nvdimm", "booting")
+
+
+def test_the_log_says_which_templates_were_thrown_away_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    monkeypatch.setenv("PMEM_HARNESS_TEMPLATES_SIZE", "200KiB")
+    for number in range(3):
+        make(tmp_path, f"stack-{number}", number, 90_000)
+    prune_templates(set(), tmp_path)
+    assert "threw stack-0 away: all templates were larger than 200KiB" in caplog.text
+
+
+def test_the_log_says_which_template_was_damaged_and_that_it_was_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    folder = make(tmp_path, "stack-a")
+    (folder / "ram").write_bytes(b"y")
+
+    def build(target: Path) -> None:
+        for file in make(tmp_path / "elsewhere", "stack-a").iterdir():
+            file.rename(target / file.name)
+
+    TemplateMaker(lambda _: None, GuestOptions(), tmp_path)._template("stack-a", build)
+    assert f"the template {folder} is damaged, and made anew: ram is 1:" in caplog.text
+    assert f"removed {folder}\n" in caplog.text
+    assert re.search(rf"built {folder}: \d+\.\d{{3}} s", caplog.text)
+
+
+def test_the_log_says_why_there_are_no_clones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(monkeypatch, tmp_path, MachineError("QEMU refused x-ignore-shared"))
+    with rig.cloner.clone(stack(), "debian_6.12"):
+        pass
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [
+        ("WARNING", f"no clone for {stack().describe()}, trying once more: QEMU refused x-ignore-shared"),
+        ("ERROR", f"no clones for {stack().describe()}, every guest is booted from now on: QEMU refused x-ignore-shared"),
+    ]

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import logging
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -297,3 +299,36 @@ def test_a_qemu_that_a_signal_ends_says_what_is_known_of_it(tmp_path: Path, numb
     assert ending.kind is EndKind.QEMU_DIED
     assert ending.reason.startswith(f"QEMU {words}")
     assert "want of memory" not in ending.reason
+
+
+# ---- the log ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_has_the_process_its_command_the_boot_and_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    with started(tmp_path, {"quiet": [READY]}) as machine:
+        pass
+    log = caplog.text
+    assert f"QEMU is process {machine.pid}\n" in log
+    assert f"the command of process {machine.pid}: {machine.command_line}\n" in log
+    assert re.search(rf"process {machine.pid}: QMP after [\d.]+ s, ready after [\d.]+ s under \w+\n", log)
+    assert re.search(r"QMP cont: [\d.]+ s\n.*QMP quit: [\d.]+ s\n", log, re.DOTALL)
+    assert f"QEMU, process {machine.pid}, is gone: the harness ended it\n" in log
+
+
+def test_the_log_has_a_boot_that_failed_before_the_one_that_did_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with started(tmp_path, {"quiet": [PANIC, RESET, EXIT], "verbose": [READY]}):
+        pass
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage().startswith("the boot failed, once more with a verbose kernel: the guest's kernel panicked")
+    assert "Unable to mount root fs" in warning.getMessage()
+
+
+def test_the_log_has_a_qemu_that_had_to_be_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.machine.qemu.QUIT_LIMIT_S", 0.2)
+    with started(tmp_path, {"quiet": [READY, ["mute"]], "deaf": True}) as machine:
+        pass
+    assert f"QEMU, process {machine.pid}, did not take the request to quit: QEMU did not answer quit over QMP" in caplog.text
+    assert f"QEMU, process {machine.pid}, did not quit: killing it" in caplog.text
