@@ -2,8 +2,10 @@
 
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from harness.case.claims import FAMILY_FILE
 from harness.case.tree import (
     Table,
     Word,
@@ -35,22 +37,25 @@ def load_nearest_expected(path: Path) -> tuple[ExpectedLine, ...]:
 
 
 def load_nearest_known(path: Path) -> tuple[KnownDeviation, ...]:
-    """Return the known deviations of the nearest deviations.yaml beside or above ``path``; none where there is no such file."""
+    """Return the known deviations of the nearest deviations.yaml beside or above ``path``; none where there is no such file.
+
+    Raises CaseError also for one of a case that is not there.
+    """
     found = nearest_file(path, KNOWN_FILE)
-    return () if found is None else read_known(read_text(found), str(found))
+    return () if found is None else read_known(read_text(found), str(found), found.parent)
 
 
 @functools.cache
-def read_known(text: str, path: str) -> tuple[KnownDeviation, ...]:
-    """Return the known deviations in ``text``. Raises CaseError."""
+def read_known(text: str, path: str, cases: Path | None = None) -> tuple[KnownDeviation, ...]:
+    """Return the known deviations in ``text``. ``cases``: the folder in which their cases must be. Raises CaseError."""
     what = "the list of known deviations"
     table = as_table(read_tree(text, path), what)
     check_keys(table, ("deviations",), what)
     rows = as_row(require(table, "deviations", what), "deviations").items
-    return tuple(_read_known_deviation(as_table(row, "a known deviation")) for row in rows)
+    return tuple(_read_known_deviation(as_table(row, "a known deviation"), cases) for row in rows)
 
 
-def _read_known_deviation(table: Table) -> KnownDeviation:
+def _read_known_deviation(table: Table, cases: Path | None) -> KnownDeviation:
     what = "a known deviation"
     check_keys(table, DEVIATION_KEYS, what)
     clause, item = (as_word(require(table, key, what), key) for key in ("clause", "item"))
@@ -58,10 +63,27 @@ def _read_known_deviation(table: Table) -> KnownDeviation:
         raise CaseError(clause.where, f"the model has no clause {clause.text!r}; {accepted(clause.text, CLAUSES)}")
     if not re.fullmatch(r"[^/]+/[^/]+", item.text):
         raise CaseError(item.where, f"item is {item.text!r}; a family and a case are written splice/tee")
+    if cases is not None:
+        _require_case(item, cases)
     variant = table.find("variant")
     since, before = _kernel_range(table, what)
     reference = as_text(require(table, "reference", what), "reference")
     return KnownDeviation(clause.text, item.text, "" if variant is None else as_word(variant, "variant").text, since, before, reference)
+
+
+def _require_case(item: Word, cases: Path) -> None:
+    family = cases / item.text.split("/")[0]
+    names = {f"{family.name}/{name}" for name in _names_in(family)}
+    if item.text not in names:
+        known = names or {path.parent.name for path in cases.glob(f"*/{FAMILY_FILE}")}
+        raise CaseError(item.where, f"there is no case {item.text!r} in {cases}; {accepted(item.text, known)}")
+
+
+def _names_in(family: Path) -> Iterator[str]:
+    """Yield the cases of a family: its files, and the tests of those that are written in Python."""
+    yield from (path.stem for path in family.glob("*.yaml") if path.name != FAMILY_FILE)
+    for path in family.glob("*.py"):
+        yield from re.findall(r"^def (test_\w+)\(", read_text(path), re.MULTILINE)
 
 
 def _kernel_range(table: Table, what: str) -> tuple[tuple[int, int], tuple[int, int] | None]:

@@ -46,7 +46,7 @@ HOMES: dict[str, set[str]] = {
 FORBIDDEN: dict[str, set[str]] = {
     "ops": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
     "model": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
-    "case": {"pytest", "socket", "subprocess", "paramiko"},
+    "case": {"pytest", "socket", "subprocess", "paramiko", "logging"},
     "machine": {"pytest", "paramiko"},
     "guest": {"pytest", "subprocess"},
     "image": {"pytest"},
