@@ -38,7 +38,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """Log while the guests of a session live. A session without cases has nothing to log, and gets no folder for it."""
     config = session.config
     with contextlib.ExitStack() as lifetime:
-        if any(PLACE in item.stash for item in session.items):
+        if any(PLACE in item.stash for item in session.items) and not config.getoption("collectonly"):
             who = getattr(config, "workerinput", {}).get("workerid", "main")
             file = lifetime.enter_context(contextlib.closing(LogFile(artifacts_of(config) / LOG)))
             lifetime.enter_context(told(file.write, who))
