@@ -142,11 +142,16 @@ def open_pool(
 
 def _refreshed(guest: Guest, stack: StorageStack) -> StackReading:
     reading = guest.refresh()
-    differences = find_mismatches(stack, reading)
-    if differences:
-        listed = "\n".join(f"- {line}" for line in differences)
-        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")
+    require_stack(stack, reading)
     damage = guest.find_damage()
     if damage is not None:
         raise GuestError(f"setting up {stack.describe()} left the guest unfit: {damage}")
     return reading
+
+
+def require_stack(stack: StorageStack, reading: StackReading) -> None:
+    """Raise StackMismatchError, with every difference, where the guest does not have ``stack``."""
+    differences = find_mismatches(stack, reading)
+    if differences:
+        listed = "\n".join(f"- {line}" for line in differences)
+        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import GuestError, HostError, MachineError, StackMismatchError, UsageError, first_line
+from harness.errors import GuestError, HostError, MachineError, UsageError, first_line
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import SessionState
 from harness.host.cache import Progress, remove_entry, stored_entry
@@ -24,6 +24,7 @@ from harness.lease.complaints import split_expected
 from harness.lease.host_in_use import Host
 from harness.lease.kept import kept_logs
 from harness.lease.options import GuestOptions
+from harness.lease.pool import require_stack
 from harness.lease.template import (
     BUILD_LIMIT_S,
     FORMAT,
@@ -41,7 +42,7 @@ from harness.machine.custody import removed_if_killed
 from harness.machine.machine import Machine
 from harness.machine.snapshot import SavedMachine, restored_machine, save_machine, saved_files
 from harness.machine.spec import MachineSpec
-from harness.model.stack import StackReading, StorageStack, find_mismatches
+from harness.model.stack import StackReading, StorageStack
 from harness.ops import Meminfo, Program, Step
 from harness.record.documents import to_document
 
@@ -85,7 +86,7 @@ class TemplateMaker:
                     session.set_up(stack, placements)
                     reading = session.refresh()
                     state = session.state
-                _require_stack(stack, reading)
+                require_stack(stack, reading)
                 _warm(machine, image, state, reading, host, deadline)
                 said = self._expected_only(machine, image, stack.describe(), f"setting up {stack.describe()}")
                 made_of = _made_of(host, image, spec, stack)
@@ -185,13 +186,6 @@ def _warm(machine: Machine, image: GuestImage, state: SessionState, reading: Sta
 def _devices_of(spec: MachineSpec) -> str:
     """Return the devices of a machine in the words in which stacks are described: what a boot prints is expected by them."""
     return "; ".join([*(str(region.kind) for region in spec.regions), *("virtio disk" for _ in spec.disks)])
-
-
-def _require_stack(stack: StorageStack, reading: StackReading) -> None:
-    differences = find_mismatches(stack, reading)
-    if differences:
-        listed = "\n".join(f"- {line}" for line in differences)
-        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")
 
 
 def _made_of(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack | None) -> tuple[tuple[str, str], ...]:

@@ -56,13 +56,8 @@ class StoredRun:
 
     @property
     def goes_on(self) -> bool:
-        """Whether a process that does this run is alive: it holds the log (harness/host/log.py)."""
-        with contextlib.suppress(FileNotFoundError), (self.folder / LOG).open() as log:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        """Whether a process that does this run is alive."""
+        return _is_held(self.folder / LOG)
 
     @property
     def size_bytes(self) -> int:
@@ -92,9 +87,24 @@ def begin_run(artifacts: Path, identity: Identity, keep: int) -> None:
     except OSError:
         link.unlink()
         raise
-    for run in stored_runs(artifacts)[keep:]:
+    found = stored_runs(artifacts)
+    for run in found[keep:]:
         if run.identity.is_over and not run.goes_on:
             shutil.rmtree(run.folder, ignore_errors=True)
+    for log in (artifacts / RUNS).glob(f"*/{LOG}"):
+        # A run that was ended before its first item was has a log, and no identity.
+        if log.parent.name < found[:keep][-1].identity.id and not (log.parent / IDENTITY).exists() and not _is_held(log):
+            shutil.rmtree(log.parent, ignore_errors=True)
+
+
+def _is_held(log: Path) -> bool:
+    """Whether a process has the log of a run open (harness/host/log.py): the lock ends with the process, however that ends."""
+    with contextlib.suppress(FileNotFoundError), log.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def store_identity(artifacts: Path, identity: Identity) -> None:

@@ -156,3 +156,15 @@ def test_a_run_that_seems_too_old_to_go_on_and_does_is_left_alone(tmp_path: Path
         assert [run.identity.id for run in stored_runs(tmp_path)] == ["1-a"]
     begin(tmp_path, "3-c", keep=1)
     assert [run.identity.id for run in stored_runs(tmp_path)] == ["3-c"]
+
+
+def test_a_run_that_was_ended_before_its_first_item_keeps_its_log_until_older_runs_go(tmp_path: Path) -> None:
+    for name in ("1-a", "3-c"):
+        with contextlib.closing(LogFile(run_folder(tmp_path, name) / LOG)) as log:
+            log.write("something was done")
+    with contextlib.closing(LogFile(run_folder(tmp_path, "2-b") / LOG)) as log:
+        log.write("something is being done")
+        begin(tmp_path, "0-x", "4-d", keep=2)
+        assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0-x", "1-a", "2-b", "3-c", "4-d"]
+        begin(tmp_path, "5-e", "6-f", keep=2)
+        assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["2-b", "5-e", "6-f"]
