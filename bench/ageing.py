@@ -15,8 +15,9 @@ from harness.case.loader import find_case_files, load_plans
 from harness.case.plan import Plan, named_stacks
 from harness.guest.link import GuestCommand
 from harness.image.catalog import choose_kernel, load_catalog
-from harness.lease.boot import BootedGuest, GuestOptions
-from harness.lease.template import Cloner
+from harness.lease.booted import BootedGuest
+from harness.lease.clone import Cloner
+from harness.lease.options import GuestOptions
 from harness.model.content import Ranges
 from harness.model.stack import StorageStack
 from harness.ops.tag import FOREIGN_WRITER, tag_bytes
@@ -65,7 +66,7 @@ class Extent:
 def extents_of(guest: BootedGuest, plan: Plan) -> list[Extent]:
     """Run a case, and return where its files on the main volume lie."""
     guest.refresh()
-    guest.run(plan.program)
+    guest.session.run(plan.program)
     (said,) = guest.session.commands([GuestCommand(("python3", "-c", _EXTENTS, guest.session.layout.volumes[0].folder))])
     return [Extent(plan.case.name, start, length) for _, start, length in json.loads(said.stdout)]
 

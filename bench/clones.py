@@ -19,8 +19,12 @@ from harness.guest.ssh import connected
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
-from harness.lease.boot import BootedGuest, GuestOptions, Host, find_host, make_spec, ssh_address
-from harness.lease.template import Cloner, Template
+from harness.lease.boot import make_spec, ssh_address
+from harness.lease.booted import BootedGuest
+from harness.lease.clone import Cloner
+from harness.lease.host_in_use import Host, find_host
+from harness.lease.options import GuestOptions
+from harness.lease.template import Template
 from harness.machine.custody import private_folder
 from harness.machine.snapshot import SavedMachine, restored_machine
 from harness.model.stack import StorageStack
@@ -81,7 +85,7 @@ def measure_memory(cloner: Cloner, stack: StorageStack, kernel: str, count: int)
         guests = [lifetime.enter_context(cloner.clone(stack, kernel)) for _ in range(count)]
         for guest in guests:
             guest.refresh()
-            guest.run(CASE)
+            guest.session.run(CASE)
         usage = [psutil.Process(guest.machine.pid).memory_full_info() for guest in guests]
         ram = make_spec_bytes(guests[0])
     private = statistics.median(info.uss for info in usage) / MIB
@@ -100,11 +104,11 @@ def measure_agent(cloner: Cloner, stack: StorageStack, kernel: str) -> None:
     """Round trip on the open connection, and operations a second."""
     with cloner.clone(stack, kernel) as guest:
         guest.refresh()
-        guest.run(CASE)
+        guest.session.run(CASE)
         trips = [timed(guest.session.taint) for _ in range(50)]
         print(f"(d) round trip on the open connection: {1000 * statistics.median(trips):.0f} ms, median of {len(trips)}")
         many = Program((CASE.steps[0], Step(Pwrite("f", 0, 4096)), *(Step(Pread("f", 0, 8)) for _ in range(OPERATIONS))))
-        spent = statistics.median(timed(lambda: guest.run(many)) for _ in range(3))
+        spent = statistics.median(timed(lambda: guest.session.run(many)) for _ in range(3))
         print(f"(e) operations through the agent: {OPERATIONS / spent:.0f} a second, {OPERATIONS} in one round trip of {spent:.2f} s")
 
 
@@ -127,7 +131,7 @@ def main() -> None:
     host, stack = find_host(), named_stacks()[STACK]
     print(f"Linux {image.release}, QEMU {host.emulator.version_text}, {host.accelerator.name}: {host.accelerator.reason}")
     cloner = Cloner(lambda _: choice, lambda text: print(text, flush=True), GuestOptions())
-    subject = Subject(host, image, stack, cloner.stack_template(host, image, stack))
+    subject = Subject(host, image, stack, cloner.templates.stack_template(host, image, stack))
     compare_starts(subject, chosen.rounds)
     measure_memory(cloner, stack, choice.name, chosen.clones)
     measure_agent(cloner, stack, choice.name)

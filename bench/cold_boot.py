@@ -19,10 +19,11 @@ from harness.guest.ssh import SshAddress, connected
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
-from harness.lease.boot import BOOT_LIMIT_S, Host, find_host
+from harness.lease.host_in_use import Host, find_host
+from harness.lease.options import BOOT_LIMIT_S
+from harness.machine.boot import started_machine
 from harness.machine.command import Emulator
 from harness.machine.console import MILESTONE
-from harness.machine.machine import started_machine
 from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.stack import Region, RegionKind
 

@@ -5,11 +5,13 @@ Exit status: 0 all is well or conforms, 1 something deviates or is undetermined,
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from harness.errors import CaseError, HarnessError, UsageError, logs_of
+from harness.host.log import told
 from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE
 
 #: Every command: a module of harness/cli, and what it is for.
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     chosen = make_parser(words[0] if words else "").parse_args(words)
     try:
-        status: int = chosen.command(chosen)
+        with told(_say_line) if getattr(chosen, "verbose", False) else contextlib.nullcontext():
+            status: int = chosen.command(chosen)
     except (CaseError, UsageError) as error:
         _say_error(error)
         return WRONG_USAGE
@@ -67,6 +70,10 @@ def make_parser(chosen: str) -> argparse.ArgumentParser:
         if name == chosen:
             importlib.import_module(f"harness.cli.{name}").add_arguments(command)
     return parser
+
+
+def _say_line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _say_error(error: Exception) -> None:

@@ -72,6 +72,11 @@ class AgentError(HarnessError):
     """The agent and the host do not understand each other: a break of the protocol."""
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a message, which says what is the matter."""
+    return next(iter(text.splitlines()), "")
+
+
 def reason_of(message: str) -> str:
     """Return what the messages of equal failures have in common: the message without its console and its numbers."""
     return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", message.partition(CONSOLE_FOLLOWS)[0]).strip()

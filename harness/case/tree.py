@@ -1,12 +1,15 @@
-"""The text of a data file as a tree of words, lists and tables, each of which knows its line.
+"""The text of a data file as a tree of words, lists and tables, each of which knows its line. The one place of the cases that reads YAML.
 
-The loader makes it from YAML; whoever reads on complains through it, so that every complaint names file and line.
+Whoever reads on complains through the tree, so that every complaint names file and line.
 """
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from harness.errors import CaseError
 
@@ -137,3 +140,60 @@ def substitute(tree: Tree, values: Mapping[str, str]) -> Tree:
         return values[match[1]]
 
     return Word(_PARAMETER.sub(value_of, tree.text), tree.where, tree.quoted)
+
+
+# ---- YAML ------------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a data file. Raises CaseError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaseError(str(path), f"cannot read the file: {error}") from error
+
+
+def nearest_file(path: Path, name: str) -> Path | None:
+    """Return the file called ``name`` that is nearest beside or above ``path``, or None."""
+    return next((folder / name for folder in path.resolve().parents if (folder / name).is_file()), None)
+
+
+def read_tree(text: str, path: str) -> Tree:
+    """Return the YAML ``text`` of the file ``path`` as a tree of words, lists and tables."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if "\t" in line:
+            raise CaseError(f"{path}:{number}", "a tab; YAML is indented with spaces")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise CaseError(where, f"not YAML: {' '.join(filter(None, (error.context, error.problem)))}") from error
+    except yaml.YAMLError as error:
+        raise CaseError(path, f"not YAML: {error}") from error
+    if node is None:
+        raise CaseError(f"{path}:1", "the file is empty")
+    return _tree(node, path, set())
+
+
+def _tree(node: yaml.Node, path: str, seen: set[int]) -> Tree:
+    where = f"{path}:{node.start_mark.line + 1}"
+    if id(node) in seen:
+        raise CaseError(where, "a YAML alias (*name); write the value again, or make it an axis")
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        return Word(node.value, where, quoted=node.style is not None)
+    if isinstance(node, yaml.SequenceNode):
+        return Row(tuple(_tree(item, path, seen) for item in node.value), where)
+    assert isinstance(node, yaml.MappingNode)
+    return Table(_pairs(node, path, seen), where)
+
+
+def _pairs(node: yaml.MappingNode, path: str, seen: set[int]) -> tuple[tuple[Word, Tree], ...]:
+    pairs: dict[str, tuple[Word, Tree]] = {}
+    for key_node, value_node in node.value:
+        key = as_word(_tree(key_node, path, seen), "a key")
+        if key.text in pairs:
+            raise CaseError(key.where, f"the key {key.text!r} stands twice (first at {pairs[key.text][0].where})")
+        pairs[key.text] = (key, _tree(value_node, path, seen))
+    return tuple(pairs.values())

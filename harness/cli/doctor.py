@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case.case import KERNEL_OPTIONS, Needs
-from harness.cli.options import add_kernel
+from harness.cli.options import add_kernel, add_verbose
 from harness.errors import HarnessError
 from harness.host import settings
 from harness.host.memory import find_room
@@ -27,6 +27,7 @@ _MARKS = {True: "ok", False: "MISSING", None: "-"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_kernel(parser)
+    add_verbose(parser)
     parser.set_defaults(command=run)
 
 

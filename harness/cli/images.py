@@ -2,7 +2,7 @@
 
 import argparse
 
-from harness.cli.options import add_action
+from harness.cli.options import add_action, add_verbose
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
 from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_action(actions, "list", list_images, "list what is built, with sizes, and what is not")
     build = add_action(actions, "build", build_images, "build what is missing; needs the network")
     build.add_argument("kernel", nargs="*", help="kernels of images/kernels.yaml, or paths (default: what the cases need)")
+    add_verbose(build)
     remove = add_action(actions, "remove", remove_images, "remove entries from the cache")
     remove.add_argument("name", nargs="*", help="names as 'images list' prints them")
     remove.add_argument("--unused", action="store_true", help="every entry that no present description leads to")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harness.case.loader import load_nearest_known
+from harness.case.known import load_nearest_known
 from harness.cli.folders import chosen_items
 from harness.cli.options import add_run
 from harness.cli.words import progress

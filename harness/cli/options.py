@@ -13,6 +13,10 @@ def add_kernel_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel-args", default="", metavar="TEXT", help="words to add to the kernel's command line, as pytest's option")
 
 
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the log of what the harness does, with times, on standard error")
+
+
 def add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Callable[[argparse.Namespace], int], meaning: str
 ) -> argparse.ArgumentParser:

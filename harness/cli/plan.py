@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.case.loader import find_case_files, load_case, load_families, load_plans
+from harness.case.claims import load_families
+from harness.case.loader import find_case_files, load_case, load_plans
 from harness.case.plan import COLUMNS, Cell, MatrixRow, Plan, make_matrix, make_plans, unexplained_cells
 from harness.cli.options import add_kernel, add_kernel_args
 from harness.errors import HarnessError, UsageError

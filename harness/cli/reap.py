@@ -2,6 +2,7 @@
 
 import argparse
 
+from harness.cli.options import add_verbose
 from harness.cli.words import rounded
 from harness.host import settings
 from harness.host.cache import remove_abandoned
@@ -12,6 +13,7 @@ from harness.report.status import ALL_CONFORM
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say what there is")
+    add_verbose(parser)
     parser.set_defaults(command=run)
 
 

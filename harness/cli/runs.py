@@ -64,7 +64,9 @@ def show_run(chosen: argparse.Namespace) -> int:
 def remove_runs(chosen: argparse.Namespace) -> int:
     artifacts: Path = chosen.artifacts
     found = (
-        [run for run in stored_runs(artifacts) if run.identity.is_over] if chosen.all else [find_run(artifacts, run) for run in chosen.run]
+        [run for run in stored_runs(artifacts) if run.identity.is_over and not run.goes_on]
+        if chosen.all
+        else [find_run(artifacts, run) for run in chosen.run]
     )
     if not found and not chosen.all:
         raise UsageError("name the runs to remove ('runs list' prints them), or give --all")

@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 
 from harness.case.plan import DEFAULT_STACK, named_stacks
-from harness.cli.options import add_kernel, add_kernel_args
+from harness.cli.options import add_kernel, add_kernel_args, add_verbose
 from harness.cli.words import progress
 from harness.errors import UsageError
 from harness.image.catalog import choose_kernel, load_catalog
-from harness.lease.boot import BOOT_LIMIT_S, GuestOptions, make_booter, ways_in
+from harness.lease.boot import make_booter
+from harness.lease.booted import ways_in
+from harness.lease.clone import Cloner
 from harness.lease.kept import FOLDER, LogKeeper
-from harness.lease.template import Cloner
+from harness.lease.options import BOOT_LIMIT_S, GuestOptions
 from harness.machine.arguments import parse_kernel_arguments
 from harness.report.status import ALL_CONFORM
 
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boot-timeout", type=float, default=BOOT_LIMIT_S, metavar="SECONDS", help="as pytest's option")
     add_kernel(parser)
     add_kernel_args(parser)
+    add_verbose(parser)
     parser.set_defaults(command=run)
 
 

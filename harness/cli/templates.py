@@ -3,7 +3,7 @@
 import argparse
 from datetime import datetime
 
-from harness.cli.options import add_action
+from harness.cli.options import add_action, add_verbose
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
 from harness.host import settings
@@ -18,9 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_action(actions, "list", list_templates, "list templates with their sizes, the one used last first")
     verify = add_action(actions, "verify", verify_templates, "read templates and compare them with their checksums")
     verify.add_argument("name", nargs="*", help="names as 'templates list' prints them (default: all)")
+    add_verbose(verify)
     remove = add_action(actions, "remove", remove_templates, "remove templates; clones that run are not disturbed")
     remove.add_argument("name", nargs="*", help="names as 'templates list' prints them")
     remove.add_argument("--all", action="store_true", help="every template")
+    add_verbose(remove)
 
 
 def list_templates(_: argparse.Namespace) -> int:

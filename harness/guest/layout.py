@@ -1,9 +1,14 @@
 """Which device and which folder of the guest stand for each volume of a stack."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.guest.pmem import RegionPlacement
-from harness.model.stack import StorageStack, Volume
+from harness.errors import GuestError
+from harness.guest.filesystem import MOUNT_FOLDER
+from harness.guest.pmem import PmemRegion, RegionPlacement, find_namespace, find_region
+from harness.model.stack import Disk, Namespace, StorageStack, Volume
+
+_IVSHMEM = ("0x1af4", "0x1110")
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,39 @@ class Layout:
     def mounted(self) -> tuple[PlacedVolume, ...]:
         """The volumes that set-up mounts."""
         return () if self.stack.mount_in_program else tuple(v for v in self.volumes if v.volume.mount is not None)
+
+
+def region_placement(namespace: Namespace, placements: Sequence[RegionPlacement]) -> RegionPlacement:
+    """Return where the region of a namespace lies. Raises GuestError where the machine has none of that name."""
+    for placement in placements:
+        if placement.name == namespace.region.name:
+            return placement
+    known = ", ".join(p.name for p in placements) or "none"
+    raise GuestError(f"the machine has no region {namespace.region.name!r}; it has: {known}")
+
+
+def place_volume(
+    volume: Volume, placements: Sequence[RegionPlacement], regions: Sequence[PmemRegion], disks: Mapping[str, str]
+) -> PlacedVolume:
+    """Return the device and the folder of a volume. Raises GuestError that says what the guest has instead."""
+    folder = f"{MOUNT_FOLDER}/{volume.role}"
+    if isinstance(volume.device, Disk):
+        if volume.device.name not in disks:
+            there = ", ".join(filter(None, disks)) or "none"
+            raise GuestError(f"the guest has no disk with the serial {volume.device.name!r}; it has: {there}")
+        return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder, None)
+    placement = region_placement(volume.device, placements)
+    region = find_region(regions, placement)
+    namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.block is not None), None)
+    if namespace is None or namespace.block is None:
+        raise GuestError(f"no block device came of {region.describe()}: {region.namespaces}")
+    return PlacedVolume(volume, f"/dev/{namespace.block}", folder, placement)
+
+
+def find_bar(files: Mapping[str, str | None]) -> str:
+    """Return the memory BAR of the ivshmem device, from vendor and device of every PCI device. Raises GuestError."""
+    for path, vendor in files.items():
+        folder, _, name = path.rpartition("/")
+        if name == "vendor" and ((vendor or "").strip(), (files.get(f"{folder}/device") or "").strip()) == _IVSHMEM:
+            return f"{folder}/resource2"
+    raise GuestError("the guest has no ivshmem device, whose memory BAR the stack asks for")

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,9 @@ from typing import Any
 from harness.errors import AgentError, GuestError, GuestHungError, HarnessError
 from harness.guest.ssh import Shell, Stream
 from harness.host.deadline import Deadline
+from harness.host.log import took
+
+log = logging.getLogger(__name__)
 
 FOLDER = "/run/pmem-harness"
 AGENT_PATH = f"{FOLDER}/agent.py"
@@ -113,6 +117,10 @@ class AgentLink:
 
         Raises GuestError when the guest is gone, hangs or says that what was asked failed; AgentError for a break of the protocol.
         """
+        with took(log, logging.DEBUG, f"asked the agent for {do}"):
+            return self._answered(do, deadline, arguments)
+
+    def _answered(self, do: str, deadline: Deadline, arguments: Mapping[str, Any]) -> dict[str, Any]:
         number = next(self._numbers)
         self._stream.send(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n", deadline)
         answer = self._answer(deadline)

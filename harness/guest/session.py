@@ -1,5 +1,6 @@
 """A guest in use: set a storage stack up in it, make it fresh for a case, read it back, run programs on it."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,10 @@ from harness.guest.filesystem import (
     require_filesystem,
     unmount_commands,
 )
-from harness.guest.layout import Layout, PlacedVolume
+from harness.guest.layout import Layout, PlacedVolume, find_bar, place_volume, region_placement
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
 from harness.guest.pmem import (
     REGION_PATTERNS,
-    PmemRegion,
     RegionPlacement,
     find_namespace,
     find_region,
@@ -34,15 +34,17 @@ from harness.guest.pmem import (
 from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
+from harness.host.log import took
 from harness.model.audit import Audit, audit_from
 from harness.model.outcome import How, Observation, observations_from
-from harness.model.stack import Disk, Namespace, StackReading, StorageStack, Volume
+from harness.model.stack import Namespace, StackReading, StorageStack
 from harness.ops import Program, describe
 from harness.ops.codec import program_document
 
+log = logging.getLogger(__name__)
+
 _DISK_SERIALS = "/sys/block/*/serial"
 _PCI = "/sys/bus/pci/devices/*"
-_IVSHMEM = ("0x1af4", "0x1110")
 _RXE = "/sys/class/infiniband/rxe0"
 _BLOCKED_S = 3.0
 _STEP_LIMIT_S = 120.0
@@ -109,27 +111,30 @@ class GuestSession:
         Raises GuestError, with what the guest has instead where a region, a disk or the BAR is missing.
         """
         deadline = deadline or self._limit(300)
-        self._unmount(self.layout, deadline)
-        self._prepare_kernel(stack, deadline)
-        self._make_namespaces(stack, placements, deadline)
-        files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
-        disks = {(serial or "").strip(): path.split("/")[3] for path, serial in files.files.items() if path.endswith("/serial")}
-        regions = read_regions(files)
-        placed = tuple(_place(volume, placements, regions, disks) for volume in stack.volumes)
-        bar = _find_bar(files.files) if stack.ivshmem else None
-        folders = [v.folder for v in placed]
-        enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
-        self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
-        layout = Layout(stack, placed, bar)
-        self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
+        with took(log, logging.INFO, f"set up {stack.describe()}"):
+            self._unmount(self.layout, deadline)
+            self._prepare_kernel(stack, deadline)
+            self._make_namespaces(stack, placements, deadline)
+            files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
+            disks = {(serial or "").strip(): path.split("/")[3] for path, serial in files.files.items() if path.endswith("/serial")}
+            regions = read_regions(files)
+            placed = tuple(place_volume(volume, placements, regions, disks) for volume in stack.volumes)
+            bar = find_bar(files.files) if stack.ivshmem else None
+            folders = [v.folder for v in placed]
+            enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
+            self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
+            layout = Layout(stack, placed, bar)
+            self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
 
     def refresh(self, deadline: Deadline | None = None) -> StackReading:
         """Make the stack fresh for a case (mkfs, aged, mounted; a bare node cleared; caches dropped) and read it back.
 
         Raises GuestError: also when something is still mounted and cannot be unmounted, so that nothing is made on top of it.
         """
-        deadline = deadline or self._limit(120)
-        layout = self.layout
+        with took(log, logging.INFO, f"made {self.layout.stack.describe()} fresh"):
+            return self._refreshed(self.layout, deadline or self._limit(120))
+
+    def _refreshed(self, layout: Layout, deadline: Deadline) -> StackReading:
         self._unmount(layout, deadline)
         self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
         self._age(aged_volumes(layout.volumes), deadline)
@@ -249,7 +254,7 @@ class GuestSession:
         commands = []
         for volume in stack.volumes:
             if isinstance(volume.device, Namespace):
-                region = find_region(regions, _placement(volume.device, placements))
+                region = find_region(regions, region_placement(volume.device, placements))
                 if find_namespace(region, volume.device) is None:
                     commands.append(namespace_command(region, volume.device))
         self._link.commands(commands, deadline)
@@ -301,34 +306,3 @@ def _differences(saved: StackReading, now: StackReading) -> list[str]:
 def first_line(output: CommandOutput) -> str:
     """What a program says of its version: some say it on one stream, some on the other."""
     return next(iter((output.stdout + output.stderr).strip().splitlines()), "unknown")
-
-
-def _placement(namespace: Namespace, placements: Sequence[RegionPlacement]) -> RegionPlacement:
-    for placement in placements:
-        if placement.name == namespace.region.name:
-            return placement
-    known = ", ".join(p.name for p in placements) or "none"
-    raise GuestError(f"the machine has no region {namespace.region.name!r}; it has: {known}")
-
-
-def _place(volume: Volume, placements: Sequence[RegionPlacement], regions: Sequence[PmemRegion], disks: Mapping[str, str]) -> PlacedVolume:
-    folder = f"{MOUNT_FOLDER}/{volume.role}"
-    if isinstance(volume.device, Disk):
-        if volume.device.name not in disks:
-            there = ", ".join(filter(None, disks)) or "none"
-            raise GuestError(f"the guest has no disk with the serial {volume.device.name!r}; it has: {there}")
-        return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder, None)
-    placement = _placement(volume.device, placements)
-    region = find_region(regions, placement)
-    namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.block is not None), None)
-    if namespace is None or namespace.block is None:
-        raise GuestError(f"no block device came of {region.describe()}: {region.namespaces}")
-    return PlacedVolume(volume, f"/dev/{namespace.block}", folder, placement)
-
-
-def _find_bar(files: Mapping[str, str | None]) -> str:
-    for path, vendor in files.items():
-        folder, _, name = path.rpartition("/")
-        if name == "vendor" and ((vendor or "").strip(), (files.get(f"{folder}/device") or "").strip()) == _IVSHMEM:
-            return f"{folder}/resource2"
-    raise GuestError("the guest has no ivshmem device, whose memory BAR the stack asks for")

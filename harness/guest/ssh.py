@@ -8,6 +8,7 @@ exit status have none.
 import base64
 import binascii
 import contextlib
+import itertools
 import logging
 import shlex
 import socket
@@ -22,6 +23,9 @@ import paramiko
 
 from harness.errors import GuestError, GuestHungError
 from harness.host.deadline import Deadline, wait_until
+from harness.host.log import took
+
+log = logging.getLogger(__name__)
 
 #: The cheapest exchange of keys that both sides have: those that resist quantum computers take an emulated guest a tenth of a second.
 _KEX = "curve25519-sha256@libssh.org"
@@ -79,13 +83,16 @@ def connected(address: SshAddress, deadline: Deadline, find_end: Callable[[], st
     # What paramiko logs of failed attempts is noise: what matters comes back as an error of ours.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     last: list[Exception] = []
+    attempts = itertools.count(1)
 
     def attempt() -> paramiko.Transport | None:
         end = find_end()
         if end is not None:
             raise GuestError(f"the guest ended before it answered on port {address.port}: {end}")
+        number = next(attempts)
         try:
-            return _authenticated(address, deadline.within(_ATTEMPT_S))
+            with took(log, logging.DEBUG, f"SSH to port {address.port}, attempt {number}"):
+                return _authenticated(address, deadline.within(_ATTEMPT_S))
         except paramiko.AuthenticationException as error:
             if "Authentication failed" not in str(error) and not isinstance(error, paramiko.BadAuthenticationType):
                 # paramiko calls it so too when the other side takes too long or hangs up.
@@ -145,7 +152,7 @@ class Ssh:
 
     def run(self, command: list[str], deadline: Deadline, *, stdin: bytes = b"", check: bool = True) -> CommandResult:
         line = shlex.join(command)
-        with self._session(line, deadline) as channel:
+        with took(log, logging.DEBUG, f"ran over SSH: {line}"), self._session(line, deadline) as channel:
             try:
                 with self._closed_at(deadline):
                     channel.exec_command(line)

@@ -5,6 +5,7 @@ The places are locked files, so they are shared by every harness of this user, a
 
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ from harness.errors import HostError
 from harness.host import settings
 from harness.host.cache import Progress
 from harness.host.deadline import Deadline, wait_until
+from harness.host.log import took
 from harness.host.memory import Room, find_room
 from harness.sizes import MIB, format_size
+
+log = logging.getLogger(__name__)
 
 #: What has to be free beyond what a guest needs.
 _SPARE_BYTES = 256 * MIB
@@ -59,6 +63,7 @@ def admitted(
     def tell(text: str) -> None:
         if not told:
             told.append(text)
+            log.info(text)
             progress(text)
 
     def enter() -> FileLock | None:
@@ -79,12 +84,14 @@ def admitted(
             tell(f"a guest may need {format_size(need_bytes)}, and {now.describe()}: one runs all the same, and no second one beside it")
         return chosen
 
-    lock = wait_until(enter, deadline, _POLL_S)
+    with took(log, logging.DEBUG, "asked for a place for a guest"):
+        lock = wait_until(enter, deadline, _POLL_S)
     if lock is None:
         raise HostError(
             f"no place for a guest within {deadline.limit_s:.0f} s: {len(locks)} may run at once ({settings.PREFIX}GUESTS), and each "
             f"needs {format_size(need_bytes)} of free memory; {room().describe()}"
         )
+    log.debug("have the place %s; %s", lock.lock_file, room().describe())
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ finds the entry's folder may use it without asking: what an interrupted build le
 """
 
 import errno
+import logging
 import os
 import shutil
 import stat
@@ -18,7 +19,10 @@ from filelock import FileLock, Timeout
 
 from harness.errors import HostError
 from harness.host.deadline import Deadline
+from harness.host.log import took
 from harness.sizes import MIB
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
@@ -68,10 +72,11 @@ def stored_entry(store: Path, name: str, build: Callable[[Path], None], progress
         except OSError as error:
             raise _unwritable(store, error) from error
         try:
-            build(unfinished)
-            _write_through(unfinished)
-            unfinished.rename(entry)
-            _sync(store)
+            with took(log, logging.INFO, f"built {entry}"):
+                build(unfinished)
+                _write_through(unfinished)
+                unfinished.rename(entry)
+                _sync(store)
         except OSError as error:
             raise HostError(f"could not build {entry}: {error}; nothing of it is kept.{_lack_of_room(store, error)}") from error
         except HostError as error:
@@ -110,6 +115,7 @@ def remove_entry(store: Path, name: str, progress: Progress, deadline: Deadline,
             return False
         dying = _fresh_folder(store, name)
         entry.rename(dying)
+        log.info("removed %s", entry)
         shutil.rmtree(dying, ignore_errors=True)
     return True
 
@@ -123,7 +129,8 @@ def _locked(store: Path, name: str, progress: Progress, deadline: Deadline) -> I
     except Timeout:
         progress(f"waiting for another process that is building {name} (its lock: {path})")
         try:
-            lock.acquire(timeout=deadline.remaining_s)
+            with took(log, logging.INFO, f"waited for another process that was building {name}"):
+                lock.acquire(timeout=deadline.remaining_s)
         except Timeout as error:
             raise HostError(f"another process holds {path} for more than {deadline.limit_s:.0f} s; is it stuck?") from error
     except OSError as error:
@@ -156,13 +163,15 @@ def remove_abandoned(store: Path, mine: str = "") -> list[str]:
         try:
             if name != mine:
                 lock.acquire(timeout=0)
-        except (Timeout, OSError):  # OSError: the lock is another user's
+        except (Timeout, OSError) as error:  # OSError: the lock is another user's
+            log.debug("left alone: %s (%s)", folder, error)
             continue
         try:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             lock.release()
         if not folder.exists():
+            log.info("removed what an interrupted build left: %s", folder)
             removed.append(folder.name)
     return removed
 

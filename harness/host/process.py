@@ -1,7 +1,9 @@
 """The only home of ``subprocess``: running commands to their end, and starting ones that live on."""
 
 import contextlib
+import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -11,6 +13,9 @@ from pathlib import Path
 
 from harness.errors import HostError
 from harness.host.deadline import Deadline
+from harness.host.log import took
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def run(
     """
     line = shlex.join(command)
     try:
-        with _output(log) as sink:
+        with took(_log, logging.DEBUG, f"ran {_without_passwords(line)}"), _output(log) as sink:
             process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.PIPE,
@@ -81,7 +86,7 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     """Start ``command`` and return at once; None streams are /dev/null. Raises HostError when the program is missing."""
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL if stdout is None else stdout,
@@ -90,6 +95,8 @@ def start(
             env=dict(env) if env is not None else None,
             start_new_session=new_session,
         )
+        _log.debug("process %d is %s", process.pid, command[0])
+        return process
     except FileNotFoundError as error:
         raise HostError(f"cannot run {command[0]}: no such program on this computer") from error
 
@@ -106,6 +113,11 @@ class _output:  # noqa: N801  (a with-statement helper, named as used)
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
+
+
+def _without_passwords(line: str) -> str:
+    """A package mirror may be named with a password."""
+    return re.sub(r"(?<=//)[^/@\s]+@", "", line)
 
 
 def _kill_group(process: "subprocess.Popen[str]") -> None:

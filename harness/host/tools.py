@@ -1,5 +1,6 @@
 """The programs that we need on this computer: finding them, and telling which are missing."""
 
+import logging
 import re
 import shutil
 from collections.abc import Iterable
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
+
+log = logging.getLogger(__name__)
 
 QEMU = "qemu-system-x86_64"
 OLDEST_QEMU = (8, 2)
@@ -41,6 +44,7 @@ BUILD_TOOLS = (
 def find_tool(program: str) -> Path | None:
     """Return where ``program`` is, looking in the administrator's folders too, or None."""
     found = shutil.which(program) or shutil.which(program, path=_MORE_FOLDERS)
+    log.debug("%s is %s", program, found or "not here")
     return Path(found) if found else None
 
 

@@ -6,6 +6,7 @@ user's kernel), not by the package versions found: those are recorded, and stay 
 
 import functools
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from harness.image.kernel import (
 )
 from harness.image.packages import fetch_kernel_packages, unpack
 from harness.image.rootfs import CLIENT_KEY, HOST_PUBLIC_KEY, IMAGE, VERSIONS, build_rootfs, read_overlay
+
+log = logging.getLogger(__name__)
 
 # Raise one when the building code changes what such an entry holds; part of its key.
 _ROOTFS_BUILDER = "2"
@@ -151,6 +154,7 @@ def _rootfs_entry(catalog: Catalog, store: Path, progress: Progress) -> Path:
         versions = dict(line.split(" ", 1) for line in (folder / VERSIONS).read_text().splitlines())
         _write_manifest(folder, {"packages": versions, "sha256": file_sha256(folder / IMAGE)})
 
+    log.debug("the root file system is %s", _rootfs_name(catalog))
     return stored_entry(store, _rootfs_name(catalog), build, progress, Deadline.after(_BUILD_LIMIT_S))
 
 
@@ -204,6 +208,7 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
         unpack(fetched, scratch / "tree", deadline)
         kernel = find_kernel_files(choice.path or scratch / "tree")
         check_options(kernel, catalog.options)
+        log.info("the kernel %s is Linux %s (%s)", choice.name, kernel.release, kernel.image)
         more = recipe.modules if choice.path is None else ()
         load = collect_modules(kernel, _wanted_modules(choice, catalog), more, scratch / "wanted", scratch / "depmod", deadline)
         busybox = next(file for file in (scratch / "tree/bin/busybox", scratch / "tree/usr/bin/busybox") if file.is_file())
@@ -229,7 +234,9 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
         shutil.rmtree(scratch)
         _write_manifest(folder, manifest)
 
-    return stored_entry(store, _kernel_name(choice, catalog), build, progress, Deadline.after(_BUILD_LIMIT_S))
+    name = _kernel_name(choice, catalog)
+    log.debug("the kernel %s is %s", choice.name, name)
+    return stored_entry(store, name, build, progress, Deadline.after(_BUILD_LIMIT_S))
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:

@@ -1,5 +1,6 @@
 """Fetching and unpacking Debian packages without touching this computer's own apt."""
 
+import logging
 import os
 import shlex
 import shutil
@@ -14,6 +15,8 @@ from harness.host.cache import Progress, file_sha256
 from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.host.tools import find_tool, require_tool
+
+_log = logging.getLogger(__name__)
 
 #: What the last build that failed said, in the cache.
 FAILED_BUILD_LOG = "failed-build.log"
@@ -61,7 +64,8 @@ def _naming_a_copy(message: str, log: Path) -> str:
     kept = settings.cache_root() / FAILED_BUILD_LOG
     try:
         shutil.copyfile(log, kept)
-    except OSError:
+    except OSError as error:
+        _log.warning("the log of a build that failed could not be kept in %s: %s", kept, error)
         return message.replace(f"\nwhole output: {log}", "")
     return message.replace(str(log), str(kept))
 
@@ -109,7 +113,9 @@ def fetch_kernel_packages(
     except HostError as error:
         raise HostError(f"could not fetch {wanted} of {suite}; is the package mirror reachable?\n{error}") from error
     log.unlink()
-    return tuple(_identified(file, deadline) for file in sorted((folder / "fetched").glob("*.deb")))
+    fetched = tuple(_identified(file, deadline) for file in sorted((folder / "fetched").glob("*.deb")))
+    _log.info("fetched %s", ", ".join(f"{package.name} {package.version}" for package in fetched))
+    return fetched
 
 
 def unpack(packages: Iterable[FetchedPackage], folder: Path, deadline: Deadline) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ from harness.machine.custody import PREFIX, private_folder
 from harness.record.script import qemu_script
 from harness.record.store import QEMU_SCRIPT
 from harness.sizes import MIB, format_size
+
+log = logging.getLogger(__name__)
 
 #: Below the artifacts: a folder for each reason for which a guest did not come up.
 FOLDER = "not-set-up"
@@ -60,6 +63,7 @@ class LogKeeper:
                     return f"(no logs are kept: {self.folder} has those of {MOST} other failures)"
                 return str(same[0] if same else self._copied(logs, what, message))
         except OSError as error:
+            log.warning("the logs of %s could not be kept in %s: %s", what, self.folder, error)
             return f"(its logs could not be kept in {self.folder}: {error.strerror})"
 
     def _copied(self, logs: Path, what: str, message: str) -> Path:
@@ -107,6 +111,8 @@ def kept_logs(keeper: LogKeeper | None, what: str) -> Iterator[Path]:
                 _lasting(error)
                 if keeper is not None:
                     error.logs = keeper.keep(logs, what, f"{type(error).__name__}: {error}")  # type: ignore[union-attr]
+                log.error("%s: %s: %s", what, type(error).__name__, error)
+                log.info("its logs: %s", logs_of(error) or "not kept")
             raise
 
 

@@ -6,6 +6,7 @@ have failed, the default stack is brought up by itself, once: it tells stacks th
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from harness.lease.kept import KEPT_FILES, is_folder
 from harness.machine.custody import private_folder
 from harness.model.stack import StorageStack
 from harness.record.item import Lifecycle, place_suffix
+
+log = logging.getLogger(__name__)
 
 #: What fails for one item for such a reason fails for the next one too.
 SHARED_ERRORS = (UsageError, HostError, MachineError, GuestError, AgentError, OSError)
@@ -105,6 +108,7 @@ class Ledger:
 
     def note_failure(self, place: Place, error: Exception) -> None:
         """Count a failed set-up, where it is of a kind that the next item shares."""
+        log.error("%s could not be set up on %s: %s: %s", place.stack.describe(), place.column, type(error).__name__, error)
         if isinstance(error, SHARED_ERRORS):
             self._append(_entry(_FAILED, place, error))
 
@@ -132,6 +136,7 @@ class Ledger:
         if self._keep_going or not self._state(place).needs_probe:
             yield False
             return
+        log.info("waiting until no other worker tries the default stack on %s", place.column)
         with self._held(_PROBE_LOCK, _PROBE_LIMIT_S):
             yield self._state(place).needs_probe
 

@@ -5,57 +5,18 @@ two boots and not one an item, and a kernel on which nothing comes up a few.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from harness.errors import GuestError, HarnessError, StackMismatchError
+from harness.host.log import took
+from harness.lease.guest import Guest
 from harness.lease.ledger import SHARED_ERRORS, Ledger, Place, Refusal
-from harness.machine.machine import Ending as GuestEnding
-from harness.model.audit import Audit
-from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack, find_mismatches
-from harness.ops import Program
-from harness.record.item import GuestDescription, Lifecycle
+from harness.record.item import Lifecycle
 
-
-class Guest(Protocol):
-    """A booted guest that serves one stack: what pool and execution need of it."""
-
-    @property
-    def description(self) -> GuestDescription:
-        """What it is made of."""
-
-    def refresh(self) -> StackReading:
-        """Make every file system anew, mount, and read the whole stack back. Raises GuestError."""
-
-    def run(self, program: Program) -> tuple[Observation, ...]:
-        """Run a program and return what was seen of each step. Raises GuestError or AgentError."""
-
-    def audit(self, program: Program, *, check: bool) -> Audit | None:
-        """Look at what ``program`` left on the volumes; None where none is mounted. Raises GuestError or AgentError."""
-
-    def mark(self) -> int:
-        """Return the present position of the console."""
-
-    def ending(self, mark: int) -> GuestEnding:
-        """Return whether and how the guest ended, with what its kernel complained about since ``mark``."""
-
-    def console(self, mark: int) -> str:
-        """Return what the console printed since ``mark``."""
-
-    def kernel_log(self) -> str:
-        """Return the kernel's log, or why it cannot be read. Never raises."""
-
-    def find_own_fault(self) -> str | None:
-        """Return what is wrong on our side of the guest (QEMU stopped, console not read), or None. Never raises."""
-
-    def diagnose(self) -> str:
-        """Return what a guest that hangs can still be made to say: its blocked tasks and registers. Never raises."""
-
-    def find_damage(self) -> str | None:
-        """Return why no further item should run on this guest, or None."""
-
+log = logging.getLogger(__name__)
 
 #: Waits until one more guest may run on this computer; leaving the ``with`` gives the place away.
 Admission = Callable[[], contextlib.AbstractContextManager[None]]
@@ -100,10 +61,12 @@ class Pool:
         return ledger.find_refusal(place)
 
     def _probe(self, place: Place, ledger: Ledger) -> None:
+        log.info("several stacks failed on %s: bringing up the default one by itself", place.column)
         try:
             with self.lease(place.stack, place.kernel, place.lifecycle):
                 pass
         except SHARED_ERRORS as error:
+            log.error("not even the default stack came up on %s: %s", place.column, error)
             ledger.note_hopeless(place, error)
 
     @contextlib.contextmanager
@@ -112,13 +75,17 @@ class Pool:
 
         Raises StackMismatchError when the guest has another stack, else whatever kept one from being there.
         """
-        guest, reading = self._ready_guest(Place(stack, kernel, lifecycle))
+        with took(log, logging.INFO, f"got a guest of {kernel} ({lifecycle}) with {stack.describe()}"):
+            guest, reading = self._ready_guest(Place(stack, kernel, lifecycle))
         try:
             yield Lease(guest, reading)
         except BaseException:
             self.end_guest()
             raise
-        if not self._reuse or guest.find_damage() is not None:
+        damage = guest.find_damage()
+        if damage is not None:
+            log.warning("the guest is given up: %s", damage)
+        if not self._reuse or damage is not None:
             self.end_guest()
 
     def end_guest(self, error: BaseException | None = None) -> None:
@@ -132,8 +99,9 @@ class Pool:
         if serving is not None and serving.place == place:
             try:
                 return serving.guest, _refreshed(serving.guest, place.stack)
-            except HarnessError:
+            except HarnessError as error:
                 # What earlier items left behind may be in the way: only a new guest tells.
+                log.warning("the guest cannot be made fresh, and is given up for a new one: %s", error)
                 self.end_guest()
         try:
             guest = self._started(place)
@@ -174,11 +142,16 @@ def open_pool(
 
 def _refreshed(guest: Guest, stack: StorageStack) -> StackReading:
     reading = guest.refresh()
-    differences = find_mismatches(stack, reading)
-    if differences:
-        listed = "\n".join(f"- {line}" for line in differences)
-        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")
+    require_stack(stack, reading)
     damage = guest.find_damage()
     if damage is not None:
         raise GuestError(f"setting up {stack.describe()} left the guest unfit: {damage}")
     return reading
+
+
+def require_stack(stack: StorageStack, reading: StackReading) -> None:
+    """Raise StackMismatchError, with every difference, where the guest does not have ``stack``."""
+    differences = find_mismatches(stack, reading)
+    if differences:
+        listed = "\n".join(f"- {line}" for line in differences)
+        raise StackMismatchError(f"the guest does not have the storage stack that was asked for ({stack.describe()}):\n{listed}")

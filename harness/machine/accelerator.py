@@ -5,9 +5,9 @@ So a guest of a few instructions counts down in a loop, under both; what QEMU ta
 """
 
 import json
+import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,18 +16,18 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import HostError, UsageError
-from harness.host import process, settings
-from harness.host.deadline import Deadline, wait_until
+from harness.host import settings
 from harness.machine.command import Emulator
-from harness.machine.custody import private_folder
-from harness.sizes import KIB
+from harness.machine.self_test import START_LIMIT_S, SelfTest, run_self_test
+
+log = logging.getLogger(__name__)
 
 #: How many times longer an emulated guest may take than one under KVM. Public suites agree on about ten.
 TIME_SCALES = {"kvm": 1.0, "tcg": 10.0}
 #: How long TCG is to spend in the loop at least: much longer than what varies from start to start.
 LOOP_S = 0.5
-#: Generous limits of one run of the self-test: of the one that only starts, and of the whole loop under TCG.
-_START_LIMIT_S, _LOOP_LIMIT_S = 30.0, 120.0
+#: A generous limit of the whole loop under TCG.
+_LOOP_LIMIT_S = 120.0
 #: How many times longer than a start under TCG one under KVM may take, beyond a few seconds: it is measured beside the same load.
 _START_RATIO, _START_SLACK_S = 10.0, 3.0
 #: How often both are measured where KVM is not twice as fast at once: the shortest times count, because load only makes them longer.
@@ -35,33 +35,10 @@ _ROUNDS = 3
 _FIRST_TURNS, _MOST_TURNS = 1 << 22, (1 << 32) - 1
 #: How long another process may take for the same measurement.
 _WAIT_LIMIT_S = 300.0
-#: What the self-test's guest says with its last instruction, and the exit status that isa-debug-exit makes of it.
-_PROBE_VALUE = 0x2A
-_PROBE_STATUS = _PROBE_VALUE << 1 | 1
-_PROBE_PORT = 0xF4
 _KVM_NODE = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: The form of what is remembered; a file of another one counts as none.
 _FORMAT = 2
-
-
-#: Machine code at f000:0000, position and addresses fixed. Page tables at 0x1000: one 2 MiB page, identity.
-_SELF_TEST_CODE = bytes.fromhex(
-    "31c0 8ed8 8ec0 bf0010 b90018 fc f3ab"  # ax = ds = es = 0; clear 0x1000..0x3fff
-    "c70600100320 c70600200330 c70600308300"  # page map -> directory pointers -> directory -> the page
-    "2e660f01168000"  # lgdt cs:[0x80]
-    "66b820000000 0f22e0 66b800100000 0f22d8"  # cr4 = PAE; cr3 = 0x1000
-    "66b9800000c0 0f32 0d0001 0f30"  # EFER |= LME
-    "0f20c0 660d01000080 0f22c0"  # cr0 |= PG | PE
-    "66ea5b000f000800"  # jmp 0008:f005b, into 64-bit code
-    "b901000000 ffc9 75fc"  # count down from what stands at TURNS_OFFSET
-    "b02a e6f4 f4 ebfd"  # out 0xf4, 0x2a; halt for good
-    "0f1f440000"  # padding to 0x70
-    "0000000000000000 00000000009b2000"  # segments: none; 64-bit code
-    "0f00 70000f00"  # the descriptor table of 16 bytes at 0xf0070
-)
-#: Where the number of turns stands in the image: 4 bytes, the lowest first.
-TURNS_OFFSET = 0x5C
 
 
 @dataclass(frozen=True)
@@ -78,16 +55,6 @@ class Accelerator:
     @property
     def time_scale(self) -> float:
         return TIME_SCALES[self.name]
-
-
-@dataclass(frozen=True)
-class SelfTest:
-    """One run of the self-test: whether a guest did all its turns, what was seen, in how many seconds; ``stopped``: its limit passed."""
-
-    passed: bool
-    seen: str
-    seconds: float
-    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +90,12 @@ def choose_accelerator(
 
     Raises UsageError for another choice, and HostError where ``kvm`` was demanded and runs no guest, or is slower than TCG.
     """
-    choice = settings.accelerator_choice() if choice is None else choice
+    chosen = _choose(emulator, settings.accelerator_choice() if choice is None else choice, cache_folder, kvm_node, may_open)
+    log.info("%s runs the guests: %s", chosen.name, chosen.reason)
+    return chosen
+
+
+def _choose(emulator: Emulator, choice: str, cache_folder: Path | None, kvm_node: Path, may_open: Callable[[Path], bool]) -> Accelerator:
     if choice not in ("auto", "kvm", "tcg"):
         raise UsageError(f"no accelerator {choice!r}: {settings.PREFIX}ACCEL is auto, kvm or tcg")
     if choice == "tcg":
@@ -145,6 +117,7 @@ def emulated_instead(accelerator: Accelerator, evidence: str) -> Accelerator:
 
 def refute_kvm(emulator: Emulator, accelerator: Accelerator, evidence: str, cache_folder: Path | None = None) -> None:
     """Remember that guests come up under TCG and not under KVM, ``accelerator``: for this QEMU, until the computer boots again."""
+    log.warning("kvm is refuted until this computer boots again: %s", evidence)
     memory = _Memory(cache_folder or settings.cache_root(), emulator)
     memory.keep(replace(memory.find() or Measurement(True, accelerator.reason), refuted=evidence))
 
@@ -168,12 +141,14 @@ def _examine_kvm(emulator: Emulator, cache_folder: Path, kvm_node: Path, may_ope
     memory = _Memory(cache_folder, emulator)
     remembered = memory.find()
     if remembered is not None:
+        log.debug("measured before: %s", remembered)
         return remembered
     # Two measurements at once would each be the other's load.
     with memory.alone():
         remembered = memory.find()
         if remembered is None:
             remembered = measure(emulator)
+            log.info("measured: %s", remembered)
             memory.keep(remembered)
         return remembered
 
@@ -202,8 +177,8 @@ class _Pace:
 def measure(emulator: Emulator) -> Measurement:
     """Return whether a loop of guest instructions is done sooner under KVM than under TCG. Takes some seconds; ends, hung QEMU or not."""
     # TCG first: it also brings QEMU into the host's memory, so that KVM's limit is a fair one.
-    tcg_start = run_self_test(emulator, "tcg", limit_s=_START_LIMIT_S)
-    kvm_start = run_self_test(emulator, "kvm", limit_s=min(_START_LIMIT_S, _START_SLACK_S + _START_RATIO * tcg_start.seconds))
+    tcg_start = run_self_test(emulator, "tcg", limit_s=START_LIMIT_S)
+    kvm_start = run_self_test(emulator, "kvm", limit_s=min(START_LIMIT_S, _START_SLACK_S + _START_RATIO * tcg_start.seconds))
     if not kvm_start.passed:
         return Measurement(False, kvm_start.seen)
     turns, whole = _calibrate(emulator, tcg_start) if tcg_start.passed else (0, tcg_start)
@@ -227,9 +202,9 @@ def _compare(emulator: Emulator, turns: int, tcg: _Pace, kvm: _Pace) -> Measurem
     stopped_s = 0.0
     for number in range(_ROUNDS):
         if number:
-            tcg = tcg.with_start(run_self_test(emulator, "tcg", limit_s=_START_LIMIT_S))
+            tcg = tcg.with_start(run_self_test(emulator, "tcg", limit_s=START_LIMIT_S))
             tcg = tcg.with_whole(run_self_test(emulator, "tcg", turns, _LOOP_LIMIT_S))
-            kvm = kvm.with_start(run_self_test(emulator, "kvm", limit_s=_START_LIMIT_S))
+            kvm = kvm.with_start(run_self_test(emulator, "kvm", limit_s=START_LIMIT_S))
         tested = run_self_test(emulator, "kvm", turns, kvm.start_s + tcg.loop_s)
         if tested.stopped:
             stopped_s = max(stopped_s, tcg.loop_s)
@@ -246,59 +221,6 @@ def _compare(emulator: Emulator, turns: int, tcg: _Pace, kvm: _Pace) -> Measurem
     tcg_s, kvm_s = round(tcg.loop_s, 3), round(kvm.loop_s, 3)
     seen = f"a loop of {turns:,} turns took {tcg_s:.2f} s under tcg and {kvm_s:.2f} s under kvm"
     return Measurement(faster, f"KVM is {'faster' if faster else 'not faster'}: {seen}", turns, tcg_s, kvm_s)
-
-
-def run_self_test(emulator: Emulator, accelerator: str, turns: int = 1, limit_s: float = _START_LIMIT_S) -> SelfTest:
-    """Have a guest under ``accelerator`` do ``turns`` of a loop, and say whether it did. Ends by itself, hung QEMU or not."""
-    with private_folder() as folder:
-        rom, errors = folder / "self-test.rom", folder / "stderr"
-        rom.write_bytes(self_test_rom(turns))
-        command = self_test_command(emulator, accelerator, rom)
-        started_s, limit = time.monotonic(), Deadline.after(limit_s)
-        with errors.open("wb") as sink:
-            qemu = process.start(command, stderr=sink.fileno())
-        try:
-            status = wait_until(lambda: None if qemu.poll() is None else (qemu.returncode,), limit, poll_s=0.005)
-            seconds = time.monotonic() - started_s
-        finally:
-            qemu.kill()
-            # A vCPU that is stuck inside the kernel may take its time to die. It is the reaper's then, not ours to wait for.
-            wait_until(lambda: qemu.poll() is not None, Deadline.after(_START_SLACK_S))
-        said = errors.read_text(errors="replace").strip().splitlines()
-    if status is None:
-        done = "executed nothing" if turns == 1 else f"had not done {turns:,} turns of a loop"
-        return SelfTest(False, f"a guest under {accelerator} {done} within {limit_s:.1f} s (self-test)", seconds, stopped=True)
-    if status[0] == _PROBE_STATUS:
-        return SelfTest(True, f"a guest under {accelerator} executed its instructions (self-test)", seconds)
-    last = said[-1] if said else "and said nothing"
-    return SelfTest(False, f"QEMU under {accelerator} ended with status {status[0]} in the self-test: {last}", seconds)
-
-
-def self_test_command(emulator: Emulator, accelerator: str, rom: Path) -> list[str]:
-    """Return the command line of the self-test: the CPU model that guests get, no device but the exit port."""
-    return [
-        emulator.program,
-        "-no-user-config",
-        "-nodefaults",
-        *("-display", "none"),
-        *("-machine", "q35"),
-        *("-accel", accelerator),
-        *("-cpu", "max"),
-        *("-m", "16M"),
-        *("-bios", str(rom).replace(",", ",,")),
-        *("-device", f"isa-debug-exit,iobase={_PROBE_PORT:#x},iosize=1"),
-    ]
-
-
-def self_test_rom(turns: int = 1) -> bytes:
-    """Return a firmware image that goes from the reset vector through protected to long mode, counts, and writes to the exit port.
-
-    Real mode alone proves little: a KVM that cannot run a kernel may still interpret a few 16-bit instructions.
-    """
-    counted = turns.to_bytes(4, "little")
-    code = _SELF_TEST_CODE[:TURNS_OFFSET] + counted + _SELF_TEST_CODE[TURNS_OFFSET + len(counted) :]
-    reset_vector = bytes([0xEA, 0x00, 0x00, 0x00, 0xF0])  # jmp f000:0000, the start of this image
-    return code.ljust(64 * KIB - 16, b"\xf4") + reset_vector.ljust(16, b"\xf4")
 
 
 # ---- what is remembered ----------------------------------------------------------------------------------------------

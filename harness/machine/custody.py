@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 from harness.errors import HostError
 from harness.host import process, settings
 from harness.machine import reaper
-from harness.sizes import MIB
+from harness.sizes import MIB, format_size
+
+log = logging.getLogger(__name__)
 
 #: RAM files are best kept on a memory file system; it must have this much room beyond what the machine may fill.
 MEMORY_FOLDER = Path("/dev/shm")
@@ -37,8 +40,10 @@ def private_folder(room_bytes: int = 0) -> Iterator[Path]:
     _custodian().keep(folder)
     try:
         _make(folder)
+        log.debug("made %s with room for %s", folder, format_size(room_bytes))
         yield folder
     finally:
+        log.debug("removing %s", folder)
         shutil.rmtree(folder, ignore_errors=True)
         _custodian().release(folder)
 
@@ -121,6 +126,7 @@ class _Custodian:
             os.write(self._pipe_fd, os.fsencode(line) + b"\n")
         except BrokenPipeError:
             # Someone ended our reaper. A new one takes over everything that is still kept.
+            log.warning("the reaper of this process, %d, is gone: a new one takes over %d folders", self._reaper.pid, len(self._kept))
             os.close(self._pipe_fd)
             self._pipe_fd = self._start_reaper()
             os.write(self._pipe_fd, b"".join(b"+" + os.fsencode(folder) + b"\n" for folder in self._kept))

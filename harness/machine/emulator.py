@@ -1,5 +1,6 @@
 """The QEMU of this host: where it is, how old it is, what it ships."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from harness.host.cache import file_sha256
 from harness.host.deadline import Deadline
 from harness.host.tools import QEMU, check_qemu_version, parse_qemu_version, require_tool
 from harness.machine.command import Emulator
+
+log = logging.getLogger(__name__)
 
 #: The file of the small firmware that enters a PVH kernel at once, and the usual one.
 QBOOT, SEABIOS = "qboot.rom", "bios-256k.bin"
@@ -25,6 +28,7 @@ def find_emulator(program: str = QEMU) -> Emulator:
     folders = process.run([path, "-L", "help"], Deadline.after(20), check=False).stdout.split("\n")
     firmware = [file for name in (QBOOT, SEABIOS) if (file := _find_file(folders, name)) is not None]
     digest = " ".join(f"{file.name}={file_sha256(file)}" for file in firmware)
+    log.debug("QEMU %s is %s; firmware: %s", text, path, digest or "none of the two")
     return Emulator(path, version, text, any(file.name == QBOOT for file in firmware), digest)
 
 

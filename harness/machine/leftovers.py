@@ -4,6 +4,7 @@ The places where folders are left are everybody's, so nothing there is believed 
 this user, closed to all others as the harness makes them. Only then its owner's mark counts, for only this user can have written it.
 """
 
+import logging
 import os
 import shutil
 import stat
@@ -16,6 +17,8 @@ from pathlib import Path
 from harness.host import settings
 from harness.machine.custody import MEMORY_FOLDER, OWNER_FILE, PREFIX, process_mark
 from harness.machine.reaper import kill_inside, pids_inside
+
+log = logging.getLogger(__name__)
 
 #: A folder without its owner's mark is left alone for so long.
 _UNMARKED_S = 60.0
@@ -37,14 +40,16 @@ def find_leftovers(roots: Iterable[Path] | None = None) -> tuple[Leftover, ...]:
     chosen = settings.runtime_root()
     places = roots or {MEMORY_FOLDER, Path(tempfile.gettempdir()), *((chosen,) if chosen else ())}
     folders = sorted(folder for place in places for folder in place.glob(f"{PREFIX}*") if _is_left(folder))
+    log.debug("looked for leftovers in %s: %d", ", ".join(map(str, places)), len(folders))
     return tuple(Leftover(folder, tuple(pids_inside(str(folder))), _size(folder)) for folder in folders)
 
 
 def remove_leftover(leftover: Leftover) -> bool:
     """End what works in the folder, and remove it; return whether it is gone. One that is a leftover no more is not touched."""
     if _is_left(leftover.folder):
-        kill_inside(str(leftover.folder))
+        killed = kill_inside(str(leftover.folder))
         shutil.rmtree(leftover.folder, ignore_errors=True)
+        log.info("ended %d processes in %s, whose owner is gone, and removed it", killed, leftover.folder)
     return not os.path.lexists(leftover.folder)
 
 

@@ -1,63 +1,31 @@
-"""A machine's life: started, waited for, used, classified when it ends, and gone without a trace."""
+"""A machine whose guest is ready: asked, pressed keys on, diagnosed, powered off."""
 
 import contextlib
+import logging
 import re
 import shlex
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from harness.errors import CONSOLE_FOLLOWS, BootError, HostError, MachineError
-from harness.host import process
+from harness.errors import CONSOLE_FOLLOWS, MachineError
 from harness.host.deadline import Deadline, wait_until
-from harness.host.memory import count_kills, find_room
 from harness.machine.accelerator import Accelerator
-from harness.machine.command import CONSOLE_ID, GUEST_SSH_PORT, READY_LINE, Channels, Emulator, backing_files, qemu_command
+from harness.machine.command import CONSOLE_ID
 from harness.machine.console import Console
-from harness.machine.custody import REMEDY, private_folder
+from harness.machine.ending import Ending, EndKind
+from harness.machine.qemu import QMP_LIMIT_S, Qemu
 from harness.machine.qmp import Qmp
-from harness.machine.spec import MachineSpec, Placement, check, place_e820
-from harness.model.complaint import Report, ReportKind
-from harness.model.stack import RegionKind
-from harness.sizes import format_size
+from harness.machine.spec import MachineSpec, Placement
 
-#: From QEMU's start to the ready line, before the accelerator's time scale: a good five times what it takes.
-BOOT_LIMIT_S = 15.0
-#: QEMU's own answers do not depend on the guest, only on how busy the host is.
-QMP_LIMIT_S = 30.0
+log = logging.getLogger(__name__)
+
 #: QEMU's answer when all is well takes a millisecond.
 _STATUS_LIMIT_S = 2.0
 #: States in which QEMU lets the guest stand still, for reasons that are not the guest's.
 _PAUSED = {"paused", "io-error", "debug", "internal-error"}
 #: A console that printed nothing for so long has said what it was asked.
 _QUIET_S = 0.5
-#: How long QEMU may take to end when asked, before it is killed.
-QUIT_LIMIT_S = 5.0
-
-
-class EndKind(StrEnum):
-    """How a guest ended, or that it did not."""
-
-    RUNNING = "running"
-    SHUTDOWN = "guest-shutdown"
-    RESET = "guest-reset"
-    PANIC = "guest-panic"
-    QEMU_DIED = "qemu-died"
-    STOPPED = "stopped-by-harness"
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a guest ended, why we think so, and what its kernel complained about on the way."""
-
-    kind: EndKind
-    reason: str
-    reports: tuple[Report, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,101 +38,6 @@ class BootTimes:
     qmp_s: float
     ready_s: float
     milestones: tuple[tuple[str, float], ...]
-
-
-class _Process(Protocol):
-    """What a machine needs of its QEMU process."""
-
-    pid: int
-    returncode: int | None
-
-    def poll(self) -> int | None: ...
-    def kill(self) -> None: ...
-
-
-def classify_ending(
-    events: Sequence[dict[str, object]], exit_status: int | None, reports: Sequence[Report], stopped: bool = False
-) -> Ending:
-    """Return how the guest ended. QEMU's exit status alone says nothing: it is 0 for power-off, reboot and panic alike.
-
-    ``events`` are QMP events; ``exit_status`` is None while QEMU runs; ``stopped``: the harness itself asked QEMU to quit.
-    """
-    kept = tuple(reports)
-    names = [str(event.get("event")) for event in events]
-    if "GUEST_PANICKED" in names or "GUEST_CRASHLOADED" in names:
-        return Ending(EndKind.PANIC, "the guest reported its panic through pvpanic", kept)
-    panics = [report for report in kept if report.kind is ReportKind.PANIC]
-    if panics:
-        return Ending(EndKind.PANIC, f"the console shows: {panics[0].line}", kept)
-    for event in events:
-        if event.get("event") != "SHUTDOWN":
-            continue
-        data = event.get("data")
-        cause = str(data.get("reason")) if isinstance(data, dict) else "none"
-        if cause == "guest-shutdown":
-            return Ending(EndKind.SHUTDOWN, "the guest powered itself off", kept)
-        if cause == "guest-reset":
-            return Ending(EndKind.RESET, "the guest asked for a reset", kept)
-        if not stopped:
-            return Ending(EndKind.QEMU_DIED, f"QEMU shut down on its own: {cause}", kept)
-    if stopped:
-        return Ending(EndKind.STOPPED, "the harness ended it", kept)
-    if exit_status is not None:
-        return Ending(EndKind.QEMU_DIED, f"QEMU ended with status {exit_status} and no word of a shutdown", kept)
-    return Ending(EndKind.RUNNING, "QEMU is running", kept)
-
-
-class Qemu:
-    """A QEMU process with its two lines, QMP and console, from start to end."""
-
-    def __init__(self, command: tuple[str, ...], running: _Process, qmp: Qmp, console: Console, logs: Path) -> None:
-        self.command = command
-        self.qmp = qmp
-        self.console = console
-        self.logs = logs
-        self._process = running
-        self._stopped = False
-        self._kills_before = count_kills()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ending(self) -> Ending:
-        """Return how the guest ended, as far as can be seen now."""
-        events = [dict(event) for event in self.qmp.events()]
-        ending = classify_ending(events, self._process.poll(), self.console.reports(), self._stopped)
-        cause = self._cause_of_death() if ending.kind is EndKind.QEMU_DIED else ""
-        return replace(ending, reason=f"{ending.reason}: {cause}") if cause else ending
-
-    def _cause_of_death(self) -> str:
-        """Return what is known to make the host's kernel end QEMU by a signal, where it shows; else an empty text."""
-        if self._process.returncode == -signal.SIGBUS:
-            return "SIGBUS, as where the file system that its memory lies on is full, or a file there was cut"
-        if self._process.returncode == -signal.SIGKILL and count_kills() > self._kills_before:
-            return f"this computer's kernel killed it for want of memory, as its control group counts; {find_room().describe()}"
-        return ""
-
-    def wait_ended(self, deadline: Deadline) -> Ending:
-        """Wait for QEMU to end, then return how; EndKind.RUNNING when the deadline passed first."""
-        if wait_until(lambda: self._process.poll() is not None, deadline):
-            self._drain()
-        return self.ending()
-
-    def stop(self) -> None:
-        """End QEMU: ask it to quit, then kill it. Never raises an opinion; ``ending`` has the story."""
-        if self._process.poll() is None:
-            self._stopped = self.ending().kind is EndKind.RUNNING
-            with contextlib.suppress(MachineError):
-                self.qmp.execute("quit", deadline=Deadline.after(QUIT_LIMIT_S))
-        wait_until(lambda: self._process.poll() is not None, Deadline.after(QUIT_LIMIT_S))
-        end_process(self._process)
-        self._drain()
-
-    def _drain(self) -> None:
-        # The last words of a process that is gone are still on their way through two sockets.
-        self.console.wait_closed(QUIT_LIMIT_S)
-        self.qmp.wait_closed(Deadline.after(QUIT_LIMIT_S))
 
 
 @dataclass(frozen=True)
@@ -229,6 +102,7 @@ class Machine:
 
         Needs nothing of the guest but a kernel that takes interrupts. Raises MachineError when QEMU is gone.
         """
+        log.info("pressing SysRq %s in process %d", key, self.pid)
         self.qmp.execute("chardev-send-break", {"id": CONSOLE_ID}, deadline=deadline)
         try:
             self.console.send(key)
@@ -257,6 +131,7 @@ class Machine:
 
     def diagnose(self, deadline: Deadline) -> str:
         """Return what a guest that hangs can still be made to say: its blocked tasks (SysRq w) and its registers. Never raises."""
+        log.info("asking the guest of process %d for its registers and blocked tasks", self.pid)
         mark = self.console.mark()
         said: list[str] = []
         try:
@@ -271,6 +146,7 @@ class Machine:
                 wait_until(lambda: False, deadline.within(_QUIET_S))
             said.append(self.console.since(mark).strip() or "(the kernel did not answer)")
         except MachineError as error:
+            log.warning("asking ended: %s", error)
             said.append(f"(no more: {error})")
         return "\n".join(said).replace("\r", "") + "\n"
 
@@ -279,168 +155,3 @@ class Machine:
         with contextlib.suppress(MachineError):  # a guest that is gone already needs no powering off
             self.send_sysrq("o", deadline)
         return self.wait_ended(deadline)
-
-
-@contextlib.contextmanager
-def started_machine(
-    spec: MachineSpec, emulator: Emulator, accelerator: Accelerator, logs: Path, deadline: Deadline, *, gdb: bool = False
-) -> Iterator[Machine]:
-    """Boot a machine, hand it over when its guest is ready, and end it with everything that belongs to it.
-
-    ``logs`` is a folder of the caller's; it keeps command, console, QMP transcript and what QEMU wrote to stderr. A boot that fails is
-    repeated once with a verbose kernel, because a quiet one hides why; when that comes up, ``failed_boot`` tells of the first. ``gdb``: a
-    debugger can attach.
-    Raises UsageError (the spec cannot work), HostError (no room), MachineError (QEMU did not start) and BootError (the kernel did
-    not come up).
-    """
-    check(spec)
-    pvh = is_elf(spec.boot_kernel)
-    with contextlib.ExitStack() as lifetime:
-        try:
-            machine = lifetime.enter_context(_booted(spec, emulator, accelerator, logs / "boot", deadline, pvh=pvh, gdb=gdb))
-        except BootError as first:
-            if deadline.expired:
-                raise
-            failed = str(first)
-            machine = lifetime.enter_context(
-                _booted(spec, emulator, accelerator, logs / "boot-verbose", deadline, pvh=pvh, gdb=gdb, verbose=True, failed_boot=failed)
-            )
-        yield machine
-
-
-def is_elf(kernel: Path) -> bool:
-    """Say whether ``kernel`` is an uncompressed ELF kernel, which QEMU enters through its PVH note, and not a bzImage."""
-    with kernel.open("rb") as file:
-        return file.read(4) == b"\x7fELF"
-
-
-@contextlib.contextmanager
-def _booted(
-    spec: MachineSpec,
-    emulator: Emulator,
-    accelerator: Accelerator,
-    logs: Path,
-    deadline: Deadline,
-    *,
-    pvh: bool,
-    gdb: bool,
-    verbose: bool = False,
-    failed_boot: str = "",
-) -> Iterator[Machine]:
-    """One boot: quiet or verbose."""
-
-    def make_command(folder: Path, channels: Channels) -> list[str]:
-        return qemu_command(spec, emulator, accelerator.name, folder, channels, pvh=pvh, verbose=verbose, gdb=gdb)
-
-    logs.mkdir(parents=True, exist_ok=True)
-    with private_folder(sum(backing_files(spec, Path()).values())) as folder:
-        _make_files(backing_files(spec, folder))
-        started_s = time.monotonic()
-        with running_qemu(lambda channels: make_command(folder, channels), logs) as qemu:
-            connect_qmp(qemu, deadline)
-            qmp_s = time.monotonic() - started_s
-            ssh_port = read_ssh_port(qemu.qmp, deadline.within(QMP_LIMIT_S))
-            placements = read_placements(spec, qemu.qmp, deadline.within(QMP_LIMIT_S))
-            qemu.qmp.execute("cont", deadline=deadline.within(QMP_LIMIT_S))
-            _wait_ready(qemu, emulator, deadline.within(BOOT_LIMIT_S * accelerator.time_scale))
-            milestones = {line: at_s - started_s for line, at_s in qemu.console.milestones().items()}
-            times = BootTimes(qmp_s, milestones[READY_LINE], tuple(milestones.items()))
-            yield Machine(qemu, spec, accelerator, folder, ssh_port, placements, times, failed_boot, started_s)
-
-
-def _make_files(sizes: Mapping[Path, int]) -> None:
-    try:
-        for path, size_bytes in sizes.items():
-            with path.open("wb") as file:
-                file.truncate(size_bytes)
-    except OSError as error:
-        raise HostError(f"cannot make {path} of {format_size(size_bytes)} for a machine: {error.strerror}; {REMEDY}") from error
-
-
-@contextlib.contextmanager
-def running_qemu(make_command: Callable[[Channels], Sequence[str]], logs: Path) -> Iterator[Qemu]:
-    """Start QEMU with both lines connected, its guest waiting for ``cont``; end it at the end, on every path."""
-    qmp_ours, qmp_theirs = socket.socketpair()
-    console_ours, console_theirs = socket.socketpair()
-    with contextlib.ExitStack() as lifetime:
-        qmp = lifetime.enter_context(Qmp(qmp_ours, logs / "qmp.jsonl"))
-        console = lifetime.enter_context(Console(console_ours, logs / "console.log"))
-        with qmp_theirs, console_theirs, (logs / "qemu.stderr").open("wb") as errors:
-            fds = (qmp_theirs.fileno(), console_theirs.fileno())
-            command = tuple(make_command(Channels(*fds)))
-            (logs / "command").write_text(shlex.join(command) + "\n")
-            running = process.start(command, stderr=errors.fileno(), pass_fds=fds)
-        qemu = Qemu(command, running, qmp, console, logs)
-        lifetime.callback(qemu.stop)
-        yield qemu
-
-
-def end_process(running: _Process) -> None:
-    """Kill what is still running and wait until it is gone."""
-    if running.poll() is None:
-        running.kill()
-        # Only a process that is stuck inside the kernel outlasts this; the reaper has it then.
-        wait_until(lambda: running.poll() is not None, Deadline.after(QUIT_LIMIT_S))
-
-
-def read_ssh_port(qmp: Qmp, deadline: Deadline) -> int:
-    """Ask QEMU which loopback port it picked for the guest's SSH. Raises MachineError."""
-    said = str(qmp.execute("human-monitor-command", {"command-line": "info usernet"}, deadline=deadline))
-    port = find_forwarded_port(said, GUEST_SSH_PORT)
-    if port is None:
-        raise MachineError(f"QEMU lists no forwarded port for the guest's port {GUEST_SSH_PORT}; it said:\n{said.strip()}")
-    return port
-
-
-def find_forwarded_port(usernet: str, guest_port: int) -> int | None:
-    """Return the host port that ``info usernet`` shows for ``guest_port``."""
-    for line in usernet.splitlines():
-        match = re.match(r"\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s", line)
-        if match and int(match[2]) == guest_port:
-            return int(match[1])
-    return None
-
-
-def read_placements(spec: MachineSpec, qmp: Qmp, deadline: Deadline) -> tuple[Placement, ...]:
-    """Return where every region of ``spec`` lies: e820 as we placed them, NVDIMMs as QEMU did. Raises MachineError."""
-    found = {placement.name: placement for placement in place_e820(spec.regions, spec.ram_bytes) or ()}
-    devices = qmp.execute("query-memory-devices", deadline=deadline) if spec.nvdimms else []
-    for device in devices if isinstance(devices, list) else []:
-        data = device["data"]
-        sizes = {region.name: region.size_bytes for region in spec.nvdimms}
-        if data.get("id") in sizes:
-            found[data["id"]] = Placement(data["id"], RegionKind.NVDIMM, int(data["addr"]), sizes[data["id"]])
-    lost = [region.name for region in spec.regions if region.name not in found]
-    if lost:
-        raise MachineError(f"QEMU does not list the NVDIMMs {', '.join(lost)}; it said: {devices}")
-    return tuple(found[region.name] for region in spec.regions)
-
-
-def connect_qmp(qemu: Qemu, deadline: Deadline) -> None:
-    """Wait for QEMU's greeting. Raises MachineError with what QEMU said instead."""
-    try:
-        qemu.qmp.connect(deadline.within(QMP_LIMIT_S))
-    except MachineError as error:
-        ending = qemu.wait_ended(Deadline.after(1))
-        said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip() or "(nothing)"
-        raise MachineError(f"QEMU did not start: {ending.reason}; it said:\n{said}") from error
-
-
-def _wait_ready(qemu: Qemu, emulator: Emulator, deadline: Deadline) -> None:
-    """Wait for init's ready line. Raises BootError as soon as the guest has ended or panicked, or when the deadline has passed."""
-    console = qemu.console
-    wait_until(lambda: READY_LINE in console.milestones() or qemu.ending().kind is not EndKind.RUNNING, deadline)
-    if READY_LINE in console.milestones():
-        return
-    ending = qemu.ending()
-    if ending.kind is EndKind.PANIC:
-        # The report goes on behind the line that names the panic, and ends with a reset.
-        qemu.wait_ended(Deadline.after(QUIT_LIMIT_S))
-        problem = f"the guest's kernel panicked before it was ready (QEMU {emulator.version_text}): {ending.reason}"
-    elif ending.kind is EndKind.RUNNING:
-        problem = f"the guest did not print {READY_LINE!r} within {deadline.limit_s:.0f} s"
-    else:
-        qemu.wait_ended(Deadline.after(QUIT_LIMIT_S))
-        problem = f"the guest ended before it was ready ({ending.kind}): {ending.reason}"
-    said = (qemu.logs / "qemu.stderr").read_text(errors="replace").strip()
-    raise BootError(problem + (f"; QEMU said: {said}" if said else ""), console.tail())

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
+import logging
 import socket
 import threading
 import time
@@ -15,6 +16,9 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, 
 
 from harness.errors import MachineError
 from harness.host.deadline import Deadline, wait_until
+from harness.host.log import took
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -58,7 +62,9 @@ class Qmp:
     def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, deadline: Deadline) -> object:
         """Run ``command`` and return its value. Raises MachineError on refusal, a lost QEMU or a passed deadline."""
         self.note("execute", {"command": command, "arguments": dict(arguments or {})})
-        value = self._ask(command, self._client.execute(command, dict(arguments or {})), deadline)
+        # What is asked again and again until it changes is in the transcript only.
+        with contextlib.nullcontext() if command.startswith("query-") else took(log, logging.DEBUG, f"QMP {command}"):
+            value = self._ask(command, self._client.execute(command, dict(arguments or {})), deadline)
         self.note("return", value)
         return value
 

@@ -5,6 +5,7 @@ written. So the state that QEMU saves and loads is what is not memory, less than
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from pathlib import Path
 
 from harness.errors import HostError, MachineError
 from harness.host.deadline import Deadline, wait_until
+from harness.host.log import took
 from harness.host.sparse import copy_sparse
 from harness.machine.accelerator import Accelerator
+from harness.machine.boot import is_elf
 from harness.machine.command import Channels, Emulator, Memory, backing_files, disk_files, memory_files, qemu_command
 from harness.machine.custody import REMEDY, private_folder
-from harness.machine.machine import QMP_LIMIT_S, BootTimes, Machine, Qemu, connect_qmp, is_elf, read_ssh_port, running_qemu
+from harness.machine.machine import BootTimes, Machine
+from harness.machine.qemu import QMP_LIMIT_S, Qemu, connect_qmp, read_ssh_port, running_qemu
 from harness.machine.qmp import Qmp
 from harness.machine.spec import MachineSpec, Placement, check
+
+log = logging.getLogger(__name__)
 
 #: The file of QEMU's own state, beside those of memory and disks.
 STATE = "state"
@@ -40,10 +46,11 @@ def save_machine(machine: Machine, folder: Path, deadline: Deadline) -> SavedMac
     Raises MachineError where QEMU cannot, HostError where there is no room.
     """
     qmp = machine.qmp
-    qmp.execute("stop", deadline=deadline)
-    qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=deadline)
-    qmp.execute("migrate", {"uri": f"file:{folder / STATE}"}, deadline=deadline)
-    _wait_migrated(qmp, "saving", deadline)
+    with took(log, logging.INFO, f"saved the state of process {machine.pid} in {folder}"):
+        qmp.execute("stop", deadline=deadline)
+        qmp.execute("migrate-set-capabilities", _CAPABILITIES, deadline=deadline)
+        qmp.execute("migrate", {"uri": f"file:{folder / STATE}"}, deadline=deadline)
+        _wait_migrated(qmp, "saving", deadline)
     for path in backing_files(machine.spec, machine.folder):
         try:
             copy_sparse(path, folder / path.name)
@@ -97,6 +104,7 @@ def restored_machine(
             ssh_port = read_ssh_port(qemu.qmp, limit)
             qemu.qmp.execute("cont", deadline=limit)
             times = BootTimes(qmp_s, time.monotonic() - started_s, ())
+            log.info("process %d goes on after %.2f s from %s under %s", qemu.pid, times.ready_s, saved.folder, accelerator.name)
             yield Machine(qemu, spec, accelerator, folder, ssh_port, saved.placements, times, started_s=started_s)
 
 

@@ -1,4 +1,4 @@
-"""The only place that knows pytest: options, collection, fixtures for Python cases, what is not tried any more, and what is reported."""
+"""The only place that knows pytest: options, collection, fixtures for Python cases, what is not tried, reports, the log."""
 
 pytest_plugins = [
     "harness.plugin.options",
@@ -6,4 +6,5 @@ pytest_plugins = [
     "harness.plugin.fixtures",
     "harness.plugin.refuse",
     "harness.plugin.outcome",
+    "harness.plugin.log",
 ]

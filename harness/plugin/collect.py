@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from harness.case.loader import CLAIMS_FILE, is_case_file, load_nearest_expected, load_nearest_known, load_plans
+from harness.case.claims import CLAIMS_FILE
+from harness.case.known import load_nearest_expected, load_nearest_known
+from harness.case.loader import is_case_file, load_plans
 from harness.case.plan import Plan
 from harness.errors import CaseError, HarnessError, logs_of
-from harness.lease.boot import BootedGuest, ways_in
+from harness.lease.booted import BootedGuest, ways_in
 from harness.lease.kernels import Unsuitable
 from harness.lease.perform import run_item
 from harness.lease.pool import Lease

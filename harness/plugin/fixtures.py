@@ -8,7 +8,7 @@ import pytest
 
 from harness.case.axes import Variant
 from harness.case.case import Needs
-from harness.case.loader import load_nearest_expected
+from harness.case.known import load_nearest_expected
 from harness.case.plan import make_stack, named_variants
 from harness.errors import HarnessError
 from harness.lease.kernels import Unsuitable

@@ -11,18 +11,21 @@ from typing import Any
 import pytest
 
 from harness.case.axes import Storage
-from harness.case.loader import FAMILY_FILE, load_families, load_nearest_expected
+from harness.case.claims import FAMILY_FILE, load_families
+from harness.case.known import load_nearest_expected
 from harness.case.plan import DEFAULT_STACK, named_stacks
 from harness.errors import CaseError, HarnessError
 from harness.host.admission import admitted
 from harness.host.deadline import Deadline
-from harness.lease.boot import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions, make_booter
+from harness.lease.boot import make_booter
+from harness.lease.clone import make_cloner
+from harness.lease.guest import Auditing
 from harness.lease.kept import FOLDER, LogKeeper
 from harness.lease.kernels import Kernels, read_kernels
 from harness.lease.ledger import Ledger, open_ledger
-from harness.lease.perform import Auditing
+from harness.lease.options import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions
 from harness.lease.pool import Booter, Pool, open_pool
-from harness.lease.template import make_cloner, templates_limit_bytes
+from harness.lease.template import templates_limit_bytes
 from harness.model.known import ExpectedLine
 from harness.model.stack import Filesystem, RegionKind
 from harness.record.item import Lifecycle

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.case.loader import load_nearest_claims
+from harness.case.claims import load_nearest_claims
 from harness.errors import CaseError
 from harness.host.version import read_commit
 from harness.model.claims import Claim

@@ -1,5 +1,7 @@
 """A run has an identity and a folder of its own: ``runs/ID`` below the artifacts. ``latest`` beside it leads to the newest."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from harness.errors import UsageError
 from harness.record.documents import read_text, to_text, typed
 
 RUNS, LATEST, IDENTITY = "runs", "latest", "identity.json"
+#: What the harness did, in the folder of the run; those who do it hold the file.
+LOG = "harness.log"
 FORMAT = 1
 #: How many runs are kept unless somebody says otherwise.
 KEPT_RUNS = 10
@@ -48,6 +52,11 @@ class StoredRun:
     folder: Path
 
     @property
+    def goes_on(self) -> bool:
+        """Whether a process that does this run is alive."""
+        return _is_held(self.folder / LOG)
+
+    @property
     def size_bytes(self) -> int:
         return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
 
@@ -76,9 +85,24 @@ def begin_run(artifacts: Path, identity: Identity, keep: int) -> None:
     except OSError:
         link.unlink()
         raise
-    for run in stored_runs(artifacts)[keep:]:
-        if run.identity.is_over:
+    found = stored_runs(artifacts)
+    for run in found[keep:]:
+        if run.identity.is_over and not run.goes_on:
             shutil.rmtree(run.folder, ignore_errors=True)
+    for log in (artifacts / RUNS).glob(f"*/{LOG}"):
+        # A run that was ended before its first item was has a log, and no identity.
+        if log.parent.name < found[:keep][-1].identity.id and not (log.parent / IDENTITY).exists() and not _is_held(log):
+            shutil.rmtree(log.parent, ignore_errors=True)
+
+
+def _is_held(log: Path) -> bool:
+    """Whether a process has the log of a run open (harness/host/log.py): the lock ends with the process, however that ends."""
+    with contextlib.suppress(FileNotFoundError), log.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def store_identity(artifacts: Path, identity: Identity) -> None:
@@ -133,7 +157,9 @@ def find_run(artifacts: Path, wanted: str) -> StoredRun:
 
 
 def remove_run(artifacts: Path, run: StoredRun) -> None:
-    """Remove a run; where it was the latest, the newest that is left becomes it. Raises OSError."""
+    """Remove a run; where it was the latest, the newest that is left becomes it. Raises UsageError where it goes on, and OSError."""
+    if run.goes_on:
+        raise UsageError(f"the run {run.identity.id} goes on: end it first (Ctrl-C where it was started)")
     shutil.rmtree(run.folder)
     link = artifacts / LATEST
     if link.is_symlink() and not link.exists():

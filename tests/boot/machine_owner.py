@@ -11,8 +11,8 @@ import psutil
 
 from harness.host.deadline import Deadline
 from harness.machine.accelerator import choose_accelerator
+from harness.machine.boot import started_machine
 from harness.machine.emulator import find_emulator
-from harness.machine.machine import started_machine
 from harness.machine.spec import MachineSpec
 
 

@@ -8,7 +8,10 @@ import pytest
 from harness import ops as op
 from harness.host.deadline import Deadline
 from harness.image.catalog import KernelChoice
-from harness.lease.boot import BootedGuest, GuestOptions, booted_guest, find_host
+from harness.lease.boot import booted_guest
+from harness.lease.booted import BootedGuest
+from harness.lease.host_in_use import find_host
+from harness.lease.options import GuestOptions
 from harness.model.outcome import How, Observation
 from harness.model.stack import DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
 from harness.ops import Program, Step

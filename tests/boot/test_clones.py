@@ -11,10 +11,16 @@ import pytest
 from harness.case.plan import named_stacks
 from harness.errors import GuestError
 from harness.guest.link import GuestCommand
+from harness.host.deadline import Deadline
 from harness.image.bundle import guest_image
 from harness.image.catalog import KernelChoice
-from harness.lease.boot import BootedGuest, GuestOptions, find_host, ways_in
-from harness.lease.template import Cloner, find_damage
+from harness.lease.booted import BootedGuest, ways_in
+from harness.lease.clone import Cloner
+from harness.lease.guest import Auditing
+from harness.lease.host_in_use import find_host
+from harness.lease.options import GuestOptions
+from harness.lease.template import find_damage
+from harness.machine.ending import EndKind
 from harness.model.outcome import RunKind
 from harness.model.stack import StorageStack
 from harness.ops import Fsync, Open, OpenFlag, Pread, Program, Pwrite, Step
@@ -51,9 +57,9 @@ def said(guest: BootedGuest, *argv: str) -> str:
 
 def test_what_one_clone_writes_no_other_sees(two: tuple[BootedGuest, BootedGuest]) -> None:
     first, second = two
-    assert first.run(WRITE)[1].value == MIB
-    assert second.run(READ)[1].value == 0
-    (run,) = first.run(READ)[1].data or ()
+    assert first.session.run(WRITE)[1].value == MIB
+    assert second.session.run(READ)[1].value == 0
+    (run,) = first.session.run(READ)[1].data or ()
     assert run.kind is RunKind.TAG
 
 
@@ -74,19 +80,19 @@ def test_clones_share_the_pages_of_their_template(two: tuple[BootedGuest, Booted
 
 
 def test_a_template_is_what_it_was_after_its_clones_have_written(cloner: Cloner) -> None:
-    template = cloner.stack_template(find_host(), guest_image(KernelChoice(KERNEL), print), STACK)
+    template = cloner.templates.stack_template(find_host(), guest_image(KernelChoice(KERNEL), print), STACK)
     with cloner.clone(STACK, KERNEL) as guest:
         guest.refresh()
-        guest.run(WRITE)
+        guest.session.run(WRITE)
     assert find_damage(template) is None
 
 
 def test_a_clone_that_is_used_again_gets_a_fresh_file_system(cloner: Cloner) -> None:
     with cloner.clone(STACK, KERNEL) as guest:
         first = guest.refresh()
-        guest.run(WRITE)
+        guest.session.run(WRITE)
         again = guest.refresh()
-        assert guest.run(READ)[1].value == 0
+        assert guest.session.run(READ)[1].value == 0
     assert [v.mount_options for v in first.volumes] == [v.mount_options for v in again.volumes]
 
 
@@ -94,7 +100,7 @@ def test_memory_that_is_to_outlive_its_guest_holds_what_was_written_to_the_regio
     keeper = Cloner(KernelChoice, print, GuestOptions(keep=tmp_path))
     with keeper.clone(STACK, KERNEL) as guest:
         guest.refresh()
-        guest.run(WRITE)
+        guest.session.run(WRITE)
         (placement,) = guest.machine.placements
     with (tmp_path / "ram").open("rb") as ram:
         ram.seek(placement.start)
@@ -115,10 +121,12 @@ def test_a_guest_that_is_gone_is_diagnosed_in_a_moment(cloner: Cloner) -> None:
     with cloner.clone(STACK, KERNEL) as guest:
         guest.refresh()
         psutil.Process(guest.machine.pid).kill()
-        with pytest.raises(GuestError):
-            guest.run(READ)
-        assert "no more" in guest.diagnose()
-        assert "the kernel's log cannot be read" in guest.kernel_log()
+        done = guest.run(READ, Auditing.FULL)
+        assert isinstance(done.error, GuestError)
+        assert done.observations is None
+        assert done.ending.kind is EndKind.QEMU_DIED
+        assert "the kernel's log cannot be read" in done.kernel_log
+        assert "no more" in guest.machine.diagnose(Deadline.after(60))
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from harness.errors import HostError
 from harness.host import settings
 from harness.host.deadline import Deadline, wait_until
 from harness.host.tools import QEMU, require_tool
-from harness.machine.accelerator import choose_accelerator, may_open, measure, run_self_test
+from harness.machine.accelerator import choose_accelerator, may_open, measure
 from harness.machine.command import Emulator
 from harness.machine.emulator import find_emulator
+from harness.machine.self_test import run_self_test
 from harness.record.item import Ending
 from harness.report.rows import Row, read_rows
 

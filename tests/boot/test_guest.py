@@ -10,7 +10,10 @@ from harness.errors import GuestError
 from harness.guest.link import GuestCommand
 from harness.guest.pmem import RegionPlacement
 from harness.image.catalog import KernelChoice
-from harness.lease.boot import BootedGuest, GuestOptions, booted_guest, find_host
+from harness.lease.boot import booted_guest
+from harness.lease.booted import BootedGuest
+from harness.lease.host_in_use import find_host
+from harness.lease.options import GuestOptions
 from harness.model.outcome import How
 from harness.model.stack import (
     DaxOption,

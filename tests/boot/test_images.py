@@ -12,8 +12,8 @@ from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.machine.accelerator import choose_accelerator
+from harness.machine.boot import started_machine
 from harness.machine.emulator import find_emulator
-from harness.machine.machine import started_machine
 from harness.machine.spec import MachineSpec
 from harness.model.stack import Region, RegionKind
 from harness.sizes import KIB, MIB

@@ -17,10 +17,13 @@ from harness.host.deadline import Deadline, wait_until
 from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import choose_kernel, load_catalog
 from harness.lease.complaints import split_expected
-from harness.machine.accelerator import Accelerator, choose_accelerator, run_self_test
+from harness.machine.accelerator import Accelerator, choose_accelerator
+from harness.machine.boot import started_machine
 from harness.machine.command import Emulator
 from harness.machine.emulator import find_emulator
-from harness.machine.machine import EndKind, Machine, started_machine
+from harness.machine.ending import EndKind
+from harness.machine.machine import Machine
+from harness.machine.self_test import run_self_test
 from harness.machine.spec import MachineSpec
 from harness.model.complaint import ReportKind
 from harness.model.stack import Disk, Region, RegionKind

@@ -17,8 +17,9 @@ from harness.image.bundle import GuestImage, guest_image
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.image.initrd import Member, collect_modules, make_archive, make_initrd
 from harness.image.kernel import check_options, find_kernel_files, module_name, uncompressed_kernel
-from harness.lease.boot import Host, booted_session, find_host, make_spec
+from harness.lease.boot import booted_session, make_spec
 from harness.lease.complaints import split_expected
+from harness.lease.host_in_use import Host, find_host
 from harness.machine.custody import private_folder
 from harness.machine.machine import Machine
 from harness.model.stack import (

@@ -7,8 +7,9 @@ import pytest
 from harness.case.plan import named_stacks
 from harness.guest.link import GuestCommand
 from harness.image.catalog import KernelChoice
-from harness.lease.boot import BootedGuest
-from harness.lease.template import Cloner
+from harness.lease.booted import BootedGuest
+from harness.lease.clone import Cloner
+from harness.lease.guest import Auditing
 from harness.model.audit import AUDIT_CALLS, BEFORE, CHECK, UNMOUNT, unsure_end, with_audit
 from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
@@ -42,9 +43,10 @@ def guest(request: pytest.FixtureRequest, cloner: Cloner) -> Iterator[BootedGues
 
 def judged(guest: BootedGuest, reading: StackReading, program: Program) -> Judgement:
     """Run, audit and judge, as an item is."""
-    observations = guest.run(program)
-    assert unsure_end(program, observations) == ""
-    return with_audit(judge(Env(reading), program, observations), program, guest.audit(program, check=True))
+    done = guest.run(program, Auditing.FULL)
+    assert done.observations is not None, done.error
+    assert unsure_end(program, done.observations) == ""
+    return with_audit(judge(Env(reading), program, done.observations), program, done.audit)
 
 
 def edit(guest: BootedGuest, ext4: str, xfs: str) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from harness.guest.link import GuestCommand
-from harness.lease.boot import BootedGuest, GuestOptions
+from harness.lease.booted import BootedGuest
+from harness.lease.clone import make_cloner
+from harness.lease.guest import Auditing, Performed
+from harness.lease.options import GuestOptions
 from harness.lease.pool import Booter
-from harness.lease.template import make_cloner
 from harness.machine.command import GDB_SOCKET
 from harness.machine.console import Console
-from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
 from harness.ops import Program
 from harness.plugin.options import KERNELS, make_progress
@@ -67,14 +68,12 @@ class Sabotaged:
             mount_without_dax(self._guest)
         return self._guest.refresh()
 
-    def run(self, program: Program) -> tuple[Observation, ...]:
-        with self._fault(self._guest):
-            return self._guest.run(program)
-
-    def find_own_fault(self) -> str | None:
-        found = self._guest.find_own_fault()
-        LOOKED.set()
-        return found
+    def run(self, program: Program, auditing: Auditing) -> Performed:
+        try:
+            with self._fault(self._guest):
+                return self._guest.run(program, auditing)
+        finally:
+            LOOKED.set()
 
 
 # ---- another stack than the one that was asked for -------------------------------------------------------------------

@@ -4,9 +4,8 @@
 The script is JSON: steps under ``quiet`` (and ``verbose``, played where the kernel command line asks for a verbose boot; else the
 same) once QMP says ``cont``, and under ``sysrq`` by key. Steps: ["console", text], ["event", name, data], ["stderr", text],
 ["exit", status], ["signal", number] (to itself), ["eat", MiB] (take that much memory), ["mute"] (QMP never answers again).
-``refused`` lists QMP commands that fail, ``migration`` and ``status`` are what
-query-migrate and query-status say, and ``on_incoming`` are the steps when a state is to be loaded. After its steps it serves QMP until
-it is told to quit.
+``refused`` lists QMP commands that fail, ``migration`` and ``status`` are what query-migrate and query-status say, ``deaf``: it does not
+quit when told to, and ``on_incoming`` are the steps when a state is to be loaded. After its steps it serves QMP until it is told to quit.
 """
 
 import itertools
@@ -94,7 +93,7 @@ class Talker:
             self.say({"return": self.answer(command), **answered})
             if command == "cont":
                 self.play(self.script.get(steps_name, []))
-            if command == "quit":
+            if command == "quit" and not self.script.get("deaf"):
                 self.say(
                     {
                         "event": "SHUTDOWN",

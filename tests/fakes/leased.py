@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.errors import HarnessError
+from harness.lease.guest import Auditing, Performed
 from harness.lease.pool import Booter
-from harness.machine.machine import Ending, EndKind
+from harness.machine.ending import Ending, EndKind
 from harness.model.audit import Audit
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation
@@ -16,6 +17,7 @@ from harness.record.item import GuestDescription, Lifecycle
 
 Answer = Callable[[Operation], Observation]
 
+NOT_MOUNTED = Audit(skipped="no volume was mounted when the program had ended")
 RUNNING = Ending(EndKind.RUNNING, "QEMU is running")
 DESCRIPTION = GuestDescription(
     kernel="debian_6.12",
@@ -36,7 +38,7 @@ def obedient(operation: Operation) -> Observation:
 
 @dataclass
 class FakeGuest:
-    """``ended`` and ``error`` take effect while a program runs; ``damage`` afterwards."""
+    """``ended`` and ``error`` are what comes of a program; ``damage`` is there afterwards."""
 
     stack: StorageStack
     answer: Answer = obedient
@@ -45,9 +47,9 @@ class FakeGuest:
     error: HarnessError | None = None
     refresh_error: HarnessError | None = None
     damage: str | None = None
-    own_fault: str | None = None
-    audited: Audit | None = None
-    audit_error: HarnessError | None = None
+    own_fault: str = ""
+    hang: str = ""
+    audited: Audit = NOT_MOUNTED
     refreshed: int = 0
     description: GuestDescription = DESCRIPTION
 
@@ -57,33 +59,11 @@ class FakeGuest:
             raise self.refresh_error
         return make_reading(self.stack, **self.change)
 
-    def run(self, program: Program) -> tuple[Observation, ...]:
-        if self.error is not None:
-            raise self.error
-        return tuple(replace(self.answer(step.operation), step=index) for index, step in enumerate(program.steps))
-
-    def audit(self, program: Program, *, check: bool) -> Audit | None:
-        if self.audit_error is not None:
-            raise self.audit_error
-        return self.audited
-
-    def mark(self) -> int:
-        return 7
-
-    def ending(self, mark: int) -> Ending:
-        return self.ended
-
-    def console(self, mark: int) -> str:
-        return f"console from {mark} on\n"
-
-    def kernel_log(self) -> str:
-        return "the kernel's log\n"
-
-    def find_own_fault(self) -> str | None:
-        return self.own_fault
-
-    def diagnose(self) -> str:
-        return "blocked tasks and registers\n"
+    def run(self, program: Program, auditing: Auditing) -> Performed:
+        steps = enumerate(program.steps)
+        seen = None if self.error else tuple(replace(self.answer(step.operation), step=index) for index, step in steps)
+        audit = None if self.error or auditing is Auditing.NONE else self.audited
+        return Performed(seen, audit, self.error, self.ended, self.own_fault, self.hang, "console since 7\n", "the kernel's log\n")
 
     def find_damage(self) -> str | None:
         return self.damage

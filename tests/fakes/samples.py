@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from harness.case.axes import Variant, make_variants, read_axes
-from harness.case.loader import read_tree
 from harness.case.plan import make_stack
+from harness.case.tree import read_tree
 from harness.lease.perform import run_item
 from harness.lease.pool import Lease
 from harness.model.claims import Decision, HoldsIf

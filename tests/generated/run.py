@@ -34,10 +34,11 @@ from harness.guest.link import AgentLink, Endpoint, GuestCommand
 from harness.host.admission import admitted
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
-from harness.lease.boot import BootedGuest, GuestOptions
+from harness.lease.booted import BootedGuest
+from harness.lease.clone import make_cloner
+from harness.lease.ending import classify
 from harness.lease.kernels import read_kernels
-from harness.lease.perform import classify
-from harness.lease.template import make_cloner
+from harness.lease.options import GuestOptions
 from harness.model.facts import Env
 from harness.model.judge import Judgement, StepVerdict, judge
 from harness.model.outcome import How, Observation, observations_from
@@ -109,7 +110,7 @@ class GuestStage:
         self.world = World(tuple(volume.volume.role for volume in self._layout.volumes))
 
     def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
-        guest, session, mark = self._guest, self._guest.session, self._guest.mark()
+        guest, session, mark = self._guest, self._guest.session, self._guest.machine.console.mark()
         observations: tuple[Observation, ...] | None = None
         error: HarnessError | None = None
         try:

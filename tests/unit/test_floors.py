@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
 HOMES: dict[str, set[str]] = {
     "paramiko": {"guest/ssh.py"},
     "subprocess": {"host/process.py"},
-    "yaml": {"case/loader.py", "image/catalog.py"},
+    "yaml": {"case/tree.py", "image/catalog.py"},
     "rich": {"report/tables.py"},
 }
 
@@ -47,7 +47,7 @@ HOMES: dict[str, set[str]] = {
 FORBIDDEN: dict[str, set[str]] = {
     "ops": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
     "model": {"os", "pathlib", "subprocess", "socket", "time", "random", "logging", "yaml", "pytest", "paramiko", "io", "sys"},
-    "case": {"pytest", "socket", "subprocess", "paramiko"},
+    "case": {"pytest", "socket", "subprocess", "paramiko", "logging"},
     "machine": {"pytest", "paramiko"},
     "guest": {"pytest", "subprocess"},
     "image": {"pytest"},

@@ -15,8 +15,8 @@ from harness.cli.facts import fact_parts
 from harness.cli.images import needed_kernels
 from harness.errors import MachineError
 from harness.image.catalog import KernelChoice, load_catalog
-from harness.lease.boot import GuestOptions
 from harness.lease.kept import kept_logs
+from harness.lease.options import GuestOptions
 from harness.machine.custody import OWNER_FILE
 from harness.record.judged import judge_folder
 from harness.record.measure import Measurement
@@ -304,3 +304,26 @@ def test_leftovers_are_only_named_in_a_dry_run_and_then_removed(capsys: pytest.C
     assert "unfinished in the cache: stack-c~1" in capsys.readouterr().out
     assert not left.exists()
     assert not (store / "building/stack-c~1").exists()
+
+
+# ---- the log ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["reap"], r"DEBUG   machine\.leftovers: looked for leftovers in .*: 0"),
+        (["doctor"], r"DEBUG   host\.tools: qemu-system-x86_64 is not here"),
+        (["templates", "remove", "stack-a"], r"INFO    host\.cache: removed .*stack-a"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_verbose_shows_the_log_on_standard_error(
+    command: list[str], line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for verbose in ([], ["-v"]):
+        make(tmp_path / f"templates{len(verbose)}", "stack-a")
+        monkeypatch.setenv("PMEM_HARNESS_TEMPLATES", str(tmp_path / f"templates{len(verbose)}"))
+        main([*command, *verbose])
+        shown = capsys.readouterr().err
+        assert bool(re.search(rf"^\d{{4}}-.* {line}$", shown, re.MULTILINE)) is bool(verbose)

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.case.axes import make_variants, read_axes
-from harness.case.loader import read_tree
+from harness.case.tree import read_tree
 from harness.errors import CaseError
 
 

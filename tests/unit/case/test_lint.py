@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.case.loader import find_case_files, is_case_file, load_case, load_claims, load_families, read_case
+from harness.case.claims import load_claims, load_families
+from harness.case.known import load_nearest_known
+from harness.case.loader import find_case_files, is_case_file, load_case, read_case
 from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
 from harness.case.steps import describe_flags, describe_operations
 from harness.model.facts import FACTS
+from harness.model.known import KnownDeviation
 from harness.ops import OPERATIONS
 
 ROOT = Path(__file__).parents[3]
@@ -56,6 +59,20 @@ def test_every_claim_is_decided_by_a_case() -> None:
     decided = {claim for path in FILES for plan in plans_of(path) for claim in plan.claims}
     claims = load_claims(CASES / "claims.yaml").values()
     assert [c.id for c in claims if c.not_reproducible is None and c.id not in decided] == []
+
+
+def without_a_variant(known: tuple[KnownDeviation, ...]) -> list[KnownDeviation]:
+    """Return the known deviations that name no variant of their case. A case in Python has its own stacks, which only pytest knows."""
+    plans = {f"{path.parent.name}/{path.stem}": plans_of(path) for path in FILES}
+    return [entry for entry in known if entry.item in plans and not any(entry.variant in plan.id for plan in plans[entry.item])]
+
+
+def test_every_known_deviation_is_one_of_a_variant_that_there_is() -> None:
+    assert without_a_variant(load_nearest_known(CASES / "splice/tee.yaml")) == []
+    listed, no_more = (
+        KnownDeviation("C-RW-06", "splice/tee", variant, (6, 1), None, "x") for variant in ("ext4-dax_always", "ext4-dax_often")
+    )
+    assert without_a_variant((listed, no_more)) == [no_more]
 
 
 def test_every_fact_of_the_model_has_a_probe() -> None:

@@ -4,18 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.case.loader import (
-    find_case_files,
-    load_case,
-    load_claims,
-    load_nearest_expected,
-    load_nearest_known,
-    read_case,
-    read_claims,
-    read_expected,
-    read_family,
-    read_known,
-)
+from harness.case.claims import load_claims, read_claims, read_family
+from harness.case.known import load_nearest_expected, load_nearest_known, read_expected, read_known
+from harness.case.loader import find_case_files, load_case, read_case
 from harness.errors import CaseError
 from harness.model.claims import Status
 from harness.model.known import ExpectedLine, KnownDeviation
@@ -311,8 +302,30 @@ def test_a_known_deviation_that_cannot_be_meant_is_refused(change: tuple[str, st
 
 def test_the_nearest_list_of_known_deviations_is_taken_and_none_is_none(tmp_path: Path) -> None:
     assert load_nearest_known(tmp_path / "fam/one.yaml") == ()
+    (tmp_path / "splice").mkdir()
+    (tmp_path / "splice/tee.yaml").touch()
     (tmp_path / "deviations.yaml").write_text(f"deviations:\n  - {DEVIATION}\n")
     assert len(load_nearest_known(tmp_path / "fam/one.yaml")) == 1
+
+
+@pytest.mark.parametrize(
+    ("item", "complaint"),
+    [
+        ("splice/te", "there is no case 'splice/te' in .*; did you mean splice/tee\\? accepted: splice/tee, splice/test_python$"),
+        ("splice/family", "there is no case 'splice/family' in "),
+        ("splic/tee", "there is no case 'splic/tee' in .*; did you mean splice\\? accepted: futex, splice$"),
+    ],
+)
+def test_a_known_deviation_of_a_case_that_is_not_there_is_refused_by_name(tmp_path: Path, item: str, complaint: str) -> None:
+    for name in ("splice/tee.yaml", "splice/family.yaml", "futex/family.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "splice/test_more.py").write_text("def test_python(run_program):\n    pass\n")
+    (tmp_path / "deviations.yaml").write_text(f"deviations:\n  - {DEVIATION.replace('splice/tee', 'splice/test_python')}\n")
+    assert len(load_nearest_known(tmp_path / "fam/one.yaml")) == 1
+    (tmp_path / "deviations.yaml").write_text(f"deviations:\n  - {DEVIATION.replace('splice/tee', item)}\n")
+    with pytest.raises(CaseError, match=r"deviations\.yaml:2: " + complaint):
+        load_nearest_known(tmp_path / "fam/one.yaml")
 
 
 def test_a_fact_that_is_probed_must_be_one_of_the_models() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.case.case import Family
-from harness.case.loader import read_family
+from harness.case.claims import read_family
 from harness.case.plan import Cell, make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range

@@ -8,9 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from harness.case.loader import find_case_files, load_nearest_claims, read_case, read_tree
+from harness.case.claims import load_nearest_claims
+from harness.case.loader import find_case_files, read_case
 from harness.case.schema import case_schema
-from harness.case.tree import Row, Table, Tree
+from harness.case.tree import Row, Table, Tree, read_tree
 from harness.errors import CaseError
 
 CASES = Path(__file__).parents[3] / "cases"

@@ -1,6 +1,8 @@
 """The link to the agent: what it sends, and every way in which an answer can be wrong."""
 
 import hashlib
+import logging
+import re
 import time
 
 import pytest
@@ -154,3 +156,14 @@ def test_texts_are_stripped_and_what_is_not_there_is_none() -> None:
     files = AgentLink(stream).read_files(("/*",), soon())
     assert (files.text("/a"), files.text("/b"), files.text("/z")) == ("1", None, None)
     assert (files.folders, files.block_bytes) == ({"/c": "/d"}, {"/c": 4096})
+
+
+def test_the_log_has_each_request_with_its_time_and_neither_token_nor_data(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    refused = FakeStream({"hello": {"format": 1, "agent": OURS}})
+    with linked(FakeShell([], refused), Endpoint(1, "secret"), SOURCE, soon()) as link, pytest.raises(GuestError):
+        link.request("stat", soon(), path="/private")
+    assert re.search(r"asked the agent for hello: \d+\.\d{3} s\n", caplog.text)
+    assert re.search(r"asked the agent for stat: GuestError after \d+\.\d{3} s: ", caplog.text)
+    assert "secret" not in caplog.text
+    assert "/private" not in caplog.text

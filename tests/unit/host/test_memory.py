@@ -256,7 +256,7 @@ EAT = """
 import sys
 from pathlib import Path
 from harness.host.deadline import Deadline
-from harness.machine.machine import started_machine
+from harness.machine.boot import started_machine
 from tests.fakes.machine import FAKE_ACCELERATOR, FAKE_EMULATOR, READY, fake_spec
 folder = Path(sys.argv[1])
 spec = fake_spec(folder, {"quiet": [READY, ["eat", 1024]]})

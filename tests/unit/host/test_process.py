@@ -1,6 +1,8 @@
 """Commands end, or are ended, and say what went wrong."""
 
+import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,10 @@ def test_inner_deadline_never_outlasts_the_outer_one() -> None:
     assert outer.within(1000) == outer
     assert outer.within(1).at_s < outer.at_s
     assert Deadline.after(2, scale=10).limit_s == 20
+
+
+def test_the_log_has_each_command_with_its_time_and_no_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    run(["echo", "deb http://me:secret@mirror.invalid/debian trixie main"], Deadline.after(60))
+    assert re.search(r"ran echo 'deb http://mirror\.invalid/debian trixie main': \d+\.\d{3} s", caplog.text)
+    assert "secret" not in caplog.text

@@ -3,17 +3,21 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, NotReadyError, StackMismatchError
+from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, NotReadyError, StackMismatchError, logs_of
 from harness.host.deadline import Deadline
 from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
 from harness.lease import boot as subject
-from harness.lease import template
-from harness.lease.boot import GuestOptions, Host, HostInUse, booted_session, first_connection
-from harness.lease.template import Cloner
+from harness.lease import clone
+from harness.lease.boot import booted_session, first_connection
+from harness.lease.clone import Cloner
+from harness.lease.host_in_use import Host, HostInUse
+from harness.lease.options import GuestOptions
 from harness.machine.accelerator import Accelerator, find_refuted
 from harness.machine.command import Emulator
 from tests.fakes.leased import FakeGuest
@@ -210,11 +214,11 @@ class Clones:
         self.said: list[str] = []
         self.tried: list[tuple[str, str]] = []
         self._works = works
-        monkeypatch.setattr(template, "find_host", lambda: host)
-        monkeypatch.setattr(template, "guest_image", lambda *_: "an image")
-        monkeypatch.setattr(template, "booted_guest", self._boot)
+        monkeypatch.setattr(clone, "find_host", lambda: host)
+        monkeypatch.setattr(clone, "guest_image", lambda *_: "an image")
+        monkeypatch.setattr(clone, "booted_guest", self._boot)
         self.cloner = Cloner(KernelChoice, self.said.append, GuestOptions(), store)
-        monkeypatch.setattr(self.cloner, "stack_template", lambda *_: "a template")
+        monkeypatch.setattr(self.cloner.templates, "stack_template", lambda *_: "a template")
         monkeypatch.setattr(self.cloner, "_restored", self._restore)
 
     @contextlib.contextmanager
@@ -255,3 +259,20 @@ def test_clones_under_a_kvm_that_was_demanded_are_never_tried_under_tcg(monkeypa
     clones = Clones(monkeypatch, tmp_path, DEMANDED, works="tcg")
     clones.use("dax")
     assert clones.tried == [("clone", "kvm"), ("clone", "kvm"), ("boot", "kvm")]
+
+
+def test_what_failed_under_both_names_the_logs_of_the_second_try_and_no_folder_that_is_gone() -> None:
+    first, second = NotReadyError("kvm problem"), BootError("tcg problem in /dev/shm/pmemh-abc/x", "the console of /dev/shm/pmemh-abc")
+    first.logs, second.logs = "artifacts/kvm", "artifacts/tcg"
+    attempts = iter((first, second))
+
+    def attempt(host: Host) -> None:
+        raise next(attempts)
+
+    kvm = Host(cast(Emulator, SimpleNamespace()), Accelerator("kvm", "KVM is faster", tentative=True))
+    in_use = HostInUse(lambda text: None, lambda: kvm)
+    in_use.current = lambda: kvm  # type: ignore[method-assign]
+    with pytest.raises(BootError, match="kvm problem") as caught:
+        in_use.start("a guest", attempt)
+    assert logs_of(caught.value) == "artifacts/tcg"
+    assert "pmemh-abc" not in str(caught.value)

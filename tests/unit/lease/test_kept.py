@@ -10,7 +10,7 @@ from harness.host.deadline import Deadline
 from harness.lease import kept as subject
 from harness.lease.kept import MOST, REASON, LogKeeper, kept_logs
 from harness.lease.ledger import Ledger
-from harness.machine.machine import started_machine
+from harness.machine.boot import started_machine
 from tests.fakes.machine import EXIT, FAKE_ACCELERATOR, FAKE_EMULATOR, PANIC, RESET, fake_spec
 from tests.fakes.samples import stack
 

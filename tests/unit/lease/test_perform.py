@@ -10,10 +10,12 @@ from harness.case.axes import Storage, Variant
 from harness.case.plan import make_stack
 from harness.errors import AgentError, GuestError, GuestHungError, HarnessError, UsageError
 from harness.lease.complaints import reports_of, split_expected, without_stamps
-from harness.lease.perform import Auditing, classify, run_item
+from harness.lease.ending import classify
+from harness.lease.guest import Auditing
+from harness.lease.perform import run_item
 from harness.lease.pool import Lease
-from harness.machine.machine import Ending as GuestEnding
-from harness.machine.machine import EndKind
+from harness.machine.ending import Ending as GuestEnding
+from harness.machine.ending import EndKind
 from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.complaint import Report, ReportKind
 from harness.model.known import ExpectedLine, Known, KnownDeviation
@@ -36,10 +38,6 @@ def failing(errno: str) -> Observation:
 
 def write_fails(operation: Operation) -> Observation:
     return failing("EIO") if isinstance(operation, Pwrite) else obedient(operation)
-
-
-def write_blocks(operation: Operation) -> Observation:
-    return Observation(0, How.BLOCKED) if isinstance(operation, Pwrite) else obedient(operation)
 
 
 def test_what_conforms_conforms_and_speaks_for_its_claims(tmp_path: Path) -> None:
@@ -100,37 +98,11 @@ def test_a_deviation_of_an_audit_can_be_a_known_one(tmp_path: Path) -> None:
     assert result.known is Known.YES
 
 
-@pytest.mark.parametrize(
-    ("guest", "auditing", "reason"),
-    [
-        (FakeGuest(stack()), Auditing.FULL, "no volume was mounted when the program had ended"),
-        (FakeGuest(stack(), damage="its kernel complained: WARNING"), Auditing.FULL, "the guest was damaged before: its kernel complained"),
-        (FakeGuest(stack(), audited=Audit((CLEAN,))), Auditing.KEPT, "the guest is kept for somebody to look at"),
-        (FakeGuest(stack(), write_blocks, audited=Audit((CLEAN,))), Auditing.FULL, "step 2 had not ended when the program did"),
-    ],
-)
-def test_an_audit_that_is_not_made_leaves_its_reason_in_the_record(
-    tmp_path: Path, guest: FakeGuest, auditing: Auditing, reason: str
-) -> None:
-    run_item(item(), Lease(guest, make_reading(guest.stack)), tmp_path / "one", auditing=auditing)
-    audit = load_record(tmp_path / "one").audit
-    assert audit is not None
-    assert reason in audit.skipped
-
-
 def test_no_audit_leaves_nothing(tmp_path: Path) -> None:
     guest = FakeGuest(stack(), audited=Audit((CLEAN,)))
     run_item(item(), Lease(guest, make_reading(guest.stack)), tmp_path / "one", auditing=Auditing.NONE)
     assert load_record(tmp_path / "one").audit is None
     assert not (tmp_path / "one/audit.json").exists()
-
-
-def test_a_guest_that_hangs_in_the_audit_keeps_its_observations(tmp_path: Path) -> None:
-    guest = FakeGuest(stack(), audit_error=GuestHungError("the guest said nothing for 240 s"))
-    record = ran(tmp_path / "one", guest)
-    assert record.outcome.ending is Ending.HUNG
-    assert record.observations is not None
-    assert record.audit is None
 
 
 def test_an_audit_that_is_not_one_is_refused_with_its_file(tmp_path: Path) -> None:
@@ -140,8 +112,9 @@ def test_an_audit_that_is_not_one_is_refused_with_its_file(tmp_path: Path) -> No
         load_record(tmp_path / "one")
 
 
-def test_a_guest_that_hangs_is_asked_why_before_it_is_ended(tmp_path: Path) -> None:
-    record = ran(tmp_path / "one", FakeGuest(stack(), error=GuestHungError("the guest said nothing for 240 s")))
+def test_what_a_guest_that_hangs_had_to_say_is_kept(tmp_path: Path) -> None:
+    hung = GuestHungError("the guest said nothing for 240 s")
+    record = ran(tmp_path / "one", FakeGuest(stack(), error=hung, hang="blocked tasks and registers\n"))
     assert record.outcome.ending is Ending.HUNG
     assert (tmp_path / "one/hang.txt").read_text() == "blocked tasks and registers\n"
 

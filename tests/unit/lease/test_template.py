@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,23 +19,28 @@ from harness.guest.session import SessionState
 from harness.host.sparse import checksum
 from harness.image.bundle import GuestImage
 from harness.image.catalog import KernelChoice
-from harness.lease import template as subject
-from harness.lease.boot import GuestOptions, Host, make_spec
+from harness.lease import clone as subject
+from harness.lease.boot import make_spec
+from harness.lease.clone import Cloner
+from harness.lease.host_in_use import Host
+from harness.lease.options import GuestOptions
 from harness.lease.template import (
     MANIFEST,
-    Cloner,
     Manifest,
     load_template,
-    machine_key,
     prune_templates,
     remove_template,
-    stack_key,
     stored_templates,
     template_damage,
     templates_limit_bytes,
 )
+from harness.lease.template_key import machine_key, stack_key
+from harness.lease.template_maker import TemplateMaker
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import Emulator
+from harness.machine.machine import Machine
+from harness.model.complaint import Report, ReportKind
+from harness.model.known import ExpectedLine
 from harness.record.documents import to_document
 from tests.fakes.leased import FakeGuest
 from tests.fakes.machine import FAKE_ACCELERATOR, FAKE_EMULATOR
@@ -132,7 +140,7 @@ class Rig:
         monkeypatch.setattr(subject, "guest_image", lambda *_: "an image")
         monkeypatch.setattr(subject, "booted_guest", self._boot)
         self.cloner = Cloner(KernelChoice, self.said.append, options or GuestOptions(), store)
-        monkeypatch.setattr(self.cloner, "stack_template", self._template)
+        monkeypatch.setattr(self.cloner.templates, "stack_template", self._template)
 
     def _template(self, *_: Any) -> Any:
         self.tries += 1
@@ -206,3 +214,55 @@ def test_words_on_the_command_line_are_part_of_the_name_of_every_template(tmp_pa
     assert machine_key(host, image, plain) == machine_key(host, image, make_spec(image, stack()))
     assert machine_key(host, image, plain) != machine_key(host, image, more)
     assert stack_key(host, image, plain, stack()) != stack_key(host, image, more, stack())
+
+
+def test_no_template_is_made_of_a_guest_whose_kernel_complained(tmp_path: Path) -> None:
+    unsure = "[    4.000000] nd_pmem namespace1.0: unable to guarantee persistence of writes"
+    error = "[    5.000000] EXT4-fs error (device pmem0): trigger_test_error:129: comm sh: boo"
+    reports = (Report(ReportKind.PMEM, unsure, 0), Report(ReportKind.FILE_SYSTEM, error, 0))
+    boo = ExpectedLine("boo$", "somebody tried it out", (6, 0), None, "2999-01-01")
+    image = cast(GuestImage, SimpleNamespace(release="6.12.1"))
+    complaining = cast(Machine, SimpleNamespace(console=SimpleNamespace(is_drained=lambda: True, reports=lambda: reports)))
+    strict, lenient = (TemplateMaker(print, GuestOptions(expected=expected), tmp_path) for expected in ((), (boo,)))
+    with pytest.raises(GuestError, match=r"the kernel complained while booting: .*trigger_test_error"):
+        strict._expected_only(complaining, image, "e820", "booting")
+    assert lenient._expected_only(complaining, image, "e820", "booting") == (unsure, error)
+    with pytest.raises(GuestError, match="nd_pmem"):
+        lenient._expected_only(complaining, image, "nvdimm", "booting")
+
+
+def test_the_log_says_which_templates_were_thrown_away_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    monkeypatch.setenv("PMEM_HARNESS_TEMPLATES_SIZE", "200KiB")
+    for number in range(3):
+        make(tmp_path, f"stack-{number}", number, 90_000)
+    prune_templates(set(), tmp_path)
+    assert "threw stack-0 away: all templates were larger than 200KiB" in caplog.text
+
+
+def test_the_log_says_which_template_was_damaged_and_that_it_was_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    folder = make(tmp_path, "stack-a")
+    (folder / "ram").write_bytes(b"y")
+
+    def build(target: Path) -> None:
+        for file in make(tmp_path / "elsewhere", "stack-a").iterdir():
+            file.rename(target / file.name)
+
+    TemplateMaker(lambda _: None, GuestOptions(), tmp_path)._template("stack-a", build)
+    assert f"the template {folder} is damaged, and made anew: ram is 1:" in caplog.text
+    assert f"removed {folder}\n" in caplog.text
+    assert re.search(rf"built {folder}: \d+\.\d{{3}} s", caplog.text)
+
+
+def test_the_log_says_why_there_are_no_clones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(monkeypatch, tmp_path, MachineError("QEMU refused x-ignore-shared"))
+    with rig.cloner.clone(stack(), "debian_6.12"):
+        pass
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [
+        ("WARNING", f"no clone for {stack().describe()}, trying once more: QEMU refused x-ignore-shared"),
+        ("ERROR", f"no clones for {stack().describe()}, every guest is booted from now on: QEMU refused x-ignore-shared"),
+    ]

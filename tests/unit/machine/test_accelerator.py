@@ -12,21 +12,9 @@ import pytest
 
 from harness.errors import HostError, UsageError
 from harness.machine import accelerator as subject
-from harness.machine.accelerator import (
-    LOOP_S,
-    TURNS_OFFSET,
-    Accelerator,
-    SelfTest,
-    choose_accelerator,
-    emulated_instead,
-    find_refuted,
-    measure,
-    refute_kvm,
-    run_self_test,
-    self_test_command,
-    self_test_rom,
-)
+from harness.machine.accelerator import LOOP_S, Accelerator, choose_accelerator, emulated_instead, find_refuted, measure, refute_kvm
 from harness.machine.command import Emulator
+from harness.machine.self_test import TURNS_OFFSET, SelfTest, run_self_test, self_test_command, self_test_rom
 
 PACED_QEMU = Path(__file__).parents[2] / "fakes/paced_qemu.py"
 TCG: dict[str, object] = {"start_s": 0.2, "turn_s": 5e-8}
@@ -118,7 +106,7 @@ def test_a_kvm_that_hangs_from_the_start_means_tcg(tmp_path: Path, node: Path, m
 def test_kvm_gets_no_longer_to_start_than_tcg_even_where_tcg_took_all_its_time(
     tmp_path: Path, node: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject, "_START_LIMIT_S", 0.5)
+    monkeypatch.setattr(subject, "START_LIMIT_S", 0.5)
     chosen = choose_accelerator(paced(tmp_path, {"hangs": True}, {"hangs": True}), "auto", tmp_path, node)
     assert chosen.name == "tcg"
     assert "a guest under kvm executed nothing within 0.5 s" in chosen.reason

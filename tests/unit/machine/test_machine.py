@@ -1,17 +1,26 @@
 """A machine's life, played by a fake QEMU: ready, failed boots, endings, and nothing left on any path."""
 
+import asyncio
 import contextlib
 import json
+import logging
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from harness.errors import BootError, MachineError, UsageError
-from harness.host.deadline import Deadline
-from harness.machine.machine import EndKind, Machine, classify_ending, find_forwarded_port, is_elf, started_machine
+from harness.host.deadline import Deadline, wait_until
+from harness.machine.boot import is_elf, started_machine
+from harness.machine.console import Console
+from harness.machine.ending import EndKind, classify_ending
+from harness.machine.machine import Machine
+from harness.machine.qemu import find_forwarded_port
+from harness.machine.qmp import _Recorder
 from harness.model.complaint import Report, ReportKind
 from harness.model.stack import Region, RegionKind
 from harness.sizes import KIB, MIB
@@ -31,8 +40,14 @@ def started(
 
 def children() -> set[int]:
     """The processes of ours that are at work in a machine's folder."""
-    mine = psutil.Process().children(recursive=True)
-    return {child.pid for child in mine if any("fake_qemu" in word for word in child.cmdline())}
+    return {child.pid for child in psutil.Process().children(recursive=True) if _is_fake_at_work(child)}
+
+
+def _is_fake_at_work(child: psutil.Process) -> bool:
+    try:
+        return any("fake_qemu" in word for word in child.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie: it has ended
+        return False
 
 
 def test_a_machine_is_handed_over_when_init_says_ready(tmp_path: Path) -> None:
@@ -99,7 +114,7 @@ def test_a_verbose_boot_that_comes_up_tells_of_the_quiet_one_that_did_not(tmp_pa
 
 def test_a_guest_that_never_gets_ready_is_given_up_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Counted from the moment the guest may run: how long the fake takes to start says nothing.
-    monkeypatch.setattr("harness.machine.machine.BOOT_LIMIT_S", 2.0)
+    monkeypatch.setattr("harness.machine.boot.BOOT_LIMIT_S", 2.0)
     with pytest.raises(BootError) as caught, started(tmp_path, {"quiet": [["console", "still booting\r\n"]]}, limit_s=120.0):
         pass
     assert "did not print 'pmem-harness: ready' within 2 s" in caught.value.problem
@@ -115,6 +130,50 @@ def test_init_that_gives_up_is_a_boot_error_that_shows_what_it_said(tmp_path: Pa
         pass
     assert "ended before it was ready (guest-shutdown)" in caught.value.problem
     assert "failed: no root disk" in caught.value.console_tail
+
+
+@pytest.fixture
+def late_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a QEMU says last, on either line, arrive a while after its process is gone: as on a busy computer."""
+    put, take = _Recorder.put, Console._take
+
+    def gone() -> bool:
+        return not children()
+
+    async def put_late(self: _Recorder, event: Any) -> None:
+        if event["event"] == "SHUTDOWN" and event["data"]["reason"] == "guest-shutdown":
+            while not gone():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+        await put(self, event)
+
+    def take_late(self: Console, chunk: bytes, printed: bool = True) -> None:
+        if b"late" in chunk:
+            wait_until(gone, Deadline.after(60))
+            wait_until(lambda: False, Deadline.after(0.5))
+        take(self, chunk, printed)
+
+    monkeypatch.setattr(_Recorder, "put", put_late)
+    monkeypatch.setattr(Console, "_take", take_late)
+
+
+@pytest.mark.usefixtures("late_words")
+def test_the_last_words_of_a_boot_count_though_the_process_is_gone_before_they_are_read(tmp_path: Path) -> None:
+    script: dict[str, object] = {"quiet": [["console", "pmem-harness: failed: late\r\n"], POWER_OFF, EXIT]}
+    with pytest.raises(BootError) as caught, started(tmp_path, script):
+        pass
+    assert "ended before it was ready (guest-shutdown)" in caught.value.problem
+    assert "failed: late" in caught.value.console_tail
+
+
+@pytest.mark.usefixtures("late_words")
+def test_the_end_of_a_guest_is_told_with_its_last_words_though_they_come_late(tmp_path: Path) -> None:
+    with started(tmp_path, {"quiet": [READY], "sysrq": {"c": [["console", "late words\r\n"], POWER_OFF, EXIT]}}) as machine:
+        machine.send_sysrq("c", Deadline.after(60))
+        told = wait_until(machine.find_end, Deadline.after(60))
+    assert told is not None
+    assert told.startswith("the guest powered itself off")
+    assert told.endswith("late words")
 
 
 def test_a_qemu_that_dies_while_booting_says_its_last_words(tmp_path: Path) -> None:
@@ -240,3 +299,36 @@ def test_a_qemu_that_a_signal_ends_says_what_is_known_of_it(tmp_path: Path, numb
     assert ending.kind is EndKind.QEMU_DIED
     assert ending.reason.startswith(f"QEMU {words}")
     assert "want of memory" not in ending.reason
+
+
+# ---- the log ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_has_the_process_its_command_the_boot_and_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    with started(tmp_path, {"quiet": [READY]}) as machine:
+        pass
+    log = caplog.text
+    assert f"QEMU is process {machine.pid}\n" in log
+    assert f"the command of process {machine.pid}: {machine.command_line}\n" in log
+    assert re.search(rf"process {machine.pid}: QMP after [\d.]+ s, ready after [\d.]+ s under \w+\n", log)
+    assert re.search(r"QMP cont: [\d.]+ s\n.*QMP quit: [\d.]+ s\n", log, re.DOTALL)
+    assert f"QEMU, process {machine.pid}, is gone: the harness ended it\n" in log
+
+
+def test_the_log_has_a_boot_that_failed_before_the_one_that_did_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with started(tmp_path, {"quiet": [PANIC, RESET, EXIT], "verbose": [READY]}):
+        pass
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage().startswith("the boot failed, once more with a verbose kernel: the guest's kernel panicked")
+    assert "Unable to mount root fs" in warning.getMessage()
+
+
+def test_the_log_has_a_qemu_that_had_to_be_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.machine.qemu.QUIT_LIMIT_S", 0.2)
+    with started(tmp_path, {"quiet": [READY, ["mute"]], "deaf": True}) as machine:
+        pass
+    assert f"QEMU, process {machine.pid}, did not take the request to quit: QEMU did not answer quit over QMP" in caplog.text
+    assert f"QEMU, process {machine.pid}, did not quit: killing it" in caplog.text

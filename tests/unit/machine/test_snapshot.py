@@ -9,7 +9,9 @@ import pytest
 
 from harness.errors import HostError, MachineError, UsageError
 from harness.host.deadline import Deadline, wait_until
-from harness.machine.machine import EndKind, Machine, started_machine
+from harness.machine.boot import started_machine
+from harness.machine.ending import EndKind
+from harness.machine.machine import Machine
 from harness.machine.snapshot import STATE, SavedMachine, restored_machine, save_machine, saved_files
 from harness.machine.spec import MachineSpec
 from harness.model.stack import Disk, Region, RegionKind

@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import HostError
 from harness.record.item import Ending
+from harness.record.runs import LOG
 from harness.record.store import load_record
 from harness.report.rows import Row, read_rows
 from tests.unit.image.kernels import RELEASE, write_kernel
@@ -40,7 +41,7 @@ claims:
 CONFTEST = """
 from harness.errors import *
 from harness.model.complaint import ReportKind
-from harness.machine.machine import Ending, EndKind
+from harness.machine.ending import Ending, EndKind
 from harness.ops import Pwrite
 from harness.model.outcome import How, Observation
 from harness.model.audit import Audit, VolumeSeen
@@ -540,7 +541,7 @@ def test_each_run_has_a_folder_of_its_own_and_says_who_it_is(project: Project, w
         assert len(runs(project)) == count
     first, second = runs(project)
     assert (project.root / "artifacts/latest").resolve() == second
-    assert sorted(path.name for path in first.iterdir()) == ["fam", "identity.json", "results.jsonl", "summary.txt"]
+    assert sorted(path.name for path in first.iterdir()) == ["fam", LOG, "identity.json", "results.jsonl", "summary.txt"]
     identity = json.loads((second / "identity.json").read_text())
     assert identity["id"] == second.name
     assert identity["command"][-3:] == [ON_DISK, "-n", workers]

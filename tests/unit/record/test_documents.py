@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.case.axes import Variant, make_variants, read_axes
-from harness.case.loader import read_tree
+from harness.case.tree import read_tree
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
 from harness.model.outcome import How, Observation, Run, RunKind, observations_from
 from harness.model.stack import StackReading, Volume

@@ -1,5 +1,6 @@
 """Runs below the artifacts: found, told, removed, and never taken for what they are not."""
 
+import contextlib
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -9,11 +10,13 @@ import pytest
 
 from harness.__main__ import main
 from harness.errors import UsageError
+from harness.host.log import LogFile
 from harness.model.outcome import How
 from harness.model.verdict import Verdict
 from harness.record.item import Ending
 from harness.record.runs import (
     IDENTITY,
+    LOG,
     Identity,
     begin_run,
     find_run,
@@ -179,3 +182,39 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -
     with pytest.raises(UsageError, match=words):
         read_rows(tmp_path)
     assert read_rows(tmp_path / "none") == ()
+
+
+def test_a_run_that_goes_on_is_not_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(tmp_path, "1-a", ended=False)
+    log = LogFile(run_folder(tmp_path, "1-a") / LOG)
+    log.write("something was done")
+    assert main(["runs", "remove", "1-a", "--artifacts", str(tmp_path)]) == 2
+    assert "the run 1-a goes on: end it first (Ctrl-C where it was started)" in capsys.readouterr().err
+    assert find_run(tmp_path, "1-a").goes_on
+    log.close()
+    assert main(["runs", "remove", "1-a", "--artifacts", str(tmp_path)]) == 0
+    assert stored_runs(tmp_path) == ()
+
+
+def test_a_run_that_seems_too_old_to_go_on_and_does_is_left_alone(tmp_path: Path) -> None:
+    long_ago = now() - timedelta(days=3)
+    store_identity(tmp_path, replace(identity("1-a", ended=False), began=long_ago))
+    with contextlib.closing(LogFile(run_folder(tmp_path, "1-a") / LOG)) as log:
+        log.write("something was done")
+        begin(tmp_path, "2-b", keep=1)
+        assert main(["runs", "remove", "--all", "--artifacts", str(tmp_path)]) == 0
+        assert [run.identity.id for run in stored_runs(tmp_path)] == ["1-a"]
+    begin(tmp_path, "3-c", keep=1)
+    assert [run.identity.id for run in stored_runs(tmp_path)] == ["3-c"]
+
+
+def test_a_run_that_was_ended_before_its_first_item_keeps_its_log_until_older_runs_go(tmp_path: Path) -> None:
+    for name in ("1-a", "3-c"):
+        with contextlib.closing(LogFile(run_folder(tmp_path, name) / LOG)) as log:
+            log.write("something was done")
+    with contextlib.closing(LogFile(run_folder(tmp_path, "2-b") / LOG)) as log:
+        log.write("something is being done")
+        begin(tmp_path, "0-x", "4-d", keep=2)
+        assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0-x", "1-a", "2-b", "3-c", "4-d"]
+        begin(tmp_path, "5-e", "6-f", keep=2)
+        assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["2-b", "5-e", "6-f"]

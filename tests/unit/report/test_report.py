@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BootError, GuestError
-from harness.machine.machine import Ending as GuestEnding
-from harness.machine.machine import EndKind
+from harness.machine.ending import Ending as GuestEnding
+from harness.machine.ending import EndKind
 from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.claims import Claim, Status
 from harness.model.clause import CLAUSES
