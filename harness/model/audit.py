@@ -13,8 +13,9 @@ from harness.errors import AgentError
 from harness.model.clause import CLAUSES, clause
 from harness.model.content import Pieces, find_mismatch, has_unknown
 from harness.model.judge import Judgement, StepVerdict
+from harness.model.objects import Memory
 from harness.model.outcome import How, Observation, Run, run_from
-from harness.model.state import Memory, State
+from harness.model.state import State
 from harness.model.verdict import Verdict, worst
 from harness.ops import Join, MountVolume, Program, Step, UmountVolume
 

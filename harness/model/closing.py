@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from harness import ops as op
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations
+from harness.model.objects import Mapping, OpenFile, Pipe, Ring, Socket, SocketKind, page_ceil
 from harness.model.stack import dax_mode
-from harness.model.state import Mapping, OpenFile, Pipe, Ring, Socket, SocketKind, State, page_ceil
+from harness.model.state import State
 from harness.model.value import Table, evolve
 from harness.ops import Operation
 

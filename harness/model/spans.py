@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from harness import ops as op
 from harness.model.clause import Undetermined
-from harness.model.state import HUGE, Choice, Mapping, State, page_ceil, page_floor
+from harness.model.objects import HUGE, Choice, Mapping, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Operation
 

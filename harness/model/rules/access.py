@@ -3,10 +3,11 @@
 from harness.model.clause import Context, clause
 from harness.model.content import Ranges, literal, tagged
 from harness.model.expectation import ANY, Expectations, Next, Number
+from harness.model.objects import HUGE, PAGE, Mapping, Memory, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, spoilt, store_into, touch, usable_end
 from harness.model.rules.pages import FAULT_NOISE
 from harness.model.rules.rule import look_up, rule
-from harness.model.state import HUGE, PAGE, Mapping, Memory, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.ops import (
     Load,
     Store,

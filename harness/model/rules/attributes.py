@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, Next, Number
+from harness.model.objects import Memory, OpenFile
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact
-from harness.model.state import Memory, OpenFile, State
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     GetXflags,

@@ -2,8 +2,9 @@
 
 from harness.model.clause import Context
 from harness.model.content import Pieces, length_of, unknown
+from harness.model.objects import Mapping, Memory, outside, page_ceil, page_floor
 from harness.model.rules.effects import cache, laid, put
-from harness.model.state import Mapping, Memory, State, outside, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 
 

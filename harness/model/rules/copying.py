@@ -3,6 +3,7 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import unknown
 from harness.model.expectation import Expectations
+from harness.model.objects import PAGE, Memory, OpenFile, Pipe, Socket, SocketKind
 from harness.model.rules.effects import cleaned, layouts_broken, put, refused_direct
 from harness.model.rules.moving import (
     SLOTS,
@@ -22,7 +23,7 @@ from harness.model.rules.moving import (
 )
 from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.transfers import MOST_OFFSET
-from harness.model.state import PAGE, Memory, OpenFile, Pipe, Socket, SocketKind, State
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     CopyFileRange,

@@ -2,8 +2,9 @@
 
 from harness.model.clause import Context
 from harness.model.content import Pieces, Ranges, length_of, zeroes
+from harness.model.objects import Mapping, Memory, OpenFile, Pipe, Socket, page_ceil, page_floor
 from harness.model.rules.rule import volume_fact
-from harness.model.state import Mapping, Memory, OpenFile, Pipe, Socket, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 
 

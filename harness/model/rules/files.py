@@ -4,12 +4,13 @@ from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import closing
 from harness.model.content import all_zero, unknown, zeroes
 from harness.model.expectation import Expectation, Expectations
+from harness.model.objects import PAGE, Memory, MemoryKind, OpenFile, page_ceil, page_floor, unknown_content
 from harness.model.outcome import How
 from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, laid, layouts_broken, parted_by_growth, removed, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
-from harness.model.state import PAGE, Memory, MemoryKind, OpenFile, State, page_ceil, page_floor, unknown_content
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     AllocateFlag,

@@ -4,12 +4,13 @@ from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import flipped_at_last_close
 from harness.model.content import Ranges
 from harness.model.expectation import Expectations
+from harness.model.objects import HUGE, PAGE, Mapping, Memory, MemoryKind, OpenFile, page_ceil, page_floor
 from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
 from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
-from harness.model.state import HUGE, PAGE, Mapping, Memory, MemoryKind, OpenFile, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Advice,

@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, tagged, unknown, zeroes
 from harness.model.expectation import Expectation, Expectations, unjudged
-from harness.model.outcome import How
-from harness.model.rules.buffers import mapping_bytes, mapping_reaches
-from harness.model.rules.effects import cache, put
-from harness.model.rules.rule import first_data, look_up, volume_fact
-from harness.model.state import (
+from harness.model.objects import (
     PAGE,
     Mapping,
     Memory,
@@ -18,12 +14,16 @@ from harness.model.state import (
     Pipe,
     Socket,
     SocketKind,
-    State,
     View,
     copy_view,
     page_ceil,
     page_floor,
 )
+from harness.model.outcome import How
+from harness.model.rules.buffers import mapping_bytes, mapping_reaches
+from harness.model.rules.effects import cache, put
+from harness.model.rules.rule import first_data, look_up, volume_fact
+from harness.model.state import State
 from harness.model.value import evolve
 
 #: A connected pair of stream sockets takes this much without a reader (net.core.wmem_default, tcp_rmem: more than that).

@@ -1,9 +1,10 @@
 """What is known of the pages of a mapping: faults, locks, kinds."""
 
 from harness.model.clause import Context, Undetermined
+from harness.model.objects import HUGE, PAGE, Mapping, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, store_into, touch, usable_end
 from harness.model.rules.rule import volume_fact
-from harness.model.state import HUGE, PAGE, Mapping, State, page_ceil, page_floor
+from harness.model.state import State
 
 #: Minor faults that the measurement itself may take beside those of the pages in question.
 FAULT_NOISE = 0

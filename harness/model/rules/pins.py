@@ -6,10 +6,11 @@ page tables alone first, which never sees the file behind a page copied on write
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectation, Expectations
+from harness.model.objects import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, SocketKind, page_ceil, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch
 from harness.model.rules.rule import look_up, rule, volume_fact
-from harness.model.state import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, SocketKind, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     IoUringRegister,

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, length_of, unknown
 from harness.model.expectation import Expectations
+from harness.model.objects import PAGE, Mapping, Pipe, View, copy_view, take
 from harness.model.rules.buffers import mapping_reaches, received, sent
 from harness.model.rules.moving import MOST_SLOTS, SLOTS, end_of, outgoing_bytes, source_ends, unreadable
 from harness.model.rules.reads import read_file
 from harness.model.rules.rule import look_up, rule
 from harness.model.rules.writes import write_file
-from harness.model.state import PAGE, Mapping, Pipe, State, View, copy_view, take
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Pipe as PipeOperation
 from harness.ops import (

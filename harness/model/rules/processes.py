@@ -3,10 +3,11 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
 from harness.model.expectation import Expectations, unjudged
+from harness.model.objects import Mapping, page_ceil, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, sent, store_into, touch, usable_end
 from harness.model.rules.rule import look_up, rule, volume_fact
-from harness.model.state import Mapping, State, Waiter, page_ceil, page_floor
+from harness.model.state import State, Waiter
 from harness.model.value import evolve
 from harness.ops import Fork, FutexWait, FutexWake, ProcessVmReadv
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, cut, unknown
 from harness.model.expectation import Expectations
+from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import overlaps, received
 from harness.model.rules.effects import cache
 from harness.model.rules.rule import file_memory, first_data, look_up, volume_fact
@@ -19,7 +20,7 @@ from harness.model.rules.transfers import (
     unsupported_flags,
     usable_bytes,
 )
-from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Buffer,

@@ -2,11 +2,12 @@
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, Region, Residence, Where
+from harness.model.objects import PAGE, Mapping, Memory, page_ceil, page_floor
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import cleaned
 from harness.model.rules.pages import FAULT_AROUND_PAGES, is_locked, mapping_is_normal, populate_pages, range_of
 from harness.model.rules.rule import look_up, rule, volume_fact
-from harness.model.state import PAGE, Mapping, Memory, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Mincore,

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from harness.model.clause import Context, Undetermined
 from harness.model.expectation import Expectations
-from harness.model.state import Mapping, Memory, Object, OpenFile, State
+from harness.model.objects import Mapping, Memory, Object, OpenFile
+from harness.model.state import State
 from harness.ops import Operation
 
 Rule = Callable[[Context, State, Any], Expectations]

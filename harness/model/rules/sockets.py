@@ -3,6 +3,7 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import cut, tagged
 from harness.model.expectation import Completions, Expectation, Expectations, Next, whatever
+from harness.model.objects import Mapping, Socket, SocketKind, View, copy_view, take
 from harness.model.outcome import How, Observation
 from harness.model.rules.buffers import sent
 from harness.model.rules.moving import (
@@ -18,7 +19,7 @@ from harness.model.rules.moving import (
     unreadable,
 )
 from harness.model.rules.rule import look_up, rule
-from harness.model.state import Mapping, Socket, SocketKind, State, View, copy_view, take
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Recv,

@@ -2,6 +2,7 @@
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, unjudged, whatever
+from harness.model.objects import PAGE, Mapping, OpenFile, Pipe, Socket, SocketKind, take
 from harness.model.outcome import How
 from harness.model.rules.buffers import sent
 from harness.model.rules.effects import refused_direct
@@ -23,7 +24,7 @@ from harness.model.rules.moving import (
 )
 from harness.model.rules.rule import look_up, rule
 from harness.model.rules.transfers import MOST_OFFSET
-from harness.model.state import PAGE, Mapping, OpenFile, Pipe, Socket, SocketKind, State, take
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Splice,

@@ -3,10 +3,11 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, unjudged
+from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
 from harness.model.outcome import How, Observation
 from harness.model.rules.effects import laid
 from harness.model.rules.rule import rule
-from harness.model.state import Mapping, Memory, Pipe, Socket, State, page_ceil
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
 from harness.sizes import MIB

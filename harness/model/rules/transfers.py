@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, clause
 from harness.model.expectation import Expectation, Expectations
+from harness.model.objects import Mapping, Memory, OpenFile
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.rule import look_up, volume_fact
-from harness.model.state import Mapping, Memory, OpenFile, State
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Buffer,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, tagged, unknown
 from harness.model.expectation import Expectations
+from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_end
 from harness.model.rules.effects import put, refused_direct
 from harness.model.rules.rule import file_memory, look_up, volume_fact
@@ -21,7 +22,7 @@ from harness.model.rules.transfers import (
     unsupported_flags,
     usable_bytes,
 )
-from harness.model.state import Mapping, Memory, OpenFile, State, page_ceil, page_floor
+from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
     Buffer,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from harness.model.content import Content, Ranges, tagged
-from harness.model.state import Memory, MemoryKind, State
+from harness.model.objects import Memory, MemoryKind
+from harness.model.state import State
 from harness.model.value import Table, evolve, hashed_once
 
 
