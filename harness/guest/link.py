@@ -15,7 +15,7 @@ from harness.guest.ssh import Shell, Stream
 from harness.host.deadline import Deadline
 
 FOLDER = "/run/pmem-harness"
-AGENT_PATH = f"{FOLDER}/agent.py"
+AGENT_PATH = f"{FOLDER}/agent.pyz"
 TOKEN_PATH = f"{FOLDER}/agent.json"
 FORMAT = 1
 
@@ -61,9 +61,8 @@ class CommandOutput:
 
 def start_agent(shell: Shell, source: bytes, deadline: Deadline) -> Endpoint:
     """Carry the agent into the guest and start its daemon. Raises GuestError, or AgentError when it says nonsense."""
-    script = (
-        f"umask 077; mkdir -p {FOLDER} && cat > {AGENT_PATH} && exec python3 {AGENT_PATH} --listen 127.0.0.1:0 --token-file {TOKEN_PATH}"
-    )
+    start = f"python3 -I -S {AGENT_PATH} 127.0.0.1:0 {TOKEN_PATH}"
+    script = f"umask 077; mkdir -p {FOLDER} && cat > {AGENT_PATH} && exec {start}"
     return _endpoint(shell.run(["sh", "-c", script], deadline, stdin=source).stdout)
 
 

@@ -1,13 +1,12 @@
 """Booting a guest for a storage stack: image, machine, SSH and agent come together here and nowhere else."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
+from harness.agent.bundle import agent_archive
 from harness.errors import BootError, GuestError, GuestHungError, HarnessError, MachineError, NotReadyError, logs_of
 from harness.guest.facts import taint_of
 from harness.guest.pmem import RegionPlacement
@@ -162,7 +161,7 @@ def booted_session(
     except MachineError as error:
         raise NotReadyError(str(error)) from error
     connection = connect(
-        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
+        ssh_address(machine, image), agent_archive(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
     )
     return machine, first_connection(connection)
 
@@ -249,12 +248,6 @@ def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:
 
 def first_line(text: str) -> str:
     return next(iter(text.splitlines()), "")
-
-
-@functools.cache
-def agent_source() -> bytes:
-    """Return the agent's one file, as it was when this process first asked: what runs in guests, whatever is edited meanwhile."""
-    return resources.files("harness.agent").joinpath("agent.py").read_bytes()
 
 
 def describe_guest(host: Host, image: GuestImage, machine: Machine, times: tuple[tuple[str, float], ...]) -> GuestDescription:

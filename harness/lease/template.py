@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+from harness.agent.bundle import agent_archive
 from harness.errors import BootError, GuestError, HarnessError, HostError, MachineError, StackMismatchError, UsageError, logs_of
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState, connect
@@ -31,7 +32,6 @@ from harness.lease.boot import (
     GuestOptions,
     Host,
     HostInUse,
-    agent_source,
     booted_guest,
     booted_session,
     describe_guest,
@@ -308,7 +308,7 @@ def make_cloner(choose: Callable[[str], KernelChoice], progress: Progress, optio
 def _connected(machine: Machine, image: GuestImage, state: SessionState, host: Host, deadline: Deadline) -> Iterator[GuestSession]:
     scale = host.accelerator.time_scale
     connection = connect(
-        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
+        ssh_address(machine, image), agent_archive(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
     )
     with first_connection(connection) as session:
         yield session
@@ -350,7 +350,7 @@ def machine_key(host: Host, image: GuestImage, spec: MachineSpec) -> str:
         *(emulator.version_text, f"{binary.st_size} {binary.st_mtime_ns}", emulator.firmware),
         *(host.accelerator.name, _host_cpu() if host.accelerator.name == "kvm" else ""),
     ]
-    return content_key(*parts, agent_source())
+    return content_key(*parts, agent_archive())
 
 
 def stack_key(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack) -> str:

@@ -1,16 +1,15 @@
 """Programs: operations in the order in which they are begun, by whom, and what a case says of them."""
 
 import dataclasses
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from harness.ops.tag import FOREIGN_WRITER
-from harness.ops.words import Operation
+from harness.ops.words import Frozen, Operation, frozen
 
 
-@dataclass(frozen=True)
-class Pin:
+@frozen
+class Pin(Frozen):
     """The outcome that a case is about: exactly one of the four is set."""
 
     returns: int | None = None
@@ -28,8 +27,8 @@ class Pin:
         return "blocked" if self.blocked else "not blocked"
 
 
-@dataclass(frozen=True)
-class Step:
+@frozen
+class Step(Frozen):
     """One operation with who does it. ``start`` gives the step a label and does not wait for it beyond the limit
     that tells blocked from slow. ``line`` is where the case says it (0: nowhere)."""
 
@@ -44,8 +43,8 @@ class Step:
 MAX_STEPS = FOREIGN_WRITER - 1
 
 
-@dataclass(frozen=True)
-class Program:
+@frozen
+class Program(Frozen):
     """Steps in the order in which they are begun. The writer of the bytes a step writes is its index plus 1.
 
     Raises ValueError for more than MAX_STEPS.
@@ -53,7 +52,8 @@ class Program:
 
     steps: tuple[Step, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        super().__init__(steps)
         if len(self.steps) > MAX_STEPS:
             raise ValueError(f"a program has at most {MAX_STEPS} steps, each a writer of its own; this one has {len(self.steps)}")
 

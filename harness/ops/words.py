@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 
 #: What a name can stand for.
 FILE, PIPE, SOCKET, MAPPING, RING, RDMA, RDMA_REGION, PROCESS, LABEL = (
@@ -75,23 +75,75 @@ class Flag(StrEnum):
         return member
 
 
-@dataclass(frozen=True)
-class Operation:
+T = TypeVar("T")
+
+
+class Frozen:
+    """A dataclass that never changes, equal to one of its class with equal fields, and hashable.
+
+    Its methods are written here once: generated for each class, as dataclasses do it, they cost a guest half a second at every start.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        fields = self.__dataclass_fields__
+        if values:
+            if len(values) > len(fields):
+                raise TypeError(f"{type(self).__name__} takes {len(fields)} arguments, not {len(values)}")
+            first = dict(zip(fields, values, strict=False))
+            for name in first.keys() & named.keys():
+                raise TypeError(f"{type(self).__name__} got {name!r} twice")
+            named = first | named
+        own = self.__dict__
+        for name, field in fields.items():
+            if name in named:
+                own[name] = named.pop(name)
+            elif field.default is not dataclasses.MISSING:
+                own[name] = field.default
+            else:
+                raise TypeError(f"{type(self).__name__} needs {name!r}")
+        if named:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(named)}")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, ref, maybe_ref, new))
+def frozen(cls: type[T]) -> type[T]:
+    """Make the decorated class, which is a :class:`Frozen`, a dataclass."""
+    return dataclass(init=False, repr=False, eq=False)(cls)
+
+
+class Operation(Frozen):
     """The base: ``call`` is the name in YAML, JSON and reports."""
 
     call: ClassVar[str] = ""
 
 
 OPERATIONS: dict[str, type[Operation]] = {}
-T = TypeVar("T", bound=Operation)
+Op = TypeVar("Op", bound=Operation)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, ref, maybe_ref, new))
-def operation(call: str) -> Callable[[type[T]], type[T]]:
+def operation(call: str) -> Callable[[type[Op]], type[Op]]:
     """Register the decorated dataclass under ``call``."""
 
-    def register(cls: type[T]) -> type[T]:
-        made = dataclass(frozen=True)(cls)
+    def register(cls: type[Op]) -> type[Op]:
+        made = frozen(cls)
         made.call = call
         OPERATIONS[call] = made
         return made

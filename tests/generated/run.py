@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from harness.agent.bundle import agent_archive
 from harness.case.plan import named_stacks
 from harness.errors import GuestError, HarnessError
 from harness.guest.facts import taint_of
@@ -264,7 +265,6 @@ def host_reading() -> StackReading:
 @contextlib.contextmanager
 def host_stages() -> Iterator[Callable[[], contextlib.AbstractContextManager[Stage]]]:
     """Yield what starts the agent on this computer."""
-    agent = Path(__file__).parents[2] / "harness" / "agent" / "agent.py"
 
     @contextlib.contextmanager
     def start_one() -> Iterator[Stage]:
@@ -272,8 +272,9 @@ def host_stages() -> Iterator[Callable[[], contextlib.AbstractContextManager[Sta
             tempfile.TemporaryDirectory(prefix="pmemh-generated-") as state,
             tempfile.TemporaryDirectory(prefix="pmemh-generated-", dir="/dev/shm") as folder,
         ):
-            token_file = Path(state) / "agent.json"
-            process = start([sys.executable, str(agent), "--token-file", str(token_file), "--foreground"], stderr=2)
+            agent, token_file = Path(state) / "agent.pyz", Path(state) / "agent.json"
+            agent.write_bytes(agent_archive())
+            process = start([sys.executable, "-I", "-S", str(agent), "127.0.0.1:0", str(token_file), "--foreground"], stderr=2)
             try:
                 if not wait_until(token_file.exists, Deadline.after(60)):
                     raise GuestError("the agent did not start on this computer")

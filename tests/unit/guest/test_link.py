@@ -19,7 +19,7 @@ def test_the_agent_is_carried_over_and_started_by_one_command() -> None:
     ((command, stdin),) = shell.ran
     assert stdin == SOURCE
     assert command[:2] == ["sh", "-c"]
-    assert "cat > /run/pmem-harness/agent.py" in command[2]
+    assert "cat > /run/pmem-harness/agent.pyz" in command[2]
 
 
 @pytest.mark.parametrize("said", ["", "Traceback", "[]", '{"port": 1}', '{"port": "x", "token": ""}'])
