@@ -11,7 +11,8 @@ from importlib.resources.abc import Traversable
 _MODULES = ("__init__.py", "errors.py")
 _PACKAGES = ("agent", "ops")
 _STAYS = frozenset({"bundle.py"})
-_START = b"import sys\n\nfrom harness.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
+#: What Python runs.
+_START = "agent/start.py"
 #: The first moment that an archive can name.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -28,7 +29,8 @@ def archive_of(package: Traversable) -> bytes:
     for folder in _PACKAGES:
         found = {entry.name: entry for entry in package.joinpath(folder).iterdir() if entry.name.endswith(".py")}
         members |= {f"{folder}/{name}": found[name] for name in found.keys() - _STAYS}
-    texts = {"__main__.py": _START, **{f"harness/{name}": member.read_bytes() for name, member in members.items()}}
+    names = {name: "__main__.py" if name == _START else f"harness/{name}" for name in members}
+    texts = {names[name]: member.read_bytes() for name, member in members.items()}
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
         for name, text in sorted(texts.items()):

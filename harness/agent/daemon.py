@@ -26,6 +26,7 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     listener.setblocking(False)
+    gc.enable()
     #: The connection of each session, so that somebody can still speak when the session is gone.
     hosts: dict[int, socket.socket] = {}
     waiting = select.poll()

@@ -1,6 +1,5 @@
 """Programs as JSON: the one form in which the agent gets them and a run keeps them (docs/agent-protocol.md)."""
 
-import dataclasses
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.ops.program import Program, Step, arguments
 from harness.ops.reach import find_out_of_reach
-from harness.ops.words import OPERATIONS
+from harness.ops.words import NEEDED, OPERATIONS, Frozen
 
 PROGRAM_FORMAT = 1
 
@@ -46,7 +45,7 @@ def steps_document(program: Program) -> list[dict[str, Any]]:
             "args": arguments(step.operation),
             "process": step.process,
             "start": step.start,
-            "pin": None if step.pin is None else dataclasses.asdict(step.pin),
+            "pin": None if step.pin is None else dict(vars(step.pin)),
             "line": step.line,
         }
         for step in program.steps
@@ -126,17 +125,17 @@ def _make_reader(hint: Any) -> Reader:
     if typing.get_origin(kind) is tuple:
         element = _reader(typing.get_args(kind)[0])
         return lambda document: tuple(_read_parts(element, as_list(document)))
-    if dataclasses.is_dataclass(kind):
-        return _fields_reader(typing.cast(Any, kind))
+    if issubclass(kind, Frozen):
+        return _fields_reader(kind)
     if issubclass(kind, StrEnum):
         words = {str(member): member for member in kind}
         return lambda document: _choice(words, document)
     return lambda document: _plain(kind, document)
 
 
-def _fields_reader(cls: type[Any]) -> Reader:
-    fields = {field.name.rstrip("_"): (field.name, _reader(field.type)) for field in dataclasses.fields(cls)}
-    needed = [field.name.rstrip("_") for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+def _fields_reader(cls: type[Frozen]) -> Reader:
+    fields = {field.key: (name, _reader(field.type)) for name, field in cls.fields.items()}
+    needed = [field.key for field in cls.fields.values() if field.default is NEEDED]
 
     def read(document: Any) -> Any:
         values = {}
@@ -165,7 +164,7 @@ def _plain(kind: type[Any], document: Any) -> Any:
     return document
 
 
-_STEP_READERS: dict[str, Reader] = {field.name: _reader(field.type) for field in dataclasses.fields(Step) if field.name != "operation"}
+_STEP_READERS: dict[str, Reader] = {name: _reader(field.type) for name, field in Step.fields.items() if name != "operation"}
 
 
 def as_list(document: Any, where: str = "") -> Sequence[Any]:

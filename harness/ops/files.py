@@ -1,7 +1,5 @@
 """Operations on files."""
 
-import dataclasses
-
 from harness.ops.words import (
     FILE,
     MAPPING,
@@ -71,7 +69,7 @@ class Buffer(Frozen):
 
     length: Size
     shift: Size = 0
-    mapping: str | None = dataclasses.field(default=None, metadata={"refers": (MAPPING,)})
+    mapping: str | None = maybe_ref(MAPPING, default=None)
     offset: Offset = 0
 
 

@@ -1,6 +1,5 @@
 """Programs: operations in the order in which they are begun, by whom, and what a case says of them."""
 
-import dataclasses
 from enum import StrEnum
 from typing import Any
 
@@ -60,7 +59,7 @@ class Program(Frozen):
 
 def arguments(op: Operation) -> dict[str, Any]:
     """Return the arguments of ``op`` as YAML and JSON have them: names without underscore, flags as words."""
-    return {field.name.rstrip("_"): _plain(getattr(op, field.name)) for field in dataclasses.fields(op)}
+    return {field.key: _plain(getattr(op, name)) for name, field in op.fields.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -68,20 +67,20 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name.rstrip("_"): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Frozen):
+        return {field.key: _plain(getattr(value, name)) for name, field in value.fields.items()}
     return value
 
 
 def describe(op: Operation) -> str:
     """Return ``pwrite(f, offset=0, length=1000)``: the first name bare, then every argument that is not its default."""
     words: list[str] = []
-    for field in dataclasses.fields(op):
-        value = getattr(op, field.name)
-        if field.default is not dataclasses.MISSING and value == field.default:
+    for name, field in op.fields.items():
+        value = getattr(op, name)
+        if value == field.default:
             continue
         plain = _plain(value)
         text = "|".join(map(str, plain)) if isinstance(plain, list) and all(isinstance(p, str) for p in plain) else str(plain)
         named = "refers" in field.metadata or "makes" in field.metadata
-        words.append(text if named and not words else f"{field.name.rstrip('_')}={text}")
+        words.append(text if named and not words else f"{field.key}={text}")
     return f"{op.call}({', '.join(words)})"

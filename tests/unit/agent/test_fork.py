@@ -16,7 +16,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv.pop())
-from harness.agent import __main__, actors, memory, syscalls
+from harness.agent import actors, main, memory, syscalls
 
 here = Path(sys.argv.pop())
 nobody, call, copy = syscalls.Inside.byte, actors.call, memory.MEMMOVE
@@ -45,7 +45,7 @@ def slow_copy(*arguments):
     return copy(*arguments)
 
 actors.call, memory.MEMMOVE = slow_call, slow_copy
-sys.exit(__main__.main(sys.argv[1:]))
+sys.exit(main.main(sys.argv[1:]))
 """
 
 

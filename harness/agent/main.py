@@ -48,7 +48,3 @@ def _go_to_background(log: str) -> None:
         os.dup2(source, target)
         if source > 2 and target != 1:
             os.close(source)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
