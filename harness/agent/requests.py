@@ -143,6 +143,24 @@ def remove_files(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def make_empty(folder: str) -> None:
+    """Have the folder be there with nothing in it."""
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        _remove_all_in(folder)
+
+
+def _remove_all_in(folder: str) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_all_in(entry.path)
+                os.rmdir(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
 def inspect(request: dict[str, Any]) -> dict[str, Any]:
     """Do the steps of a short program in this process, then read files and remove some: what a restored guest is, in one round trip.
 

@@ -17,8 +17,10 @@ from harness.ops.codec import DocumentError
 LONGEST_LINE = 64 << 20
 SEND_LIMIT_S = 30
 
-#: What a session answers beside ``run``.
-REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+Answer = dict[str, Any]
+
+#: What a session answers beside programs.
+REQUESTS: dict[str, Callable[[dict[str, Any]], Answer]] = {
     "hello": requests.hello,
     "commands": requests.commands,
     "read_files": requests.read_files,
@@ -30,8 +32,8 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def answer(line: bytes, host: socket.socket | None, token: str | None = None) -> str:
-    """Return the answer to one request line. ``kind`` says whose fault an error is: protocol, hang or failed."""
+def answers(line: bytes, host: socket.socket | None, token: str | None = None) -> Iterator[Answer]:
+    """Yield the answers to one request line. ``kind`` says whose fault an error is, with which they end: protocol, hang or failed."""
     number: Any = None
     try:
         request = json.loads(line)
@@ -40,23 +42,38 @@ def answer(line: bytes, host: socket.socket | None, token: str | None = None) ->
         number = request.get("id")
         if token is not None and not hmac.compare_digest(str(request.get("token")), token):
             raise ProtocolError("the first request of a connection must carry the agent's token")
-        if request.get("do") == "run":
-            seen = {"format": FORMAT, "steps": run_program(request, host)}
-            return json.dumps({"id": number, "ok": True, "observations": seen, "taint": taint()})
-        if request.get("do") not in REQUESTS:
-            raise ProtocolError(f"unknown request {request.get('do')!r}: known are run, {', '.join(REQUESTS)}")
-        return json.dumps({"id": number, "ok": True, **REQUESTS[request["do"]](request)})
+        for said in _do(request, host):
+            yield {"id": number, "ok": True, **said}
     except (ProtocolError, DocumentError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        return json.dumps({"id": number, "ok": False, "kind": "protocol", "error": str(error)})
+        yield {"id": number, "ok": False, "kind": "protocol", "error": str(error)}
     except HangError as error:
-        return json.dumps({"id": number, "ok": False, "kind": "hang", "error": str(error)})
+        yield {"id": number, "ok": False, "kind": "hang", "error": str(error)}
     except HostGoneError:
         raise
     except Exception as error:
         import traceback
 
         traceback.print_exc()
-        return json.dumps({"id": number, "ok": False, "kind": "failed", "error": f"{type(error).__name__}: {error}"})
+        yield {"id": number, "ok": False, "kind": "failed", "error": f"{type(error).__name__}: {error}"}
+
+
+def _do(request: dict[str, Any], host: socket.socket | None) -> Iterator[Answer]:
+    do = request.get("do")
+    if do == "run":
+        yield _run(request, host)
+    elif do == "run_many":
+        for program in request["programs"]:
+            for folder in request["fresh"]:
+                requests.make_empty(folder)
+            yield _run({**request, "program": program}, host)
+    elif do in REQUESTS:
+        yield REQUESTS[do](request)
+    else:
+        raise ProtocolError(f"unknown request {do!r}: known are run, run_many, {', '.join(REQUESTS)}")
+
+
+def _run(request: dict[str, Any], host: socket.socket | None) -> Answer:
+    return {"observations": {"format": FORMAT, "steps": run_program(request, host)}, "taint": taint()}
 
 
 def serve(host: socket.socket, token: str | None) -> None:
@@ -66,10 +83,10 @@ def serve(host: socket.socket, token: str | None) -> None:
         host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(HostGoneError, OSError):
         for line in _lines(host):
-            said = answer(line, host, token)
-            host.sendall(said.encode() + b"\n")
-            if token is not None and not json.loads(said)["ok"]:
-                return
+            for said in answers(line, host, token):
+                host.sendall(json.dumps(said).encode() + b"\n")
+                if token is not None and not said["ok"]:
+                    return
             token = None
 
 

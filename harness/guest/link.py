@@ -5,7 +5,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +91,13 @@ def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline, 
         yield link
 
 
+def _observations_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+    observations = answer.get("observations")
+    if not isinstance(observations, dict):
+        raise AgentError(f"the answer to run has no observations: {str(answer)[:300]}")
+    return observations
+
+
 def _files_of(answer: Mapping[str, Any]) -> GuestFiles:
     return GuestFiles(answer["files"], answer["folders"], answer["block_bytes"])
 
@@ -112,8 +119,16 @@ class AgentLink:
 
         Raises GuestError when the guest is gone, hangs or says that what was asked failed; AgentError for a break of the protocol.
         """
+        return self._checked(do, self._ask(do, arguments, deadline), deadline)
+
+    def _ask(self, do: str, arguments: Mapping[str, Any], deadline: Deadline) -> int:
+        """Send a request and return its number."""
         number = next(self._numbers)
         self._stream.send(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n", deadline)
+        return number
+
+    def _checked(self, do: str, number: int, deadline: Deadline) -> dict[str, Any]:
+        """Return the next answer, which must be one to the request of this number. Raises as :meth:`request`."""
         answer = self._answer(deadline)
         if answer.get("id") is None and answer.get("ok") is False:
             raise AgentError(f"asked for {do}, the agent broke: {answer.get('error')}")
@@ -139,19 +154,30 @@ class AgentLink:
         limit_s: float,
     ) -> dict[str, Any]:
         """Run a program (``program_document``) and return the observations document."""
-        answer = self.request(
-            "run",
-            deadline,
-            program=program,
-            roots=roots,
-            devices=devices,
-            blocked_ms=round(blocked_s * 1000),
-            limit_ms=round(limit_s * 1000),
-        )
-        observations = answer.get("observations")
-        if not isinstance(observations, dict):
-            raise AgentError(f"the answer to run has no observations: {str(answer)[:300]}")
-        return observations
+        limits = {"blocked_ms": round(blocked_s * 1000), "limit_ms": round(limit_s * 1000)}
+        return _observations_of(self.request("run", deadline, program=program, roots=roots, devices=devices, **limits))
+
+    def run_many(
+        self,
+        programs: Sequence[Mapping[str, Any]],
+        roots: Mapping[str, str],
+        devices: Mapping[str, str],
+        fresh: Sequence[str],
+        limit: Callable[[], Deadline],
+        *,
+        blocked_s: float,
+        limit_s: float,
+    ) -> Iterator[dict[str, Any]]:
+        """Run programs in one round trip, the folders ``fresh`` empty before each; yield the observations document of each as it is there.
+
+        ``limit``: by when the next one must be. Raises as :meth:`request`: it is the program after the last one yielded that did it, or
+        where the guest is gone perhaps an earlier one.
+        """
+        request = {"programs": list(programs), "fresh": list(fresh), "roots": roots, "devices": devices}
+        limits = {"blocked_ms": round(blocked_s * 1000), "limit_ms": round(limit_s * 1000)}
+        number = self._ask("run_many", {**request, **limits}, limit())
+        for _ in programs:
+            yield _observations_of(self._checked("run_many", number, limit()))
 
     def commands(self, commands: Sequence[GuestCommand], deadline: Deadline) -> tuple[CommandOutput, ...]:
         """Run commands in the guest in one round trip. Raises GuestError with what the first failing one printed."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_what_is_not_json_is_refused_and_the_connection_goes_on(client: Client) 
 def test_an_unknown_request_is_refused_with_what_is_known(client: Client) -> None:
     answer = client.ask("dance")
     assert answer["kind"] == "protocol"
-    assert "unknown request 'dance': known are run, hello, commands" in answer["error"]
+    assert "unknown request 'dance': known are run, run_many, hello, commands" in answer["error"]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,39 @@ def test_a_short_program_is_done_and_files_are_read_and_removed_in_one_request(c
     broken = {"format": 1, "steps": [{"call": "open", "args": {"name": "f", "path": "moon:a"}}]}
     answer = client.ask("inspect", program=broken, **places)
     assert (answer["kind"], answer["error"].split(":")[:2]) == ("protocol", ["step 0 (open)", " the path 'moon"])
+
+
+def many(tmp_path: Path, *programs: Program) -> dict[str, Any]:
+    """A request for programs that each find the folder ``fresh`` empty."""
+    fresh = str(tmp_path / "fresh")
+    documents = [program_document(one) for one in programs]
+    return {"programs": documents, "roots": {"main": fresh, "node": "/dev/zero"}, "devices": {}, "fresh": [fresh], "limit_ms": 100}
+
+
+WRITES = Program(
+    tuple(map(Step, (op.Open("f", "a", (op.OpenFlag.RDWR, op.OpenFlag.CREAT)), op.Write("f", 10), op.Lseek("f", 0, op.Whence.END))))
+)
+
+
+def test_many_programs_are_run_in_one_request_each_on_an_empty_folder(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "fresh" / "inner").mkdir(parents=True)
+    (tmp_path / "fresh" / "inner" / "left").touch()
+    answers = [client.ask("run_many", **many(tmp_path, WRITES, WRITES)), client.listen()]
+    assert [answer["ok"] for answer in answers] == [True, True], answers
+    assert all("taint" in answer for answer in answers)
+    assert [[step["value"] for step in answer["observations"]["steps"]] for answer in answers] == [[0, 10, 10]] * 2
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["a"]
+
+
+def test_of_many_programs_the_one_that_hangs_ends_the_answers(client: Client, tmp_path: Path) -> None:
+    flags = (op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS, op.MapFlag.NORESERVE)
+    hangs = Program(
+        tuple(map(Step, (op.Mmap("m", 1 << 32, flags=flags), op.Open("z", "node:"), op.Pread("z", 0, (1 << 32) - 4096, into="m"))))
+    )
+    answers = [client.ask("run_many", **many(tmp_path, WRITES, hangs, WRITES)), client.listen()]
+    assert [answer["ok"] for answer in answers] == [True, False]
+    assert (answers[1]["kind"], "step 2 (pread) still ran" in answers[1]["error"]) == ("hang", True)
+    assert client.ask("hello")["ok"]
 
 
 def test_a_request_that_fails_inside_says_how(client: Client) -> None:

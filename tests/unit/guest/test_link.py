@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.errors import AgentError, GuestError
+from harness.errors import AgentError, GuestError, GuestHungError
 from harness.guest.link import AgentLink, Endpoint, GuestCommand, linked, start_agent
 from tests.unit.guest.fake_link import FakeShell, FakeStream, soon
 
@@ -154,3 +154,14 @@ def test_texts_are_stripped_and_what_is_not_there_is_none() -> None:
     files = AgentLink(stream).read_files(("/*",), soon())
     assert (files.text("/a"), files.text("/b"), files.text("/z")) == ("1", None, None)
     assert (files.folders, files.block_bytes) == ({"/c": "/d"}, {"/c": 4096})
+
+
+def test_the_answers_of_many_programs_come_one_by_one_until_one_of_them_is_an_error() -> None:
+    said = b'{"id": 1, "ok": true, "observations": {"steps": []}, "taint": 4}\n'
+    said += b'{"id": 1, "ok": false, "kind": "hang", "error": "step 3 (pread) still ran"}\n'
+    link = AgentLink(FakeStream(raw=[said]))
+    answers = link.run_many([{}, {}, {}], {"main": "/m"}, {}, ["/m"], soon, blocked_s=1, limit_s=2)
+    assert next(answers) == {"steps": []}
+    assert link.taint == 4
+    with pytest.raises(GuestHungError, match=r"the agent answered run_many with an error: step 3 \(pread\) still ran"):
+        next(answers)
