@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from harness.host.log import took
 log = logging.getLogger(__name__)
 
 FOLDER = "/run/pmem-harness"
-AGENT_PATH = f"{FOLDER}/agent.py"
+AGENT_PATH = f"{FOLDER}/agent.pyz"
 TOKEN_PATH = f"{FOLDER}/agent.json"
 FORMAT = 1
 
@@ -65,9 +65,8 @@ class CommandOutput:
 
 def start_agent(shell: Shell, source: bytes, deadline: Deadline) -> Endpoint:
     """Carry the agent into the guest and start its daemon. Raises GuestError, or AgentError when it says nonsense."""
-    script = (
-        f"umask 077; mkdir -p {FOLDER} && cat > {AGENT_PATH} && exec python3 {AGENT_PATH} --listen 127.0.0.1:0 --token-file {TOKEN_PATH}"
-    )
+    start = f"python3 -I -S {AGENT_PATH} 127.0.0.1:0 {TOKEN_PATH}"
+    script = f"umask 077; mkdir -p {FOLDER} && cat > {AGENT_PATH} && exec {start}"
     return _endpoint(shell.run(["sh", "-c", script], deadline, stdin=source).stdout)
 
 
@@ -96,6 +95,13 @@ def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline, 
         yield link
 
 
+def _observations_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+    observations = answer.get("observations")
+    if not isinstance(observations, dict):
+        raise AgentError(f"the answer to run has no observations: {str(answer)[:300]}")
+    return observations
+
+
 def _files_of(answer: Mapping[str, Any]) -> GuestFiles:
     return GuestFiles(answer["files"], answer["folders"], answer["block_bytes"])
 
@@ -118,11 +124,16 @@ class AgentLink:
         Raises GuestError when the guest is gone, hangs or says that what was asked failed; AgentError for a break of the protocol.
         """
         with took(log, logging.DEBUG, f"asked the agent for {do}"):
-            return self._answered(do, deadline, arguments)
+            return self._checked(do, self._ask(do, arguments, deadline), deadline)
 
-    def _answered(self, do: str, deadline: Deadline, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, do: str, arguments: Mapping[str, Any], deadline: Deadline) -> int:
+        """Send a request and return its number."""
         number = next(self._numbers)
         self._stream.send(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n", deadline)
+        return number
+
+    def _checked(self, do: str, number: int, deadline: Deadline) -> dict[str, Any]:
+        """Return the next answer, which must be one to the request of this number. Raises as :meth:`request`."""
         answer = self._answer(deadline)
         if answer.get("id") is None and answer.get("ok") is False:
             raise AgentError(f"asked for {do}, the agent broke: {answer.get('error')}")
@@ -148,19 +159,30 @@ class AgentLink:
         limit_s: float,
     ) -> dict[str, Any]:
         """Run a program (``program_document``) and return the observations document."""
-        answer = self.request(
-            "run",
-            deadline,
-            program=program,
-            roots=roots,
-            devices=devices,
-            blocked_ms=round(blocked_s * 1000),
-            limit_ms=round(limit_s * 1000),
-        )
-        observations = answer.get("observations")
-        if not isinstance(observations, dict):
-            raise AgentError(f"the answer to run has no observations: {str(answer)[:300]}")
-        return observations
+        limits = {"blocked_ms": round(blocked_s * 1000), "limit_ms": round(limit_s * 1000)}
+        return _observations_of(self.request("run", deadline, program=program, roots=roots, devices=devices, **limits))
+
+    def run_many(
+        self,
+        programs: Sequence[Mapping[str, Any]],
+        roots: Mapping[str, str],
+        devices: Mapping[str, str],
+        fresh: Sequence[str],
+        limit: Callable[[], Deadline],
+        *,
+        blocked_s: float,
+        limit_s: float,
+    ) -> Iterator[dict[str, Any]]:
+        """Run programs in one round trip, the folders ``fresh`` empty before each; yield the observations document of each as it is there.
+
+        ``limit``: by when the next one must be. Raises as :meth:`request`: it is the program after the last one yielded that did it, or
+        where the guest is gone perhaps an earlier one.
+        """
+        request = {"programs": list(programs), "fresh": list(fresh), "roots": roots, "devices": devices}
+        limits = {"blocked_ms": round(blocked_s * 1000), "limit_ms": round(limit_s * 1000)}
+        number = self._ask("run_many", {**request, **limits}, limit())
+        for _ in programs:
+            yield _observations_of(self._checked("run_many", number, limit()))
 
     def commands(self, commands: Sequence[GuestCommand], deadline: Deadline) -> tuple[CommandOutput, ...]:
         """Run commands in the guest in one round trip. Raises GuestError with what the first failing one printed."""

@@ -1,13 +1,12 @@
 """Booting a guest for a storage stack: image, machine, SSH and agent come together here and nowhere else."""
 
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
+from harness.agent.bundle import agent_archive
 from harness.errors import BootError, GuestError, MachineError, NotReadyError, first_line
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState, connect
@@ -111,7 +110,7 @@ def booted_session(
     except MachineError as error:
         raise NotReadyError(str(error)) from error
     connection = connect(
-        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
+        ssh_address(machine, image), agent_archive(), image.mkfs, deadline, scale=host.accelerator.time_scale, find_end=machine.find_end
     )
     return machine, first_connection(connection)
 
@@ -132,7 +131,7 @@ def connected_again(machine: Machine, image: GuestImage, state: SessionState, ho
     """Connect to a guest that was restored, in which an agent runs. Raises NotReadyError or AgentError."""
     scale = host.accelerator.time_scale
     connection = connect(
-        ssh_address(machine, image), agent_source(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
+        ssh_address(machine, image), agent_archive(), image.mkfs, deadline, scale=scale, saved=state, find_end=machine.find_end
     )
     with first_connection(connection) as session:
         yield session
@@ -141,12 +140,6 @@ def connected_again(machine: Machine, image: GuestImage, state: SessionState, ho
 def ssh_address(machine: Machine, image: GuestImage) -> SshAddress:
     """Return where the guest of ``machine`` answers, with the keys that both sides know each other by."""
     return SshAddress(machine.ssh_port, image.client_key, image.host_public_key)
-
-
-@functools.cache
-def agent_source() -> bytes:
-    """Return the agent's one file, as it was when this process first asked: what runs in guests, whatever is edited meanwhile."""
-    return resources.files("harness.agent").joinpath("agent.py").read_bytes()
 
 
 def describe_guest(host: Host, image: GuestImage, machine: Machine, times: tuple[tuple[str, float], ...]) -> GuestDescription:

@@ -5,9 +5,9 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from harness.agent.bundle import agent_archive
 from harness.host.cache import content_key
 from harness.image.bundle import GuestImage
-from harness.lease.boot import agent_source
 from harness.lease.host_in_use import Host
 from harness.machine.boot import is_elf
 from harness.machine.command import Channels, qemu_command
@@ -30,7 +30,7 @@ def machine_key(host: Host, image: GuestImage, spec: MachineSpec) -> str:
         *(emulator.version_text, f"{binary.st_size} {binary.st_mtime_ns}", emulator.firmware),
         *(host.accelerator.name, _host_cpu() if host.accelerator.name == "kvm" else ""),
     ]
-    return content_key(*parts, agent_source())
+    return content_key(*parts, agent_archive())
 
 
 def stack_key(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack) -> str:

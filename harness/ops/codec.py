@@ -1,26 +1,29 @@
 """Programs as JSON: the one form in which the agent gets them and a run keeps them (docs/agent-protocol.md)."""
 
-import dataclasses
-import functools
 import types
 import typing
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from harness.errors import UsageError
-from harness.ops.program import Pin, Program, Step, arguments
+from harness.ops.program import Program, Step, arguments
 from harness.ops.reach import find_out_of_reach
-from harness.ops.words import OPERATIONS
+from harness.ops.words import NEEDED, OPERATIONS, Frozen
 
 PROGRAM_FORMAT = 1
 
-_STEP_KEYS = {"call", "args", "process", "start", "pin", "line"}
-_PINS = {"returns": int, "errno": str, "signal": str, "blocked": bool}
-
 
 class DocumentError(ValueError):
-    """A document is not what its type says; the message names the place."""
+    """A document is not what its type says; ``place`` is where in it, and the message begins with that."""
+
+    def __init__(self, problem: str, place: str = "") -> None:
+        super().__init__(f"{place}: {problem}" if place else problem)
+        self.problem, self.place = problem, place
+
+    def inside(self, outer: str) -> "DocumentError":
+        """Return the same error as seen from outside: ``outer`` names the part that the place lies in."""
+        return DocumentError(self.problem, outer + self.place)
 
 
 def program_document(program: Program) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def steps_document(program: Program) -> list[dict[str, Any]]:
             "args": arguments(step.operation),
             "process": step.process,
             "start": step.start,
-            "pin": None if step.pin is None else dataclasses.asdict(step.pin),
+            "pin": None if step.pin is None else dict(vars(step.pin)),
             "line": step.line,
         }
         for step in program.steps
@@ -60,101 +63,123 @@ def program_from(document: Any) -> Program:
 def steps_from(document: Any, where: str) -> Program:
     """Return the program in what :func:`steps_document` made. Raises DocumentError, which names a step by ``where`` and its number."""
     try:
-        return Program(tuple(_read_step(step, f"{where}[{number}]") for number, step in enumerate(as_list(document, where))))
-    except DocumentError:
-        raise
+        return Program(tuple(_read_parts(_read_step, as_list(document))))
+    except DocumentError as error:
+        raise error.inside(where) from error
     except ValueError as error:
-        raise DocumentError(f"{where}: {error}") from error
+        raise DocumentError(str(error), where) from error
 
 
-def _read_step(document: Any, where: str) -> Step:
-    found = as_mapping(document, where)
-    _known(found, _STEP_KEYS, where)
+Reader = Callable[[Any], Any]
+
+
+def _read_step(document: Any) -> Step:
+    found = as_mapping(document)
     cls = OPERATIONS.get(str(found.get("call")))
     if cls is None:
-        raise DocumentError(f"{where}: no operation {found.get('call')!r}")
-    return Step(
-        operation=_read_fields(cls, as_mapping(found.get("args", {}), f"{where}.args"), f"{where}.args"),
-        process=_plain(str, found.get("process", "main"), f"{where}.process"),
-        start=None if found.get("start") is None else _plain(str, found["start"], f"{where}.start"),
-        pin=None if found.get("pin") is None else _read_pin(as_mapping(found["pin"], f"{where}.pin"), f"{where}.pin"),
-        line=_plain(int, found.get("line", 0), f"{where}.line"),
-    )
+        raise DocumentError(f"no operation {found.get('call')!r}")
+    values: dict[str, Any] = {}
+    for key, part in found.items():
+        if key == "args":
+            values["operation"] = _read_part(_reader(cls), part, ".args")
+        elif key in _STEP_READERS:
+            values[key] = _read_part(_STEP_READERS[key], part, f".{key}")
+        elif key != "call":
+            raise _strange(key, {"call", "args", *_STEP_READERS})
+    if "operation" not in values:
+        values["operation"] = _read_part(_reader(cls), {}, ".args")
+    return Step(**values)
 
 
-def _read_pin(document: Mapping[str, Any], where: str) -> Pin:
-    _known(document, _PINS, where)
-    return Pin(**{key: None if value is None else _plain(_PINS[key], value, f"{where}.{key}") for key, value in document.items()})
+def _read_part(read: Reader, document: Any, place: str) -> Any:
+    try:
+        return read(document)
+    except DocumentError as error:
+        raise error.inside(place) from error
 
 
-Reader = Callable[[Any, str], Any]
+def _read_parts(read: Reader, documents: Sequence[Any]) -> Iterator[Any]:
+    for number, document in enumerate(documents):
+        try:
+            yield read(document)
+        except DocumentError as error:
+            raise error.inside(f"[{number}]") from error
 
 
-def _read_fields(cls: type[Any], document: Mapping[str, Any], where: str) -> Any:
-    fields = _fields(typing.cast(Hashable, cls))
-    _known(document, fields, where)
-    values = {}
-    for key, (name, needed, read) in fields.items():
-        if key in document:
-            values[name] = read(document[key], f"{where}.{key}")
-        elif needed:
-            raise DocumentError(f"{where}: {key} is missing")
-    return cls(**values)
-
-
-@functools.cache
-def _fields(cls: Hashable) -> dict[str, tuple[str, bool, Reader]]:
-    """Return, by their names in JSON, the arguments of a class: their own names, whether they have no default, and what reads them."""
-    hints = typing.get_type_hints(cls)
-    return {
-        field.name.rstrip("_"): (field.name, field.default is dataclasses.MISSING, _reader(hints[field.name]))
-        for field in dataclasses.fields(typing.cast(Any, cls))
-    }
+_READERS: dict[Any, Reader] = {}
 
 
 def _reader(hint: Any) -> Reader:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        (kind,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-        read = _reader(kind)
-        return lambda document, where: None if document is None else read(document, where)
-    if typing.get_origin(hint) is tuple:
-        element = _reader(typing.get_args(hint)[0])
-        return lambda document, where: tuple(element(part, f"{where}[{n}]") for n, part in enumerate(as_list(document, where)))
-    if dataclasses.is_dataclass(hint):
-        return lambda document, where: _read_fields(typing.cast(Any, hint), as_mapping(document, where), where)
-    if issubclass(hint, StrEnum):
-        words = {str(member): member for member in hint}
-        return lambda document, where: _choice(words, document, where)
-    return functools.partial(_plain, hint)
+    """Return what reads a value of the type ``hint``. It is made when it is first asked for: few programs have all operations."""
+    if hint not in _READERS:
+        _READERS[hint] = _make_reader(hint)
+    return _READERS[hint]
 
 
-def _choice(words: Mapping[str, Any], document: Any, where: str) -> Any:
+def _make_reader(hint: Any) -> Reader:
+    kind = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint  # of Annotated
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        (option,) = (option for option in typing.get_args(kind) if option is not types.NoneType)
+        read = _reader(option)
+        return lambda document: None if document is None else read(document)
+    if typing.get_origin(kind) is tuple:
+        element = _reader(typing.get_args(kind)[0])
+        return lambda document: tuple(_read_parts(element, as_list(document)))
+    if issubclass(kind, Frozen):
+        return _fields_reader(kind)
+    if issubclass(kind, StrEnum):
+        words = {str(member): member for member in kind}
+        return lambda document: _choice(words, document)
+    return lambda document: _plain(kind, document)
+
+
+def _fields_reader(cls: type[Frozen]) -> Reader:
+    fields = {field.key: (name, _reader(field.type)) for name, field in cls.fields.items()}
+    needed = [field.key for field in cls.fields.values() if field.default is NEEDED]
+
+    def read(document: Any) -> Any:
+        values = {}
+        for key, part in as_mapping(document).items():
+            if key not in fields:
+                raise _strange(key, fields)
+            name, read_field = fields[key]
+            values[name] = _read_part(read_field, part, f".{key}")
+        for key in needed:
+            if key not in document:
+                raise DocumentError(f"{key} is missing")
+        return cls(**values)
+
+    return read
+
+
+def _choice(words: Mapping[str, Any], document: Any) -> Any:
     if not isinstance(document, str) or document not in words:
-        raise DocumentError(f"{where}: {document!r} is none of {', '.join(words)}")
+        raise DocumentError(f"{document!r} is none of {', '.join(words)}")
     return words[document]
 
 
-def _plain(kind: type[Any], document: Any, where: str) -> Any:
+def _plain(kind: type[Any], document: Any) -> Any:
     if type(document) is not kind:
-        raise DocumentError(f"{where}: {document!r} is not of type {kind.__name__}")
+        raise DocumentError(f"{document!r} is not of type {kind.__name__}")
     return document
 
 
-def as_list(document: Any, where: str) -> Sequence[Any]:
+_STEP_READERS: dict[str, Reader] = {name: _reader(field.type) for name, field in Step.fields.items() if name != "operation"}
+
+
+def as_list(document: Any, where: str = "") -> Sequence[Any]:
     """Return ``document``, which must be a list. Raises DocumentError."""
     if not isinstance(document, list):
-        raise DocumentError(f"{where}: a list belongs here, not {document!r}")
+        raise DocumentError(f"a list belongs here, not {document!r}", where)
     return document
 
 
-def as_mapping(document: Any, where: str) -> Mapping[str, Any]:
+def as_mapping(document: Any, where: str = "") -> Mapping[str, Any]:
     """Return ``document``, which must be a mapping. Raises DocumentError."""
     if not isinstance(document, dict):
-        raise DocumentError(f"{where}: a mapping belongs here, not {document!r}")
+        raise DocumentError(f"a mapping belongs here, not {document!r}", where)
     return document
 
 
-def _known(document: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    for key in document:
-        if key not in known:
-            raise DocumentError(f"{where}: nothing is called {key!r} here; known are {', '.join(sorted(known))}")
+def _strange(key: str, known: Collection[str]) -> DocumentError:
+    return DocumentError(f"nothing is called {key!r} here; known are {', '.join(sorted(known))}")

@@ -1,9 +1,23 @@
 """Operations on files."""
 
-import dataclasses
-from dataclasses import dataclass
-
-from harness.ops.words import FILE, MAPPING, PIPE, RING, SOCKET, Flag, Offset, Operation, Size, VolumePath, maybe_ref, new, operation, ref
+from harness.ops.words import (
+    FILE,
+    MAPPING,
+    PIPE,
+    RING,
+    SOCKET,
+    Flag,
+    Frozen,
+    Offset,
+    Operation,
+    Size,
+    VolumePath,
+    frozen,
+    maybe_ref,
+    new,
+    operation,
+    ref,
+)
 
 
 class OpenFlag(Flag):
@@ -48,14 +62,14 @@ class AllocateFlag(Flag):
     ZERO_RANGE = "zero_range", 0x10
 
 
-@dataclass(frozen=True)
-class Buffer:
+@frozen
+class Buffer(Frozen):
     """One element of an iovec: ``length`` bytes of a private buffer whose address is ``shift`` past a page boundary,
     or of ``mapping`` from ``offset`` on."""
 
     length: Size
     shift: Size = 0
-    mapping: str | None = dataclasses.field(default=None, metadata={"refers": (MAPPING,)})
+    mapping: str | None = maybe_ref(MAPPING, default=None)
     offset: Offset = 0
 
 

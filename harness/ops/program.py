@@ -1,16 +1,14 @@
 """Programs: operations in the order in which they are begun, by whom, and what a case says of them."""
 
-import dataclasses
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from harness.ops.tag import FOREIGN_WRITER
-from harness.ops.words import Operation
+from harness.ops.words import Frozen, Operation, frozen
 
 
-@dataclass(frozen=True)
-class Pin:
+@frozen
+class Pin(Frozen):
     """The outcome that a case is about: exactly one of the four is set."""
 
     returns: int | None = None
@@ -28,8 +26,8 @@ class Pin:
         return "blocked" if self.blocked else "not blocked"
 
 
-@dataclass(frozen=True)
-class Step:
+@frozen
+class Step(Frozen):
     """One operation with who does it. ``start`` gives the step a label and does not wait for it beyond the limit
     that tells blocked from slow. ``line`` is where the case says it (0: nowhere)."""
 
@@ -44,8 +42,8 @@ class Step:
 MAX_STEPS = FOREIGN_WRITER - 1
 
 
-@dataclass(frozen=True)
-class Program:
+@frozen
+class Program(Frozen):
     """Steps in the order in which they are begun. The writer of the bytes a step writes is its index plus 1.
 
     Raises ValueError for more than MAX_STEPS.
@@ -53,14 +51,15 @@ class Program:
 
     steps: tuple[Step, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        super().__init__(steps)
         if len(self.steps) > MAX_STEPS:
             raise ValueError(f"a program has at most {MAX_STEPS} steps, each a writer of its own; this one has {len(self.steps)}")
 
 
 def arguments(op: Operation) -> dict[str, Any]:
     """Return the arguments of ``op`` as YAML and JSON have them: names without underscore, flags as words."""
-    return {field.name.rstrip("_"): _plain(getattr(op, field.name)) for field in dataclasses.fields(op)}
+    return {field.key: _plain(getattr(op, name)) for name, field in op.fields.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -68,20 +67,20 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name.rstrip("_"): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Frozen):
+        return {field.key: _plain(getattr(value, name)) for name, field in value.fields.items()}
     return value
 
 
 def describe(op: Operation) -> str:
     """Return ``pwrite(f, offset=0, length=1000)``: the first name bare, then every argument that is not its default."""
     words: list[str] = []
-    for field in dataclasses.fields(op):
-        value = getattr(op, field.name)
-        if field.default is not dataclasses.MISSING and value == field.default:
+    for name, field in op.fields.items():
+        value = getattr(op, name)
+        if value == field.default:
             continue
         plain = _plain(value)
         text = "|".join(map(str, plain)) if isinstance(plain, list) and all(isinstance(p, str) for p in plain) else str(plain)
         named = "refers" in field.metadata or "makes" in field.metadata
-        words.append(text if named and not words else f"{field.name.rstrip('_')}={text}")
+        words.append(text if named and not words else f"{field.key}={text}")
     return f"{op.call}({', '.join(words)})"

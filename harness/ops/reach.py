@@ -1,8 +1,6 @@
 """How far the steps of a program reach past the mappings that they name."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from harness.ops.mappings import MapFlag, Mmap, Store
 from harness.ops.processes import FutexWait, FutexWake
@@ -15,6 +13,16 @@ _HUGE_BYTES = 2 * 1024 * 1024
 _WORD = 4
 
 
+def whole_pages(length: int, page: int = GUARD_BYTES) -> int:
+    """Return ``length`` rounded up to whole pages, in bytes."""
+    return -(-length // page) * page
+
+
+def mapped_bytes(op: Mmap) -> int:
+    """Return how many bytes a mapping really takes: whole pages, and those of hugetlbfs have 2 MiB."""
+    return whole_pages(op.length, _HUGE_BYTES if MapFlag.HUGETLB in op.flags else GUARD_BYTES)
+
+
 def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
     """Return the first step that reaches further past a mapping than its guard pages, and what is wrong with it; None where none does.
 
@@ -25,8 +33,7 @@ def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
     for index, step in enumerate(steps):
         made = step.operation
         if isinstance(made, Mmap):
-            page = _HUGE_BYTES if MapFlag.HUGETLB in made.flags else GUARD_BYTES
-            lengths[made.name] = -(-made.length // page) * page
+            lengths[made.name] = mapped_bytes(made)
         for name, start, length in mapping_ranges(made):
             whole = lengths.get(name)
             if whole is None:
@@ -42,7 +49,7 @@ def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
 
 def mapping_ranges(op: Operation) -> Iterator[tuple[str, int, int | None]]:
     """Yield name, start and length (None: the rest) of every range of a mapping that ``op`` names."""
-    given: dict[str, Any] = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
+    given = vars(op)
     for buffer in given.get("buffers", ()):
         if buffer.mapping is not None:
             yield buffer.mapping, buffer.offset, buffer.length

@@ -6,11 +6,9 @@ names something earlier steps made says so with :func:`ref`; one that names some
 field's name is dropped in YAML and JSON (``from_`` is ``from``).
 """
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 
 #: What a name can stand for.
 FILE, PIPE, SOCKET, MAPPING, RING, RDMA, RDMA_REGION, PROCESS, LABEL = (
@@ -26,19 +24,35 @@ FILE, PIPE, SOCKET, MAPPING, RING, RDMA, RDMA_REGION, PROCESS, LABEL = (
 )
 
 
+#: The default of an argument that must be given.
+NEEDED: Any = object()
+
+
+class Field:
+    """One argument. ``metadata``: the kinds of names that it ``refers`` to, or the one that it ``makes``."""
+
+    def __init__(self, default: Any = NEEDED, **metadata: Any) -> None:
+        self.name, self.type, self.default, self.metadata = "", NEEDED, default, metadata
+
+    @property
+    def key(self) -> str:
+        """Its name in YAML and JSON."""
+        return self.name.rstrip("_")
+
+
 def ref(*kinds: str) -> Any:
     """A field that names something made by an earlier step, of one of ``kinds``."""
-    return dataclasses.field(metadata={"refers": kinds})
+    return Field(refers=kinds)
 
 
 def maybe_ref(*kinds: str, default: None) -> Any:
     """Like :func:`ref`, and may be left out."""
-    return dataclasses.field(default=default, metadata={"refers": kinds})
+    return Field(default, refers=kinds)
 
 
 def new(kind: str) -> Any:
     """A field that gives a name to what this step makes."""
-    return dataclasses.field(metadata={"makes": kind})
+    return Field(makes=kind)
 
 
 class Kind(Enum):
@@ -75,23 +89,109 @@ class Flag(StrEnum):
         return member
 
 
-@dataclass(frozen=True)
-class Operation:
+class _DataclassFields:
+    """What makes a :class:`Frozen` a dataclass to whoever looks (:func:`dataclasses.fields`, ``replace``): the host does, a guest never."""
+
+    def __get__(self, instance: object, cls: "type[Frozen]") -> Any:
+        if cls not in _DATACLASS_FIELDS:
+            _DATACLASS_FIELDS[cls] = _dataclass_fields(cls)
+        return _DATACLASS_FIELDS[cls]
+
+
+_DATACLASS_FIELDS: dict[type, Any] = {}
+
+
+def _dataclass_fields(cls: "type[Frozen]") -> Any:
+    import dataclasses
+
+    def field(found: Field) -> Any:
+        given = {} if found.default is NEEDED else {"default": found.default}
+        return dataclasses.field(metadata=found.metadata, **given)
+
+    made: Any = dataclasses.make_dataclass(cls.__name__, [(found.name, found.type, field(found)) for found in cls.fields.values()])
+    return made.__dataclass_fields__
+
+
+class Frozen:
+    """A dataclass that never changes, equal to one of its class with equal fields, and hashable.
+
+    It is made without the module dataclasses, which costs a guest a quarter of a second at every start.
+    """
+
+    fields: ClassVar[dict[str, Field]] = {}
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+    else:
+        __dataclass_fields__ = _DataclassFields()
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        if values:
+            named = self._with_positions(values, named)
+        own = self.__dict__
+        for name, field in self.fields.items():
+            own[name] = value = named.pop(name, field.default)
+            if value is NEEDED:
+                raise TypeError(f"{type(self).__name__} needs {name!r}")
+        if named:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(named)}")
+
+    def _with_positions(self, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        if len(values) > len(self.fields):
+            raise TypeError(f"{type(self).__name__} takes {len(self.fields)} arguments, not {len(values)}")
+        first = dict(zip(self.fields, values, strict=False))
+        for name in first.keys() & named.keys():
+            raise TypeError(f"{type(self).__name__} got {name!r} twice")
+        return first | named
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+F = TypeVar("F", bound=Frozen)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, ref, maybe_ref, new))
+def frozen(cls: type[F]) -> type[F]:
+    """Give the decorated class the fields that it is written with."""
+    cls.fields = {}
+    for name, kind in cls.__annotations__.items():
+        given = cls.__dict__.get(name, NEEDED)
+        field = given if isinstance(given, Field) else Field(given)
+        field.name, field.type = name, kind
+        cls.fields[name] = field
+        if field is given:
+            delattr(cls, name)
+    return cls
+
+
+class Operation(Frozen):
     """The base: ``call`` is the name in YAML, JSON and reports."""
 
     call: ClassVar[str] = ""
 
 
 OPERATIONS: dict[str, type[Operation]] = {}
-T = TypeVar("T", bound=Operation)
+Op = TypeVar("Op", bound=Operation)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, ref, maybe_ref, new))
-def operation(call: str) -> Callable[[type[T]], type[T]]:
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, ref, maybe_ref, new))
+def operation(call: str) -> Callable[[type[Op]], type[Op]]:
     """Register the decorated dataclass under ``call``."""
 
-    def register(cls: type[T]) -> type[T]:
-        made = dataclass(frozen=True)(cls)
+    def register(cls: type[Op]) -> type[Op]:
+        made = frozen(cls)
         made.call = call
         OPERATIONS[call] = made
         return made

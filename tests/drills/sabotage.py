@@ -168,14 +168,14 @@ def write_over(guest: BootedGuest, code: bytes) -> None:
 
 @sabotage
 def agent_killed(guest: BootedGuest) -> Iterator[None]:
-    kill_once_it_runs(guest, "pgrep -f agent.py")
+    kill_once_it_runs(guest, "pgrep -f agent.pyz")
     yield
 
 
 @sabotage
 def session_killed(guest: BootedGuest) -> Iterator[None]:
     """The process of the agent that serves this host, killed while its daemon lives on."""
-    kill_once_it_runs(guest, "pgrep -P $(pgrep -o -f agent.py)")
+    kill_once_it_runs(guest, "pgrep -P $(pgrep -o -f agent.pyz)")
     yield
 
 

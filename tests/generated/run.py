@@ -11,6 +11,7 @@ A file has one JSON object a line: ``reading`` of the stack, which holds for the
 
 import argparse
 import contextlib
+import itertools
 import json
 import platform
 import re
@@ -19,12 +20,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from harness.agent.bundle import agent_archive
 from harness.case.plan import named_stacks
 from harness.errors import GuestError, HarnessError
 from harness.guest.facts import taint_of
@@ -57,8 +59,8 @@ STEP_LIMIT_S = 30.0
 GUEST_BYTES = 384 * MIB
 #: What a program may leave at the end of a bare node: this much is cleared there too.
 _TAIL_BYTES = MIB
-#: How many programs share a volume before their folders are removed.
-_FOLDERS = 25
+#: How many programs are run in one round trip.
+_BATCH = 25
 #: What is left out on this computer: volumes and caches that are not ours, pins that another kernel's configuration may forbid, and what
 #: a tmpfs does otherwise than a file system on a device (mm/shmem.c): no direct I/O of its own, no FALLOC_FL_ZERO_RANGE, no DAX flag.
 HOST_WITHOUT = frozenset({"volumes", "pins", "drop_caches", "meminfo", "direct", "zero_range", "statx", "set_xflags"})
@@ -80,14 +82,27 @@ class Recording:
     note: str
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What became of a program: observations, how it ended, and why."""
+
+    observations: tuple[Observation, ...] | None
+    ending: Ending
+    note: str = ""
+
+
 class Stage(Protocol):
     """Where programs run: a guest with its stack, or this computer."""
 
     reading: StackReading
     world: World
 
-    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
-        """Run a program on a fresh folder; observations, how it ended, and why. Raises nothing that a guest does."""
+    def run(self, programs: Sequence[Program]) -> Iterator[Ran]:
+        """Run programs, each on fresh folders, and yield what became of each. Raises nothing that a guest does.
+
+        It ends early where the stage was damaged. The one after the last yielded need not be to blame then: who wants to know runs them
+        one at a time. A program that is run alone is always answered.
+        """
 
     def find_damage(self) -> str | None:
         """Why no other program is to run here, or None."""
@@ -101,24 +116,62 @@ class GuestStage:
 
     def __init__(self, guest: BootedGuest) -> None:
         self._guest = guest
-        self._count = 0
         self._damage: str | None = None
+        self._tainted = False
         self.reading = guest.refresh()
         self._layout = guest.session.layout
         self._taint = taint_of(self.reading)
         self._has_node = any(volume.volume.mount is None for volume in self._layout.volumes)
         self.world = World(tuple(volume.volume.role for volume in self._layout.volumes))
 
-    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
+    def run(self, programs: Sequence[Program]) -> Iterator[Ran]:
+        left = list(programs)
+        while left and self._damage is None:
+            if len(left) == 1 or self._is_alone(left[0]):
+                yield self._run_alone(left.pop(0))
+            else:
+                together = list(itertools.takewhile(lambda program: not self._is_alone(program), left))
+                ran = self._run_together(together)
+                yield from ran
+                del left[: len(ran)]
+
+    def find_damage(self) -> str | None:
+        return self._damage
+
+    def _is_alone(self, program: Program) -> bool:
+        """Whether commands make what the program needs: a bare node cleared, volumes made anew after it."""
+        return self._has_node or uses_volumes(program)
+
+    def _run_together(self, programs: Sequence[Program]) -> list[Ran]:
+        """Run programs in one round trip. Where the kernel complained nobody knows of which: then none of them has run."""
+        guest, session, mark = self._guest, self._guest.session, self._guest.machine.console.mark()
+        session.state = replace(session.state, layout=_below(self._layout, "fresh"))
+        fresh = [volume.folder for volume in session.layout.mounted]
+        ran: list[Ran] = []
+        try:
+            for observations in session.run_many(programs, fresh, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S):
+                self._look_at_taint()
+                ran.append(Ran(observations, Ending.COMPLETED))
+        except HarnessError as error:
+            if _is_refusal(error):
+                ran.append(Ran(None, *classify(guest.ending(mark), error)))
+            else:
+                self._damage = str(error)
+        finally:
+            session.state = replace(session.state, layout=self._layout)
+        reports = guest.ending(mark).reports
+        if reports:
+            self._damage = f"its kernel complained: {reports[0].line}"
+        return [] if reports or self._tainted else ran
+
+    def _run_alone(self, program: Program) -> Ran:
         guest, session, mark = self._guest, self._guest.session, self._guest.machine.console.mark()
         observations: tuple[Observation, ...] | None = None
         error: HarnessError | None = None
         try:
             with self._fresh(program):
                 observations = session.run(program, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S)
-            taint = session.taint()
-            if taint != self._taint:
-                self._damage = f"the kernel's taint flags went from {self._taint} to {taint}"
+            self._look_at_taint()
         except HarnessError as caught:
             error = caught
             # An agent that says that a program cannot be meant is as good as before.
@@ -128,38 +181,34 @@ class GuestStage:
         if ended.reports:
             self._damage = f"its kernel complained: {ended.reports[0].line}"
             note = f"{note}; {self._damage}" if note else self._damage
-        return observations, ending, note or self._damage or ""
+        return Ran(observations, ending, note or self._damage or "")
 
-    def find_damage(self) -> str | None:
-        return self._damage
+    def _look_at_taint(self) -> None:
+        taint = self._guest.session.taint()
+        if taint != self._taint:
+            self._tainted = True
+            self._damage = f"the kernel's taint flags went from {self._taint} to {taint}"
 
     @contextlib.contextmanager
     def _fresh(self, program: Program) -> Iterator[None]:
         """Have the roots of the volumes be fresh folders; a program that mounts gets the volumes themselves, which are then made anew."""
         session, layout = self._guest.session, self._layout
+        self._sweep()  # what the program before left on a bare node goes here too
         if uses_volumes(program):
-            self._count = 0
-            self._sweep()  # what the program before left on a bare node goes here too
             yield
             left = [GuestCommand(("sh", "-c", f"umount {v.folder}; rm -f {v.folder}/[abc]"), may_fail=True) for v in layout.mounted]
             session.commands(left)
             session.refresh()
-            self._count = 0
             return
-        self._sweep()
-        session.state = replace(session.state, layout=_below(layout, f"p{self._count}"))
+        session.state = replace(session.state, layout=_below(layout, "fresh"))
         try:
             yield
         finally:
             session.state = replace(session.state, layout=layout)
-            self._count = (self._count + 1) % (1 if self._has_node or _is_greedy(program) else _FOLDERS)
 
     def _sweep(self) -> None:
-        """Clear bare nodes and, once the folders are used up, make new ones: a command costs as much as a program."""
-        if self._count:
-            return
-        folders = " ".join(f"p{number}" for number in range(_FOLDERS))
-        words = [f"cd {v.folder} && rm -rf p* && mkdir {folders}" for v in self._layout.mounted]
+        """Clear bare nodes and make new folders."""
+        words = [f"cd {v.folder} && rm -rf fresh && mkdir fresh" for v in self._layout.mounted]
         for placed in self._layout.volumes:
             if placed.volume.mount is None:
                 tail = self.reading.volume(placed.volume.role).size_bytes - _TAIL_BYTES
@@ -168,14 +217,8 @@ class GuestStage:
         self._guest.session.commands([GuestCommand(("sh", "-ec", "; ".join(words)))])
 
 
-def _is_greedy(program: Program) -> bool:
-    """Whether the program may leave a volume full."""
-    sizes = [getattr(step.operation, name, None) for step in program.steps for name in ("length", "offset", "target_offset")]
-    return any(isinstance(size, int) and size >= 16 * MIB for size in sizes)
-
-
 def _is_refusal(error: HarnessError) -> bool:
-    return "the agent answered run with an error" in str(error) and not isinstance(error, GuestError)
+    return "the agent answered run" in str(error) and not isinstance(error, GuestError)
 
 
 def _below(layout: Layout, folder: str) -> Layout:
@@ -229,17 +272,22 @@ class HostStage:
         self.world = World(without=HOST_WITHOUT)
         self.reading = host_reading()
 
-    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
+    def run(self, programs: Sequence[Program]) -> Iterator[Ran]:
+        for program in programs:
+            if self._damage is None:
+                yield self._run(program)
+
+    def _run(self, program: Program) -> Ran:
         with tempfile.TemporaryDirectory(dir=self._folder) as fresh:
             try:
                 limit = Deadline.after(4 * STEP_LIMIT_S)
                 document = self._link.run(
                     program_document(program), {"main": fresh}, {}, limit, blocked_s=BLOCKED_S, limit_s=2 * STEP_LIMIT_S
                 )
-                return observations_from(document), Ending.COMPLETED, ""
+                return Ran(observations_from(document), Ending.COMPLETED)
             except HarnessError as error:
                 self._damage = None if _is_refusal(error) else str(error)
-                return None, Ending.HARNESS_ERROR, str(error)
+                return Ran(None, Ending.HARNESS_ERROR, str(error))
 
     def find_damage(self) -> str | None:
         return self._damage
@@ -265,7 +313,6 @@ def host_reading() -> StackReading:
 @contextlib.contextmanager
 def host_stages() -> Iterator[Callable[[], contextlib.AbstractContextManager[Stage]]]:
     """Yield what starts the agent on this computer."""
-    agent = Path(__file__).parents[2] / "harness" / "agent" / "agent.py"
 
     @contextlib.contextmanager
     def start_one() -> Iterator[Stage]:
@@ -273,8 +320,9 @@ def host_stages() -> Iterator[Callable[[], contextlib.AbstractContextManager[Sta
             tempfile.TemporaryDirectory(prefix="pmemh-generated-") as state,
             tempfile.TemporaryDirectory(prefix="pmemh-generated-", dir="/dev/shm") as folder,
         ):
-            token_file = Path(state) / "agent.json"
-            process = start([sys.executable, str(agent), "--token-file", str(token_file), "--foreground"], stderr=2)
+            agent, token_file = Path(state) / "agent.pyz", Path(state) / "agent.json"
+            agent.write_bytes(agent_archive())
+            process = start([sys.executable, "-I", "-S", str(agent), "127.0.0.1:0", str(token_file), "--foreground"], stderr=2)
             try:
                 if not wait_until(token_file.exists, Deadline.after(60)):
                     raise GuestError("the agent did not start on this computer")
@@ -301,19 +349,29 @@ def record(
     progress: Progress,
 ) -> Iterator[Recording]:
     """Run the programs (with seed and index) that ``choose`` gives for the world of the first stage; yield each as soon as it has run."""
-    waiting: Iterator[tuple[int, int, Program]] | None = None
+    source: Iterator[tuple[int, int, Program]] | None = None
+    waiting: deque[tuple[int, int, Program]] = deque()
+    alone = 0  # so many are run one at a time, because one of them damaged a guest when all of them ran
     while True:
         with start_one() as stage:
-            waiting = waiting or iter(choose(stage.world))
-            for seed, index, program in waiting:
-                observations, ending, note = stage.run(program)
-                yield Recording(seed, index, where, program, stage.reading, observations, ending, note)
+            source = source or iter(choose(stage.world))
+            while True:
+                waiting.extend(itertools.islice(source, _BATCH - len(waiting)))
+                batch = list(itertools.islice(waiting, 1 if alone else _BATCH))
+                if not batch:
+                    return
+                answered = 0
+                for ran in stage.run([program for _, _, program in batch]):
+                    seed, index, program = waiting.popleft()
+                    yield Recording(seed, index, where, program, stage.reading, ran.observations, ran.ending, ran.note)
+                    answered += 1
+                alone = max(0, alone - answered)
                 damage = stage.find_damage()
                 if damage is not None:
-                    progress(f"program {index}: {damage}; going on with a new guest")
+                    alone = alone or len(batch) - answered
+                    begun = f"{answered} of {len(batch)} programs from {batch[0][1]} on ran, then"
+                    progress(f"{begun}: {damage}; going on with a new guest")
                     break
-            else:
-                return
 
 
 def write_recording(file: TextIO, recording: Recording, last: StackReading | None) -> StackReading:

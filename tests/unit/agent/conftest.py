@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 
+from harness.agent.bundle import agent_archive
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
 from harness.model.outcome import Observation, observations_from
 from harness.ops import Operation, Program, Step
 from harness.ops.codec import program_document
 
-AGENT = Path(__file__).parents[3] / "harness" / "agent" / "agent.py"
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as it travels."""
+    path = tmp_path_factory.mktemp("archive") / "agent.pyz"
+    path.write_bytes(agent_archive())
+    return path
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,9 @@ class Runner:
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     token_file = tmp_path_factory.mktemp("agent") / "agent.json"
-    command = [sys.executable, str(AGENT), "--listen", "127.0.0.1:0", "--token-file", str(token_file), "--foreground"]
+    command = [sys.executable, "-I", "-S", str(archive), "127.0.0.1:0", str(token_file), "--foreground"]
     process = start(command, stderr=2)
     try:
         assert wait_until(token_file.exists, Deadline.after(30))

@@ -17,9 +17,10 @@ from harness.model.outcome import How, Observation
 from harness.ops import Operation, Program, Step
 from harness.ops.codec import program_document
 from harness.ops.reach import find_out_of_reach
-from tests.unit.agent.conftest import AGENT, Client, Daemon, Runner
+from tests.unit.agent.conftest import Client, Daemon, Runner
 from tests.unit.agent.test_protocol import readers_of_pipes
 
+ROOT = Path(__file__).parents[3]
 PAGE = 4096
 MIB = 1 << 20
 RDWR = (op.OpenFlag.RDWR, op.OpenFlag.CREAT)
@@ -89,8 +90,8 @@ def test_and_by_the_agent_before_anything_runs(client: Client, step: Operation) 
     steps: list[dict[str, Any]] = [{"call": s.call, "args": op.arguments(s)} for s in in_file(op.Pipe("p"), step)]
     answer = client.ask("run", program={"format": 1, "steps": steps}, roots={"main": "/nowhere"})
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
-    assert f"step 4 ({step.call}): bytes " in answer["error"]
-    assert "further than a page outside of the mapping 'm', whose pages have 8192" in answer["error"]
+    assert f"step 4 ({step.call}): {op.describe(step)} reaches from byte " in answer["error"]
+    assert "of the mapping 'm', whose pages have 8192: a step may reach 4096 bytes before and behind them" in answer["error"]
 
 
 def test_one_page_beside_a_mapping_and_the_rest_of_it_are_within_reach() -> None:
@@ -108,33 +109,37 @@ def test_one_page_beside_a_mapping_and_the_rest_of_it_are_within_reach() -> None
 #: Prints, of mappings that the agent makes, what /proc/self/maps has directly beside each.
 PLACES = """
 import os, sys
-from harness.agent import agent
-me = agent.Performer(agent.Place({"main": sys.argv[1]}, {}))
-do = lambda call, **arguments: agent.OPERATIONS[call](me, **arguments)
-do("open", name="f", path="f", flags=["rdwr", "creat"])
-do("ftruncate", file="f", length=8 << 20)
+from harness import ops
+from harness.agent.doers import perform
+from harness.agent.performer import Performer, Place
+from harness.agent.syscalls import call
+from harness.ops.reach import whole_pages
+me = Performer(Place({"main": sys.argv[1]}, {}))
+do = lambda op: perform(me, 0, ops.Step(op))
+do(ops.Open("f", "f", (ops.OpenFlag.RDWR, ops.OpenFlag.CREAT)))
+do(ops.Ftruncate("f", 8 << 20))
 def areas():
     rows = [line.split(" ")[:2] for line in open("/proc/self/maps")]
     return {tuple(int(n, 16) for n in row[0].split("-")): row[1] for row in rows}
 before = areas()
 for n in range(40):
-    anonymous = {"flags": ["private", "anonymous"]} if n % 2 else {"file": "f"}
-    assert do("mmap", name=f"m{n}", length=(n % 5 + 1) * 4096 if n < 30 else 4 << 20, **anonymous)["how"] == "returned"
+    anonymous = {"flags": (ops.MapFlag.PRIVATE, ops.MapFlag.ANONYMOUS)} if n % 2 else {"file": "f"}
+    assert do(ops.Mmap(f"m{n}", (n % 5 + 1) * 4096 if n < 30 else 4 << 20, **anonymous))["how"] == "returned"
     if n % 3 == 0:
-        do("mprotect", mapping=f"m{n}", protection=[])
+        do(ops.Mprotect(f"m{n}", ()))
 for n in range(40):
     m = me.names[f"m{n}"]
-    size = agent.mapped_size(m.length)
+    size = whole_pages(m.length)
     found = areas()
     assert (m.address, m.address + size) in found, "merged with a neighbour"
     for guard in (m.address - 4096, m.address + size):
         assert found[(guard, guard + 4096)] == "---s", guard
-plain = agent.call("mmap", 0, 4 << 20, 0, 0x22, -1, 0)
+plain = call("mmap", 0, 4 << 20, 0, 0x22, -1, 0)
 if plain % (2 << 20) == 0:
     assert all(me.names[f"m{n}"].address % (2 << 20) == 0 for n in range(31, 40, 2)), "the kernel's alignment is lost"
-agent.call("munmap", plain, 4 << 20)
+call("munmap", plain, 4 << 20)
 for n in range(40):
-    do("munmap", mapping=f"m{n}")
+    do(ops.Munmap(f"m{n}"))
 assert not me.guards.users
 assert len(areas()) <= len(before) + 2, "something is left"
 print("all guarded")
@@ -142,7 +147,7 @@ print("all guarded")
 
 
 def test_every_mapping_has_a_guard_on_each_side_and_nothing_is_left_of_them(tmp_path: Path) -> None:
-    said = run([sys.executable, "-c", PLACES, str(tmp_path)], Deadline.after(60), cwd=AGENT.parents[2]).stdout
+    said = run([sys.executable, "-c", PLACES, str(tmp_path)], Deadline.after(60), cwd=ROOT).stdout
     assert said == "all guarded\n"
 
 

@@ -4,8 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import start
 from harness.model.outcome import How
@@ -15,12 +13,13 @@ from tests.unit.agent.conftest import Daemon, Runner
 PAGE = 4096
 #: The agent, but that its first call in a process of a fork waits until the other one is in a copy, which waits until that call is over.
 SLOW = """
-import ctypes, sys, time
+import sys, time
 from pathlib import Path
-from harness.agent import agent
+sys.path.insert(0, sys.argv.pop())
+from harness.agent import actors, main, memory, syscalls
 
 here = Path(sys.argv.pop())
-nobody, call, copy = agent.Inside.byte, agent.call, agent._MEMMOVE
+nobody, call, copy = syscalls.Inside.byte, actors.call, memory.MEMMOVE
 copies = []
 
 def wait_for(name):
@@ -30,7 +29,7 @@ def wait_for(name):
         time.sleep(0.005)
 
 def slow_call(name, *arguments):
-    forked = name == "prctl" and agent.Inside.byte is not nobody
+    forked = name == "prctl" and syscalls.Inside.byte is not nobody
     if forked:
         wait_for("copying")
     result = call(name, *arguments)
@@ -45,15 +44,14 @@ def slow_copy(*arguments):
         wait_for("called")
     return copy(*arguments)
 
-agent.call, agent._MEMMOVE = slow_call, slow_copy
-sys.exit(agent.main(sys.argv[1:]))
+actors.call, memory.MEMMOVE = slow_call, slow_copy
+sys.exit(main.main(sys.argv[1:]))
 """
 
 
-def test_a_signal_in_an_operation_stays_one_while_the_other_process_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+def test_a_signal_in_an_operation_stays_one_while_the_other_process_begins(archive: Path, tmp_path: Path) -> None:
     token = tmp_path / "agent.json"
-    command = [sys.executable, "-c", SLOW, "--listen", "127.0.0.1:0", "--token-file", str(token), "--foreground", str(tmp_path)]
+    command = [sys.executable, "-c", SLOW, "127.0.0.1:0", str(token), "--foreground", str(tmp_path), str(archive)]
     process = start(command, stderr=2)
     try:
         assert wait_until(token.exists, Deadline.after(30))

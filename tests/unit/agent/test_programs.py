@@ -1,11 +1,9 @@
 """Programs on this computer's own file systems: every kind of operation that needs no special device."""
 
 import contextlib
-import dataclasses
 import errno
 import mmap as pagesize
 import os
-from enum import StrEnum
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -361,26 +359,6 @@ def test_a_thousand_steps_are_one_request(runner: Runner) -> None:
     seen = runner.run(*steps)
     assert [s.step for s in seen] == list(range(1001))
     assert runs(seen[1000]) == [(0, 8, "tag", 501, 0)]
-
-
-def test_every_operation_of_the_model_is_known_to_the_agent() -> None:
-    from harness.agent import agent
-
-    for name, model in op.OPERATIONS.items():
-        known = agent.SUPERVISED.get(name) or agent._parameters(agent.OPERATIONS[name])
-        assert set(known) == {field.name for field in dataclasses.fields(model)}, name
-
-
-def test_every_flag_of_the_model_is_known_to_the_agent() -> None:
-    from harness.agent import agent
-
-    tables: list[tuple[type[StrEnum], dict[str, int]]] = [
-        (op.OpenFlag, agent.OPEN), (op.RwFlag, agent.RWF), (op.SpliceFlag, agent.SPLICE), (op.MapFlag, agent.MAP),
-        (op.Protection, agent.PROT), (op.Advice, agent.ADVICE), (op.SyncFlag, agent.MSYNC), (op.AllocateFlag, agent.FALLOCATE),
-        (op.SendFlag, agent.SEND), (op.Whence, agent.WHENCE), (op.RdmaAccess, agent.RDMA),
-    ]  # fmt: skip
-    for words, table in tables:
-        assert {str(word) for word in words} == set(table), words
 
 
 def test_a_direct_read_on_this_file_system_is_done_or_refused(runner: Runner) -> None:

@@ -8,21 +8,23 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import ops as op
-from harness.agent import agent
+from harness.agent.daemon import session_members
+from harness.agent.mappings import smaps_of
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import run
 from harness.ops import Program, Step
 from harness.ops.codec import program_document
-from tests.unit.agent.conftest import AGENT, Client, Daemon, Runner
+from tests.unit.agent.conftest import Client, Daemon, Runner
 
 
-def test_hello_says_which_agent_it_is(client: Client) -> None:
+def test_hello_says_which_agent_it_is(client: Client, archive: Path) -> None:
     answer = client.ask("hello")
-    assert answer["agent"] == hashlib.sha256(AGENT.read_bytes()).hexdigest()
+    assert answer["agent"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert answer["format"] == 1
     assert {"python", "kernel", "time_s", "monotonic_s"} <= set(answer)
 
@@ -45,18 +47,18 @@ def test_what_is_not_json_is_refused_and_the_connection_goes_on(client: Client) 
 def test_an_unknown_request_is_refused_with_what_is_known(client: Client) -> None:
     answer = client.ask("dance")
     assert answer["kind"] == "protocol"
-    assert "unknown request 'dance': known are run, hello, commands" in answer["error"]
+    assert "unknown request 'dance': known are run, run_many, hello, commands" in answer["error"]
 
 
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        (None, "the program has format 'NoneType', this agent reads 1"),
-        ({"format": 2, "steps": []}, "the program has format 2, this agent reads 1"),
-        ({"format": 1, "steps": [{"call": "levitate", "args": {}}]}, "step 0: unknown operation 'levitate'"),
+        (None, "the program: a mapping belongs here, not None"),
+        ({"format": 2, "steps": []}, "the program has the format 2; this reads 1"),
+        ({"format": 1, "steps": [{"call": "levitate", "args": {}}]}, "step [0]: no operation 'levitate'"),
         (
             {"format": 1, "steps": [{"call": "fsync", "args": {"fiel": "f"}}]},
-            "step 0 (fsync): unknown arguments ['fiel'], missing ['file']",
+            "step [0].args: nothing is called 'fiel' here; known are file",
         ),
         ({"format": 1, "steps": [{"call": "meminfo", "process": "b"}]}, "step 0 (meminfo): no earlier step forks the process 'b'"),
         (
@@ -73,10 +75,16 @@ def test_a_program_that_cannot_be_meant_is_refused_before_it_runs(client: Client
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        ({"call": "open", "args": {"name": "f", "path": "a", "flags": ["sideways"]}}, "unknown flag 'sideways'"),
+        (
+            {"call": "open", "args": {"name": "f", "path": "a", "flags": ["sideways"]}},
+            "step [0].args.flags[0]: 'sideways' is none of rdonly",
+        ),
         ({"call": "open", "args": {"name": "f", "path": "moon:a", "flags": []}}, "names the volume 'moon'"),
         ({"call": "mount", "args": {"volume": "moon"}}, "unknown volume 'moon'"),
-        ({"call": "pipe", "args": {"name": "p", "nonblock": "x" * 0, "_": 1}}, "unknown arguments ['_']"),
+        (
+            {"call": "pipe", "args": {"name": "p", "nonblock": True, "_": 1}},
+            "step [0].args: nothing is called '_' here; known are name, nonblock",
+        ),
     ],
 )
 def test_arguments_that_nobody_knows_end_the_program_with_an_error(client: Client, step: object, said: str) -> None:
@@ -97,9 +105,11 @@ def test_a_name_of_the_wrong_kind_is_a_protocol_error(runner: Runner) -> None:
 
 
 def test_an_operation_that_the_agent_cannot_do_says_what_happened_in_it(client: Client) -> None:
-    answer = client.ask("run", program={"format": 1, "steps": [{"call": "set_pipe_size", "args": {"pipe": [], "size": 1}}]}, roots={})
+    steps = [{"call": "open", "args": {"name": "f", "path": "a"}}, {"call": "pread", "args": {"file": "f", "offset": 0, "length": 1 << 50}}]
+    answer = client.ask("run", program={"format": 1, "steps": steps}, roots={"main": "/tmp"})
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
-    assert "TypeError" in answer["error"]
+    assert "step 1 (pread): MemoryError: no 1125899906842624 bytes for a buffer: ENOMEM" in answer["error"]
+    assert "do_pread" in answer["error"]
 
 
 def test_a_step_that_never_comes_to_rest_is_a_hang_at_the_limit(runner: Runner) -> None:
@@ -160,7 +170,7 @@ def test_killing_a_session_kills_its_programs(daemon: Daemon) -> None:
         session = os.getsid(reader)
         os.kill(session, signal.SIGKILL)
         assert "signal 9 ended the agent's session" in Client(connection, None).listen()["error"]
-    assert wait_until(lambda: not agent.session_members(session), Deadline.after(20))
+    assert wait_until(lambda: not session_members(session), Deadline.after(20))
 
 
 def test_commands_run_in_order_and_stop_at_the_first_failure(client: Client) -> None:
@@ -200,9 +210,42 @@ def test_a_short_program_is_done_and_files_are_read_and_removed_in_one_request(c
     assert [step["how"] for step in answer["observations"]["steps"]] == ["returned"] * 6
     assert answer["files"].keys() == {f"{tmp_path}/probe", f"{tmp_path}/text"}
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
-    broken = {"format": 1, "steps": [{"call": "open", "args": {"name": "f", "path": "a", "flags": ["sideways"]}}]}
+    broken = {"format": 1, "steps": [{"call": "open", "args": {"name": "f", "path": "moon:a"}}]}
     answer = client.ask("inspect", program=broken, **places)
-    assert (answer["kind"], answer["error"].split(":")[:2]) == ("protocol", ["step 0 (open)", " unknown flag 'sideways'"])
+    assert (answer["kind"], answer["error"].split(":")[:2]) == ("protocol", ["step 0 (open)", " the path 'moon"])
+
+
+def many(tmp_path: Path, *programs: Program) -> dict[str, Any]:
+    """A request for programs that each find the folder ``fresh`` empty."""
+    fresh = str(tmp_path / "fresh")
+    documents = [program_document(one) for one in programs]
+    return {"programs": documents, "roots": {"main": fresh, "node": "/dev/zero"}, "devices": {}, "fresh": [fresh], "limit_ms": 100}
+
+
+WRITES = Program(
+    tuple(map(Step, (op.Open("f", "a", (op.OpenFlag.RDWR, op.OpenFlag.CREAT)), op.Write("f", 10), op.Lseek("f", 0, op.Whence.END))))
+)
+
+
+def test_many_programs_are_run_in_one_request_each_on_an_empty_folder(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "fresh" / "inner").mkdir(parents=True)
+    (tmp_path / "fresh" / "inner" / "left").touch()
+    answers = [client.ask("run_many", **many(tmp_path, WRITES, WRITES)), client.listen()]
+    assert [answer["ok"] for answer in answers] == [True, True], answers
+    assert all("taint" in answer for answer in answers)
+    assert [[step["value"] for step in answer["observations"]["steps"]] for answer in answers] == [[0, 10, 10]] * 2
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["a"]
+
+
+def test_of_many_programs_the_one_that_hangs_ends_the_answers(client: Client, tmp_path: Path) -> None:
+    flags = (op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS, op.MapFlag.NORESERVE)
+    hangs = Program(
+        tuple(map(Step, (op.Mmap("m", 1 << 32, flags=flags), op.Open("z", "node:"), op.Pread("z", 0, (1 << 32) - 4096, into="m"))))
+    )
+    answers = [client.ask("run_many", **many(tmp_path, WRITES, hangs, WRITES)), client.listen()]
+    assert [answer["ok"] for answer in answers] == [True, False]
+    assert (answers[1]["kind"], "step 2 (pread) still ran" in answers[1]["error"]) == ("hang", True)
+    assert client.ask("hello")["ok"]
 
 
 def test_a_request_that_fails_inside_says_how(client: Client) -> None:
@@ -213,18 +256,18 @@ def test_a_request_that_fails_inside_says_how(client: Client) -> None:
 def test_a_process_that_does_not_go_makes_the_end_of_a_program_a_hang() -> None:
     # The child leaves the group that is killed, so it stands for one that the kernel does not let go.
     script = (
-        "import os, signal, sys; from harness.agent import agent\n"
+        "import os, signal, sys; from harness.agent import outcome, program\n"
         "said, say = os.pipe()\n"
         "child = os.fork()\n"
         "if child == 0: os.setsid(); os.write(say, b'x'); signal.pause()\n"
         "os.read(said, 1)\n"
         "main = os.fork()\n"
         "if main == 0: os.setpgid(0, 0); signal.pause()\n"
-        "try: agent.end_program(main, 0.05)\n"
-        "except agent.HangError as error: print(error)\n"
+        "try: program.end_program(main, 0.05)\n"
+        "except outcome.HangError as error: print(error)\n"
         "finally: os.kill(child, signal.SIGKILL)\n"
     )
-    said = run([sys.executable, "-c", script], Deadline.after(30), cwd=AGENT.parents[2]).stdout
+    said = run([sys.executable, "-c", script], Deadline.after(30), cwd=Path(__file__).parents[3]).stdout
     assert said == "the processes of the program could not be ended within 0.05 s\n"
 
 
@@ -234,5 +277,5 @@ def test_the_areas_of_a_mapping_are_summed() -> None:
         "00003000-00005000 rw-s 00002000 00:01 5 /a b\nRss: 8 kB\nKernelPageSize: 2048 kB\nVmFlags: rd\n"
         "00009000-0000a000 rw-p 00000000 00:00 0\nRss: 100 kB\nVmFlags: xx\n"
     )
-    found = agent.smaps_of(text, 0x2000, 0x2000)
+    found = smaps_of(text, 0x2000, 0x2000)
     assert (found["rss"], found["kernel_page_size"], found["locked"], found["vm_flags"]) == (12288, 4096, 4096, "rd wr sh")

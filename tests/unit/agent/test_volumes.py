@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.agent import agent
+from harness.agent.volumes import age, look
 from harness.model.audit import FILE_LIMIT_BYTES, VolumeSeen, audit_from
 from harness.ops.tag import FOREIGN_WRITER, tag_bytes
 from harness.sizes import MIB
@@ -24,7 +24,7 @@ def test_all_files_are_found_in_folders_too_with_their_runs(tmp_path: Path) -> N
     (tmp_path / "inner/b").write_bytes(tag_bytes(7, 0, 4096) + bytes(4096))
     (tmp_path / "a").write_bytes(b"")
     (tmp_path / "link").symlink_to("a")
-    a, b, link = agent._look(str(tmp_path), 1 * MIB)
+    a, b, link = look(str(tmp_path), 1 * MIB)
     assert a == {"path": "a", "size": 0, "runs": []}
     assert b == {"path": "inner/b", "size": 8192, "runs": [[0, 4096, "tag", 7, 0], [4096, 4096, "zero"]]}
     assert link["failed"].startswith("it is no regular file")
@@ -36,13 +36,13 @@ def test_a_long_file_is_read_in_pieces_whose_runs_add_up(tmp_path: Path) -> None
         file.truncate(9 * MIB)
         file.seek(6 * MIB)
         file.write(tag_bytes(3, 0, 3 * MIB))
-    (row,) = agent._look(str(tmp_path), 9 * MIB)
+    (row,) = look(str(tmp_path), 9 * MIB)
     assert row["runs"] == [[0, 6 * MIB, "zero"], [6 * MIB, 2 * MIB, "tag", 3, 0], [8 * MIB, MIB, "tag", 3, 2 * MIB]]
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(4097))
-    assert agent._look(str(tmp_path), 4096) == [{"path": "large", "size": 4097, "larger": True}]
+    assert look(str(tmp_path), 4096) == [{"path": "large", "size": 4097, "larger": True}]
 
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "read", fail)
-    assert agent._look(str(tmp_path), 4096) == [{"path": "bad", "size": 8, "failed": "EIO"}]
+    assert look(str(tmp_path), 4096) == [{"path": "bad", "size": 8, "failed": "EIO"}]
 
 
 def test_ageing_leaves_no_file_and_wrote_the_foreign_writers_bytes(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_ageing_leaves_no_file_and_wrote_the_foreign_writers_bytes(client: Clien
 
     monkeypatch.setattr(os, "unlink", keep)
     try:
-        agent.age({"writer": FOREIGN_WRITER, "files": [[path, length, length < MIB] for path, length in lengths.items()]})
+        age({"writer": FOREIGN_WRITER, "files": [[path, length, length < MIB] for path, length in lengths.items()]})
     except OSError as error:
         pytest.skip(f"{tmp_path} is on a file system without O_DIRECT: {error}")
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.generated import run
 from tests.generated.generator import World, draw
 from tests.generated.run import (
     Judged,
+    Ran,
     Recording,
     Stage,
     host_reading,
@@ -47,19 +48,25 @@ RIGHT = recording(
 
 
 class FakeStage:
-    """Runs nothing, and is damaged by one program."""
+    """Runs nothing, and is damaged by one program; ``quiet``: among others it does not say which one that was."""
 
-    def __init__(self, damaging: int) -> None:
+    def __init__(self, damaging: int, quiet: int = 0) -> None:
         self.reading, self.world = host_reading(), World()
-        self.ran: list[int] = []
-        self._damaging = damaging
+        self.ran: list[list[int]] = []
+        self._damaging, self._quiet, self._damaged = damaging, quiet, False
 
-    def run(self, program: Program) -> tuple[tuple[Observation, ...] | None, Ending, str]:
-        self.ran.append(len(program.steps))
-        return None, Ending.LOST, "it is a fake"
+    def run(self, programs: Sequence[Program]) -> Iterator[Ran]:
+        self.ran.append([len(program.steps) for program in programs])
+        self._damaged = self._damaging in self.ran[-1]
+        for length in self.ran[-1]:
+            if self._quiet and self._damaged and len(programs) > 1 and length == self._quiet:
+                return
+            yield Ran(None, Ending.LOST, "it is a fake")
+            if length == self._damaging:
+                return
 
     def find_damage(self) -> str | None:
-        return "damaged" if self.ran[-1] == self._damaging else None
+        return "damaged" if self._damaged else None
 
 
 def test_a_hundred_programs_on_this_computer_are_judged_and_few_deviate() -> None:
@@ -89,8 +96,27 @@ def test_a_stage_that_is_damaged_is_given_up_and_the_next_one_goes_on() -> None:
     said: list[str] = []
     ran = list(record(start_one, lambda _: [(1, index, program) for index, program in enumerate(programs)], "nowhere", said.append))
     assert [one.index for one in ran] == [0, 1, 2]
-    assert [stage.ran for stage in stages] == [[1, 2], [3]]
-    assert said == ["program 1: damaged; going on with a new guest"]
+    assert [stage.ran for stage in stages] == [[[1, 2, 3]], [[3]]]
+    assert said == ["2 of 3 programs from 0 on ran, then: damaged; going on with a new guest"]
+
+
+def test_where_nobody_knows_which_of_many_programs_did_it_those_left_are_run_one_at_a_time() -> None:
+    stages: list[FakeStage] = []
+    programs = [Program((Step(Meminfo()),) * count) for count in (1, 2, 3, 4)]
+
+    @contextlib.contextmanager
+    def start_one() -> Iterator[Stage]:
+        stages.append(FakeStage(damaging=3, quiet=2))
+        yield stages[-1]
+
+    said: list[str] = []
+    ran = list(record(start_one, lambda _: [(1, index, program) for index, program in enumerate(programs)], "nowhere", said.append))
+    assert [one.index for one in ran] == [0, 1, 2, 3]
+    assert [stage.ran for stage in stages] == [[[1, 2, 3, 4]], [[2], [3]], [[4]]]
+    assert said == [
+        "1 of 4 programs from 0 on ran, then: damaged; going on with a new guest",
+        "1 of 1 programs from 2 on ran, then: damaged; going on with a new guest",
+    ]
 
 
 def test_recordings_survive_being_written_also_while_the_file_still_grows(tmp_path: Path) -> None:

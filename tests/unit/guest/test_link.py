@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.errors import AgentError, GuestError
+from harness.errors import AgentError, GuestError, GuestHungError
 from harness.guest.link import AgentLink, Endpoint, GuestCommand, linked, start_agent
 from tests.unit.guest.fake_link import FakeShell, FakeStream, soon
 
@@ -21,7 +21,7 @@ def test_the_agent_is_carried_over_and_started_by_one_command() -> None:
     ((command, stdin),) = shell.ran
     assert stdin == SOURCE
     assert command[:2] == ["sh", "-c"]
-    assert "cat > /run/pmem-harness/agent.py" in command[2]
+    assert "cat > /run/pmem-harness/agent.pyz" in command[2]
 
 
 @pytest.mark.parametrize("said", ["", "Traceback", "[]", '{"port": 1}', '{"port": "x", "token": ""}'])
@@ -167,3 +167,14 @@ def test_the_log_has_each_request_with_its_time_and_neither_token_nor_data(caplo
     assert re.search(r"asked the agent for stat: GuestError after \d+\.\d{3} s: ", caplog.text)
     assert "secret" not in caplog.text
     assert "/private" not in caplog.text
+
+
+def test_the_answers_of_many_programs_come_one_by_one_until_one_of_them_is_an_error() -> None:
+    said = b'{"id": 1, "ok": true, "observations": {"steps": []}, "taint": 4}\n'
+    said += b'{"id": 1, "ok": false, "kind": "hang", "error": "step 3 (pread) still ran"}\n'
+    link = AgentLink(FakeStream(raw=[said]))
+    answers = link.run_many([{}, {}, {}], {"main": "/m"}, {}, ["/m"], soon, blocked_s=1, limit_s=2)
+    assert next(answers) == {"steps": []}
+    assert link.taint == 4
+    with pytest.raises(GuestHungError, match=r"the agent answered run_many with an error: step 3 \(pread\) still ran"):
+        next(answers)

@@ -1,0 +1,147 @@
+"""Memory of the agent's own: buffers for one step, guards around the program's mappings, and the copy that counts its faults."""
+
+import ctypes
+import struct
+from typing import Any
+
+from harness.agent.outcome import Outcome
+from harness.agent.syscalls import GETRUSAGE, MEMMOVE, Inside, call, errno_name
+from harness.ops.mappings import MapFlag, Protection
+from harness.ops.reach import GUARD_BYTES, whole_pages
+
+PAGE = GUARD_BYTES
+MAP_FIXED, _MAP_FIXED_NOREPLACE = 0x10, 0x100000
+SHARED_MEMORY = MapFlag.SHARED.bits | MapFlag.ANONYMOUS.bits
+_PRIVATE_MEMORY = MapFlag.PRIVATE.bits | MapFlag.ANONYMOUS.bits
+_READ_WRITE = Protection.READ.bits | Protection.WRITE.bits
+_NO_ACCESS = Protection.NONE.bits
+_GUARD = SHARED_MEMORY | MapFlag.NORESERVE.bits | _MAP_FIXED_NOREPLACE
+#: What a mapping is not asked for while it is only sought a place.
+_LOUD = MapFlag.POPULATE.bits | MapFlag.LOCKED.bits
+
+
+def anonymous(length: int, protection: int = _READ_WRITE, flags: int = _PRIVATE_MEMORY) -> int:
+    """Return the address of fresh pages. Raises MemoryError."""
+    address = call("mmap", 0, length, protection, flags, -1, 0)
+    if address < 0:
+        raise MemoryError(f"no {length} bytes for a buffer: {errno_name(-address)}")
+    return address
+
+
+def iovec(parts: list[tuple[int, int]]) -> Any:
+    """An array of struct iovec."""
+    flat = [number for part in parts for number in part]
+    return (ctypes.c_uint64 * len(flat))(*flat)
+
+
+class Scratch:
+    """Private buffers that live for one step; the address of each is a page boundary plus a shift."""
+
+    def __init__(self, size: int = 1 << 20) -> None:
+        self._base, self._size, self._used = anonymous(size), size, 0
+
+    def reset(self) -> None:
+        self._used = 0
+
+    def buffer(self, length: int, shift: int = 0) -> int:
+        need = whole_pages(length + shift) or PAGE
+        if self._used + need > self._size:
+            self._size = max(2 * self._size, self._used + need)
+            # The old pages stay mapped: buffers of this step may lie in them.
+            self._base, self._used = anonymous(self._size), 0
+        address = self._base + self._used + shift
+        self._used += need
+        return address
+
+    def filled(self, data: bytes, shift: int = 0) -> int:
+        address = self.buffer(len(data), shift)
+        ctypes.memmove(address, data, len(data))
+        return address
+
+    def poisoned(self, length: int, shift: int = 0) -> int:
+        """A buffer to read into, full of a byte that no tag and no hole has: what is not written shows."""
+        address = self.buffer(length, shift)
+        ctypes.memset(address, 0xEE, length)
+        return address
+
+
+_RUSAGE_BEFORE = ctypes.create_string_buffer(144)
+_RUSAGE_AFTER = ctypes.create_string_buffer(144)
+_BEFORE_ADDRESS = ctypes.addressof(_RUSAGE_BEFORE)
+_AFTER_ADDRESS = ctypes.addressof(_RUSAGE_AFTER)
+_MINFLT_OFFSET = 64  # and the major faults right behind
+
+
+def copy_counting_faults(target: int, source: int, length: int) -> None:
+    """One memory copy between two readings of the fault counter; run it on dummies first, so that only the copy faults."""
+    Inside.byte.value = 1
+    GETRUSAGE(0, _BEFORE_ADDRESS)
+    MEMMOVE(target, source, length)
+    GETRUSAGE(0, _AFTER_ADDRESS)
+    Inside.byte.value = 0
+
+
+def faults_counted() -> Outcome:
+    """The evidence of the last copy: minor faults, and the major ones (those that waited for a device) as an attribute."""
+    minor_before, major_before = struct.unpack_from("qq", _RUSAGE_BEFORE, _MINFLT_OFFSET)
+    minor, major = struct.unpack_from("qq", _RUSAGE_AFTER, _MINFLT_OFFSET)
+    return {"minor_faults": minor - minor_before, "attributes": {"major_faults": major - major_before}}
+
+
+class Mapping:
+    """A mapping that the program made, with the addresses of its guard pages."""
+
+    def __init__(self, address: int, length: int, guards: tuple[int, ...] = ()) -> None:
+        self.address, self.length, self.guards = address, length, guards
+
+    def part(self, offset: int, length: int | None) -> tuple[int, int]:
+        return self.address + offset, self.length - offset if length is None else length
+
+
+class Guards:
+    """Pages without access directly before and behind each mapping, so that a step that reaches past one never finds the agent's memory.
+
+    Two mappings may have one between them. They are shared memory, each of a file of its own: no area is ever merged with one.
+    """
+
+    def __init__(self) -> None:
+        self.users: dict[int, int] = {}
+
+    def take(self, address: int) -> bool:
+        """Have a guard at ``address``; False where something else is there."""
+        if address not in self.users and call("mmap", address, PAGE, _NO_ACCESS, _GUARD, -1, 0) != address:
+            return False
+        self.users[address] = self.users.get(address, 0) + 1
+        return True
+
+    def release(self, address: int) -> None:
+        self.users[address] -= 1
+        if not self.users[address]:
+            del self.users[address]
+            call("munmap", address, PAGE)
+
+    def find_place(self, length: int, size: int, flags: int, descriptor: int, offset: int) -> int:
+        """Return where the kernel puts such a mapping when it may choose, with a guard taken on each side; or minus the error number.
+
+        The place is held by a mapping without access, which the real one replaces. How the kernel aligns a mapping depends on its file,
+        offset and length (mm/huge_memory.c thp_get_unmapped_area), so it is asked with these. Where a neighbour is in the way, a page of
+        the place is taken and it is asked again: it then chooses by the same rule, next to a guard.
+        """
+        spacers: list[int] = []
+        try:
+            for _ in range(32):
+                address = call("mmap", 0, length, _NO_ACCESS, flags & ~_LOUD, descriptor, offset)
+                if address < 0:
+                    return address
+                wanted = (address - PAGE, address + size)
+                taken = [guard for guard in wanted if self.take(guard)]
+                if len(taken) == len(wanted):
+                    return address
+                call("munmap", address, size)
+                for guard in taken:
+                    self.release(guard)
+                spacers += [page for page in (address, address + size - PAGE) if self.take(page)]
+        finally:
+            for page in spacers:
+                self.release(page)
+        raise MemoryError("no place for a mapping between two guard pages")

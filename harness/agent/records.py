@@ -1,0 +1,109 @@
+"""What an actor hands over to its supervisor: outcomes in memory that both share, and that outlives the actor.
+
+The memory is there and touched before a program begins, so that nothing grows while one runs. An actor adds an outcome after each step and
+says on its channel only that all are there; the supervisor sleeps meanwhile, and finds the outcomes also when the actor is gone.
+"""
+
+import ctypes
+import marshal
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from harness.agent.memory import SHARED_MEMORY, anonymous
+from harness.agent.outcome import Outcome
+
+#: Of one actor. What does not fit is handed over through its channel.
+RECORDS_BYTES = 64 * 1024
+_HALTED, _INSIDE, _USED, _FIRST = 0, 1, 8, 16
+_NUMBER = struct.Struct("=Q")
+_LENGTH = struct.Struct("=I")
+
+
+class Record:
+    """The outcome of the step ``index``, and what the supervisor must know beside it: ``pid`` of the process that it made, or the
+    ``mapping`` that it made at ``address`` or (None) removed."""
+
+    def __init__(self, index: int, outcome: Outcome, pid: int = 0, mapping: str | None = None, address: int | None = None) -> None:
+        self.index, self.outcome, self.pid, self.mapping, self.address = index, outcome, pid, mapping, address
+
+    def packed(self) -> bytes:
+        return marshal.dumps((self.index, self.outcome, self.pid, self.mapping, self.address))
+
+
+def unpacked(data: Any) -> Record:
+    return Record(*marshal.loads(data))
+
+
+class Records:
+    """One actor's part of the memory: two marks, and the outcomes of the steps that it was last told to do."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        self._view = memoryview((ctypes.c_ubyte * RECORDS_BYTES).from_address(address)).cast("B")
+        self._at = _FIRST
+
+    def clear(self) -> None:
+        """Make the part as it was in the beginning. Only while no actor has it."""
+        self._view[_HALTED] = self._view[_INSIDE] = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the outcomes: both sides do so before the next steps."""
+        self._at = _FIRST
+        _NUMBER.pack_into(self._view, _USED, _FIRST)
+
+    def enter(self) -> "ctypes.c_ubyte":
+        """Return the byte that says whether the actor is in the operation of a step."""
+        return ctypes.c_ubyte.from_address(self.address + _INSIDE)
+
+    def add(self, packed: bytes) -> bool:
+        """Add an outcome; False where there is no room for it."""
+        begin = self._at + _LENGTH.size
+        end = begin + len(packed)
+        if end > RECORDS_BYTES:
+            return False
+        _LENGTH.pack_into(self._view, self._at, len(packed))
+        self._view[begin:end] = packed
+        self._at = end
+        _NUMBER.pack_into(self._view, _USED, end)
+        return True
+
+    def take(self) -> Iterator[Record]:
+        """Yield what was added since the last time."""
+        (used,) = _NUMBER.unpack_from(self._view, _USED)
+        while self._at < used:
+            begin = self._at + _LENGTH.size
+            (length,) = _LENGTH.unpack_from(self._view, self._at)
+            self._at = begin + length
+            yield unpacked(self._view[begin : self._at])
+
+    @property
+    def was_inside(self) -> bool:
+        return self._view[_INSIDE] != 0
+
+    @property
+    def is_halted(self) -> bool:
+        return self._view[_HALTED] != 0
+
+    def halt(self) -> None:
+        """Have the actor begin no other step."""
+        self._view[_HALTED] = 1
+
+
+class RecordsPool:
+    """The parts of all actors of a session's programs, which use them one after the other."""
+
+    def __init__(self) -> None:
+        self._parts: list[Records] = []
+
+    def lend(self, names: list[str]) -> dict[str, Records]:
+        """Return an empty part for each of the names, made and touched where there is none yet."""
+        missing = len(names) - len(self._parts)
+        if missing > 0:
+            base = anonymous(missing * RECORDS_BYTES, flags=SHARED_MEMORY)
+            ctypes.memset(base, 0, missing * RECORDS_BYTES)
+            self._parts += [Records(base + number * RECORDS_BYTES) for number in range(missing)]
+        for part in self._parts[: len(names)]:
+            part.clear()
+        return dict(zip(names, self._parts, strict=False))

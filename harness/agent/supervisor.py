@@ -1,0 +1,174 @@
+"""The supervisor: hands out the steps of a program, and says of each what came of it."""
+
+import contextlib
+import os
+import socket
+import time
+
+from harness.agent.actors import ORDER, Cast
+from harness.agent.outcome import HangError, HostGoneError, Outcome, ProtocolError
+from harness.agent.records import Record
+from harness.agent.watch import Actor, Sample
+from harness.ops.processes import Fork, Join, ProcessVmReadv
+from harness.ops.program import Step
+
+_FIRST_LOOK_S = 0.02
+
+
+class Limits:
+    """``blocked_s``: asleep so long in one system call is blocked. ``step_s``: how long a step that makes progress may run."""
+
+    def __init__(self, blocked_s: float, step_s: float) -> None:
+        self.blocked_s, self.step_s = blocked_s, step_s
+
+
+class Supervisor:
+    """Runs one program; the answer is one observation a step."""
+
+    def __init__(self, cast: Cast, ours: dict[str, socket.socket], main: int, limits: Limits, host: socket.socket | None) -> None:
+        self._cast, self._ours, self._limits, self._host = cast, ours, limits, host
+        self._actors = {"main": self._actor("main", main, {})}
+        self._answers: dict[int, Outcome] = {}
+        self._finals: dict[int, Outcome] = {}
+        self._started: dict[str, tuple[Actor, int]] = {}
+
+    def run(self) -> list[Outcome]:
+        steps, index = self._cast.steps, 0
+        while index < len(steps):
+            step, end = steps[index], index + 1
+            if isinstance(step.operation, Join):
+                self._answers[index] = self._join(step.operation)
+            else:
+                while not _is_alone(step) and end < len(steps) and steps[end].process == step.process and not _is_alone(steps[end]):
+                    end += 1
+                actor = self._actors.get(step.process)
+                if actor is not None and self._is_free(actor):
+                    self._order(actor, index, end)
+                else:
+                    self._leave_out(index, end)
+            index = end
+        return [{**self._answers[number], "step": number} for number in range(len(steps))]
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            os.close(actor.pidfd)
+
+    def _actor(self, name: str, pid: int, mappings: dict[str, int]) -> Actor:
+        return Actor(name, pid, self._ours[name], self._cast.records[name], mappings, self._host)
+
+    def _is_free(self, actor: Actor) -> bool:
+        """Whether the process can take a step; a started step that it still has gets the chance to finish."""
+        if actor.busy is not None and not actor.stuck:
+            self._await(actor)
+        return actor.busy is None and not actor.stuck and not actor.dead
+
+    def _order(self, actor: Actor, first: int, end: int) -> None:
+        """Have the actor do steps, and wait until it is done with them; of those that it comes to no more, none is run."""
+        step = self._cast.steps[first]
+        actor.busy = first
+        actor.records.restart()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            actor.channel.sendall(ORDER.pack(first, end, *self._remote(step)))
+        blocked = self._await(actor)
+        if step.start is not None:
+            self._started[step.start] = (actor, first)
+            if blocked is not None:
+                self._answers[first] = blocked
+        elif blocked is not None or actor.dead:
+            # What is left of this process is not run, also should the block end later.
+            actor.records.halt()
+            actor.stuck = True
+            if blocked is not None and actor.busy is not None:
+                self._answers[actor.busy] = blocked
+            self._leave_out(first, end)
+
+    def _remote(self, step: Step) -> tuple[int, int]:
+        """The process and the address that a step reads from; 0 where there is none."""
+        op = step.operation
+        target = self._actors.get(op.target) if isinstance(op, ProcessVmReadv) else None
+        if target is None or target.dead or not isinstance(op, ProcessVmReadv):
+            return 0, 0
+        return target.pid, target.mappings.get(op.mapping, 0)
+
+    def _join(self, op: Join) -> Outcome:
+        if op.label not in self._started:
+            return {"how": "not_run", "attributes": {"missing": op.label}}
+        actor, index = self._started[op.label]
+        blocked = None if index in self._finals else self._await(actor)
+        return self._finals[index] if blocked is None else blocked
+
+    def _leave_out(self, first: int, end: int) -> None:
+        for index in range(first, end):
+            self._answers.setdefault(index, {"how": "not_run"})
+
+    def _await(self, actor: Actor) -> Outcome | None:
+        """Wait until the actor is done with its order or has ended. It may be ``blocked`` in a step: then that is returned."""
+        begun = asleep_since = time.monotonic()
+        before: Sample | None = None
+        pause_s = _FIRST_LOOK_S
+        while True:
+            ended = self._poll(actor, pause_s)
+            records, done = actor.hear()
+            for record in records:
+                self._note(actor, record)
+            if done:
+                actor.busy = None
+                return None
+            if ended:
+                self._note_end(actor)
+                return None
+            now = time.monotonic()
+            if records:  # it gets on: where it sleeps need not be asked
+                before, begun, asleep_since = None, now, now
+                continue
+            sample = Sample(actor.pid)
+            if not sample.is_same_sleep(before):
+                before, asleep_since = sample, now
+            if now - asleep_since >= self._limits.blocked_s:
+                return {"how": "blocked", "attributes": sample.attributes(actor.pid)}
+            if now - begun > self._limits.step_s:
+                call = self._cast.steps[actor.busy or 0].operation.call
+                raise HangError(f"step {actor.busy} ({call}) still ran after {self._limits.step_s:.0f} s, state {sample.state}")
+            pause_s = max(0.01, min(0.1, asleep_since + self._limits.blocked_s - now))
+
+    def _poll(self, actor: Actor, pause_s: float) -> bool:
+        """Wait until the actor says something or ends (then True) or time is up. Raises HostGoneError when nobody listens."""
+        ready = [descriptor for descriptor, _ in actor.waiting.poll(pause_s * 1000)]
+        if self._host is not None and self._host.fileno() in ready:
+            raise HostGoneError
+        return actor.pidfd in ready
+
+    def _note(self, actor: Actor, record: Record) -> None:
+        """Take what the actor said. A step that was answered already, as blocked, keeps that answer."""
+        index, outcome = record.index, record.outcome
+        op = self._cast.steps[index].operation
+        if outcome["how"] == "broken":
+            raise ProtocolError(f"step {index} ({op.call}): {outcome['problem']}")
+        if record.pid and isinstance(op, Fork):
+            self._actors[op.process] = self._actor(op.process, record.pid, actor.mappings)
+        if record.mapping is not None and record.address is not None:
+            actor.mappings[record.mapping] = record.address
+        elif record.mapping is not None:
+            actor.mappings.pop(record.mapping, None)
+        actor.busy = index + 1
+        self._finals[index] = outcome
+        self._answers.setdefault(index, outcome)
+
+    def _note_end(self, actor: Actor) -> None:
+        """The actor has ended, in the step that it was at: an observation where a signal ended it in the operation itself."""
+        index = actor.busy or 0
+        actor.note_end()
+        if actor.signal is None:
+            raise ProtocolError(f"step {index}: the process {actor.name} of the agent ended by itself; see the agent's log")
+        if not actor.records.was_inside:
+            raise ProtocolError(
+                f"step {index}: {actor.signal} ended the process {actor.name} in the agent's own code, not in the operation"
+            )
+        actor.busy = None
+        self._finals[index] = {"how": "signal", "signal": actor.signal}
+        self._answers.setdefault(index, self._finals[index])
+
+
+def _is_alone(step: Step) -> bool:
+    """Whether the supervisor hands this step out by itself, because something beside it must happen."""
+    return step.start is not None or isinstance(step.operation, Join | ProcessVmReadv)
