@@ -11,6 +11,7 @@ from harness.agent.outcome import Outcome, failed, outcome, returned
 from harness.agent.performer import Performer, bits, doer
 from harness.agent.syscalls import call, errno_name
 from harness.ops.mappings import (
+    SMAPS_SIZES,
     Load,
     Madvise,
     Mincore,
@@ -140,16 +141,6 @@ def do_pagemap(me: Performer, op: Pagemap) -> Outcome:
     return returned(0, frames=frames)
 
 
-_SMAPS_FIELDS = {
-    "Rss": "rss",
-    "KernelPageSize": "kernel_page_size",
-    "AnonHugePages": "anonymous_huge",
-    "FilePmdMapped": "file_pmd_mapped",
-    "Shared_Hugetlb": "shared_hugetlb",
-    "Locked": "locked",
-}
-
-
 @doer
 def do_smaps(me: Performer, op: Smaps) -> Outcome:
     found = me.mapping(op.mapping)
@@ -160,7 +151,7 @@ def do_smaps(me: Performer, op: Smaps) -> Outcome:
 
 def smaps_of(text: str, address: int, length: int) -> dict[str, int | str]:
     """Sum the areas of ``text`` that overlap the range; VmFlags and KernelPageSize are those of the first."""
-    found: dict[str, int | str] = dict.fromkeys(_SMAPS_FIELDS.values(), 0)
+    found: dict[str, int | str] = dict.fromkeys(SMAPS_SIZES.values(), 0)
     found["vm_flags"] = ""
     inside = False
     for line in text.splitlines():
@@ -168,8 +159,8 @@ def smaps_of(text: str, address: int, length: int) -> dict[str, int | str]:
         if not colon or " " in key:
             low, _, high = line.split(" ", 1)[0].partition("-")
             inside = int(low, 16) < address + length and address < int(high, 16)
-        elif inside and key in _SMAPS_FIELDS:
-            name, size = _SMAPS_FIELDS[key], int(rest.split()[0]) * 1024
+        elif inside and key in SMAPS_SIZES:
+            name, size = SMAPS_SIZES[key], int(rest.split()[0]) * 1024
             found[name] = found[name] or size if name == "kernel_page_size" else int(found[name]) + size
         elif inside and key == "VmFlags":
             found["vm_flags"] = found["vm_flags"] or rest.strip()

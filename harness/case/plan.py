@@ -10,6 +10,7 @@ from harness.case.steps import read_count, read_errno, read_signal, read_size, r
 from harness.case.tree import Table, Tree, Word, accepted, as_table, as_truth, as_word, check_keys, require, substitute
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
+from harness.model.outcome import ALWAYS_SHOWN
 from harness.model.stack import (
     MAIN,
     TARGET,
@@ -23,7 +24,7 @@ from harness.model.stack import (
     StorageStack,
     Volume,
 )
-from harness.ops import MAX_STEPS, Program
+from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
 from harness.sizes import MIB
 
@@ -75,8 +76,9 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     if beyond is not None:
         raise CaseError(steps[beyond[0]].where, beyond[1])
     indices = {bound.id: index for index, bound in enumerate(steps) if bound.id is not None}
-    decisions = tuple(_read_decision(entry, indices, values) for entry in case.decides if entry.condition.matches(values))
-    return Plan(case, variant, stack, Program(tuple(bound.step for bound in steps)), decisions)
+    program = Program(tuple(bound.step for bound in steps))
+    decisions = tuple(_read_decision(entry, indices, values, program) for entry in case.decides if entry.condition.matches(values))
+    return Plan(case, variant, stack, program, decisions)
 
 
 # ---- the stack -------------------------------------------------------------------------------------------------------
@@ -142,9 +144,28 @@ HOLDS_IF_KEYS = (
 )
 
 
-def _read_decision(entry: DecidesText, indices: Mapping[str, int], values: Mapping[str, str]) -> Decision:
+def _read_decision(entry: DecidesText, indices: Mapping[str, int], values: Mapping[str, str], program: Program) -> Decision:
     index = _index_of(Word(entry.step, entry.where), indices)
-    return Decision(entry.claim, index, _read_holds_if(as_table(substitute(entry.holds_if, values), "holds_if"), indices))
+    table = as_table(substitute(entry.holds_if, values), "holds_if")
+    holds_if = _read_holds_if(table, indices)
+    _check_shown(table, program.performed(index))
+    return Decision(entry.claim, index, holds_if)
+
+
+#: What evidence a key of holds_if asks for.
+_ASKS = {"resident": RESIDENT, "frames_in_region": FRAMES, "minor_faults": MINOR_FAULTS, "written_by": DATA, "zeroes": DATA}
+
+
+def _check_shown(table: Table, operation: Operation) -> None:
+    """Refuse to decide by evidence that the operation never shows."""
+    asked = [(_ASKS[key.text].name, key.where) for key, _ in table.pairs if key.text in _ASKS]
+    for key, value in table.pairs:
+        if key.text == "attribute":
+            asked += [(name.text, name.where) for name, _ in as_table(value, "attribute").pairs]
+    shown = [evidence.name for evidence in operation.shows]
+    for name, where in asked:
+        if name not in shown and name not in ALWAYS_SHOWN:
+            raise CaseError(where, f"{operation.call} does not show {name}: it shows {', '.join(shown) or 'nothing'}")
 
 
 def _index_of(word: Word, indices: Mapping[str, int]) -> int:

@@ -28,7 +28,7 @@ from harness.case.tree import (
     substitute,
 )
 from harness.errors import CaseError
-from harness.ops import OPERATIONS, Buffer, Kind, Operation, Pin, Step
+from harness.ops import OPERATIONS, Buffer, Kind, Operation, Pin, Shown, Step
 from harness.sizes import parse_size
 
 #: The keys of a step beside its operation.
@@ -259,11 +259,12 @@ def _nearest_only(word: str, known: list[str]) -> str:
 
 def describe_operations() -> str:
     """Return the table of all operations for docs/writing-a-case.md, in Markdown."""
-    lines = ["| Operation | Arguments (`= default` where it may be left out) | What it is |", "| --- | --- | --- |"]
+    lines = ["| Operation | Arguments (`= default` where it may be left out) | What it is | What it shows |", "| --- | --- | --- | --- |"]
     for call, cls in OPERATIONS.items():
         arguments = ", ".join(_describe_field(cls, field) for field in dataclasses.fields(cls)) or "none"
         documented = cls.__doc__ if cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}(") else f"{call}(2)."
-        lines.append(f"| `{call}` | {arguments} | {' '.join(documented.split()).replace('``', '`')} |")
+        shown = ", ".join(f"`{one.name}`" for one in cls.shows)
+        lines.append(f"| `{call}` | {arguments} | {' '.join(documented.split()).replace('``', '`')} | {shown} |")
     buffer = ", ".join(_describe_field(Buffer, field) for field in dataclasses.fields(Buffer))
     return "\n".join([*lines, "", f"An element of `buffers`: {buffer}."])
 
@@ -277,6 +278,17 @@ def describe_flags() -> str:
             choices = (typing.get_args(hint) or (hint,))[0]
             if isinstance(choices, type) and issubclass(choices, StrEnum):
                 lines.append(f"| `{call}`: `{field.name.rstrip('_')}` | {', '.join(f'`{c}`' for c in choices)} |")
+    return "\n".join(lines)
+
+
+def describe_evidence() -> str:
+    """Return the table of what operations show beside how they end, in Markdown."""
+    lines = ["| Evidence | Of | What it is |", "| --- | --- | --- |"]
+    found: dict[Shown, list[str]] = {}
+    for call, cls in OPERATIONS.items():
+        for shown in cls.shows:
+            found.setdefault(shown, []).append(f"`{call}`")
+    lines += [f"| `{one.name}` | {', '.join(calls)} | {one.means}{f' ({one.unit})' if one.unit else ''} |" for one, calls in found.items()]
     return "\n".join(lines)
 
 

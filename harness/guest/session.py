@@ -36,7 +36,7 @@ from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
 from harness.host.log import took
 from harness.model.audit import Audit, audit_from
-from harness.model.outcome import How, Observation, observations_from
+from harness.model.outcome import ALWAYS_SHOWN, How, Observation, observations_from
 from harness.model.stack import Namespace, StackReading, StorageStack
 from harness.ops import Program, describe
 from harness.ops.codec import program_document
@@ -309,6 +309,11 @@ def _observations(program: Program, document: Mapping[str, Any]) -> tuple[Observ
     observations = observations_from(document)
     if [seen.step for seen in observations] != list(range(len(program.steps))):
         raise AgentError(f"{len(program.steps)} steps were asked for, the agent answered steps {[seen.step for seen in observations]}")
+    for seen in observations:
+        operation = program.performed(seen.step)
+        strange = sorted(seen.evidence - {shown.name for shown in operation.shows} - ALWAYS_SHOWN)
+        if strange:
+            raise AgentError(f"the observation of step {seen.step} has {strange[0]}, which {operation.call} does not show")
     return observations
 
 

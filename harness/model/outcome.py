@@ -23,6 +23,10 @@ class How(StrEnum):
     NOT_RUN = "not_run"
 
 
+#: What a step may show whatever its operation: where a process that sleeps is, and the name that nobody made for one that was not run.
+ALWAYS_SHOWN = frozenset({"state", "syscall", "wchan", "missing"})
+
+
 class RunKind(StrEnum):
     TAG = "tag"
     ZERO = "zero"
@@ -64,6 +68,12 @@ class Observation:
     frames: tuple[int, ...] | None = None
     minor_faults: int | None = None
     attributes: tuple[tuple[str, int | str], ...] = ()
+
+    @property
+    def evidence(self) -> frozenset[str]:
+        """The names of what was seen beside how the step ended (harness.ops.words.Shown)."""
+        parts = (("data", self.data), ("resident", self.resident), ("frames", self.frames), ("minor_faults", self.minor_faults))
+        return frozenset([name for name, part in parts if part is not None] + [name for name, _ in self.attributes])
 
     def attribute(self, name: str) -> int | str | None:
         return dict(self.attributes).get(name)

@@ -1,6 +1,7 @@
 """Operations on files."""
 
 from harness.ops.words import (
+    DATA,
     FILE,
     MAPPING,
     PIPE,
@@ -10,6 +11,7 @@ from harness.ops.words import (
     Frozen,
     Offset,
     Operation,
+    Shown,
     Size,
     VolumePath,
     frozen,
@@ -91,7 +93,7 @@ class Close(Operation):
     end: str | None = None
 
 
-@operation("read")
+@operation("read", DATA)
 class Read(Operation):
     """read(2) into a private buffer whose address is ``shift`` past a page boundary, or into a mapping."""
 
@@ -113,7 +115,7 @@ class Write(Operation):
     from_offset: Size = 0
 
 
-@operation("pread")
+@operation("pread", DATA)
 class Pread(Operation):
     """pread(2); with ``flags`` preadv2(2) with one element."""
 
@@ -139,7 +141,7 @@ class Pwrite(Operation):
     flags: tuple[RwFlag, ...] = ()
 
 
-@operation("preadv")
+@operation("preadv", DATA)
 class Preadv(Operation):
     """preadv(2), or preadv2(2) with ``flags``."""
 
@@ -203,7 +205,16 @@ class CopyFileRange(Operation):
     target_offset: Offset | None = None
 
 
-@operation("statx")
+@operation(
+    "statx",
+    Shown("size", "stx_size", "bytes"),
+    Shown("blocks", "stx_blocks", "512 bytes"),
+    Shown("dax", "STATX_ATTR_DAX"),
+    Shown("dax_mask", "whether STATX_ATTR_DAX is in stx_attributes_mask"),
+    Shown("dio_mem_align", "stx_dio_mem_align", "bytes"),
+    Shown("dio_offset_align", "stx_dio_offset_align", "bytes"),
+    Shown("dio_supported", "whether STATX_DIOALIGN is in stx_mask"),
+)
 class Statx(Operation):
     """statx(2) with AT_EMPTY_PATH: size, blocks, the DAX attribute and its mask bit, STATX_DIOALIGN."""
 

@@ -1,6 +1,23 @@
 """Operations on mappings: each is one system call, one load or one store."""
 
-from harness.ops.words import FILE, MAPPING, Count, Flag, Offset, Operation, Size, maybe_ref, new, operation, ref
+from harness.ops.words import (
+    DATA,
+    FILE,
+    FRAMES,
+    MAPPING,
+    MINOR_FAULTS,
+    RESIDENT,
+    Count,
+    Flag,
+    Offset,
+    Operation,
+    Shown,
+    Size,
+    maybe_ref,
+    new,
+    operation,
+    ref,
+)
 
 
 class MapFlag(Flag):
@@ -42,7 +59,20 @@ class SyncFlag(Flag):
     INVALIDATE = "invalidate", 2
 
 
-@operation("mmap")
+#: An attribute beside the minor faults: those that allocated blocks, or waited for a device.
+MAJOR_FAULTS = Shown("major_faults", "major faults taken", "faults")
+#: The sizes of /proc/self/smaps, by what they are called there.
+SMAPS_SIZES = {
+    "Rss": "rss",
+    "KernelPageSize": "kernel_page_size",
+    "AnonHugePages": "anonymous_huge",
+    "FilePmdMapped": "file_pmd_mapped",
+    "Shared_Hugetlb": "shared_hugetlb",
+    "Locked": "locked",
+}
+
+
+@operation("mmap", Shown("address_mod_2mib", "how far behind a boundary of 2 MiB the mapping begins", "bytes"))
 class Mmap(Operation):
     """mmap(2). ``align`` asks for an address that is a multiple of it plus ``align_shift`` (a hint computed by the
     agent inside a reserved range; 0 leaves the choice to the kernel)."""
@@ -78,7 +108,7 @@ class Madvise(Operation):
     length: Size | None = None
 
 
-@operation("load")
+@operation("load", DATA, MINOR_FAULTS, MAJOR_FAULTS)
 class Load(Operation):
     """Loads of ``length`` bytes; evidence: the bytes, and the minor faults taken."""
 
@@ -87,7 +117,7 @@ class Load(Operation):
     length: Size
 
 
-@operation("store")
+@operation("store", MINOR_FAULTS, MAJOR_FAULTS)
 class Store(Operation):
     """Stores of ``length`` tagged bytes, or of one 32-bit little-endian ``value``; evidence: the minor faults taken."""
 
@@ -105,7 +135,7 @@ class Msync(Operation):
     flags: tuple[SyncFlag, ...] = (SyncFlag.SYNC,)
 
 
-@operation("mincore")
+@operation("mincore", RESIDENT)
 class Mincore(Operation):
     """mincore(2); evidence: one bit a page."""
 
@@ -114,7 +144,7 @@ class Mincore(Operation):
     length: Size | None = None
 
 
-@operation("pagemap")
+@operation("pagemap", FRAMES)
 class Pagemap(Operation):
     """/proc/self/pagemap; evidence: the physical frame number a page (0: none present)."""
 
@@ -123,7 +153,11 @@ class Pagemap(Operation):
     length: Size | None = None
 
 
-@operation("smaps")
+@operation(
+    "smaps",
+    *(Shown(name, f"{field} of the areas of the mapping, together", "bytes") for field, name in SMAPS_SIZES.items()),
+    Shown("vm_flags", "VmFlags of the first area"),
+)
 class Smaps(Operation):
     """/proc/self/smaps of the mapping; evidence: VmFlags and the sizes in bytes."""
 

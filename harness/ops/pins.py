@@ -1,6 +1,6 @@
 """Long-term pins: what holds pages for a device."""
 
-from harness.ops.words import MAPPING, RDMA, RDMA_REGION, RING, SOCKET, Count, Flag, Offset, Operation, Size, new, operation, ref
+from harness.ops.words import MAPPING, RDMA, RDMA_REGION, RING, SOCKET, Count, Flag, Offset, Operation, Shown, Size, new, operation, ref
 
 
 class RdmaAccess(Flag):
@@ -49,7 +49,7 @@ class XdpUmem(Operation):
     length: Size | None = None
 
 
-@operation("rdma_open")
+@operation("rdma_open", Shown("reason", "what the guest lacks, where it has no RDMA device"))
 class RdmaOpen(Operation):
     """ibv_open_device and ibv_alloc_pd of the guest's soft-RoCE device."""
 

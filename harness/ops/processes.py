@@ -1,6 +1,6 @@
 """Futexes and other processes."""
 
-from harness.ops.words import LABEL, MAPPING, PROCESS, Count, Offset, Operation, Size, new, operation, ref
+from harness.ops.words import DATA, LABEL, MAPPING, PROCESS, Count, Offset, Operation, Size, new, operation, ref
 
 
 @operation("futex_wait")
@@ -29,7 +29,7 @@ class Fork(Operation):
     process: str = new(PROCESS)
 
 
-@operation("process_vm_readv")
+@operation("process_vm_readv", DATA)
 class ProcessVmReadv(Operation):
     """process_vm_readv(2) of a range of a mapping as ``target`` has it."""
 

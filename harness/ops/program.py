@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
+from harness.ops.processes import Join
 from harness.ops.tag import FOREIGN_WRITER
 from harness.ops.words import Frozen, Operation, frozen
 
@@ -55,6 +56,13 @@ class Program(Frozen):
         super().__init__(steps)
         if len(self.steps) > MAX_STEPS:
             raise ValueError(f"a program has at most {MAX_STEPS} steps, each a writer of its own; this one has {len(self.steps)}")
+
+    def performed(self, index: int) -> Operation:
+        """Return the operation of which step ``index`` shows the outcome: a join shows that of the step that it waits for."""
+        operation = self.steps[index].operation
+        if not isinstance(operation, Join):
+            return operation
+        return next((step.operation for step in self.steps[:index] if step.start == operation.label), operation)
 
 
 def arguments(op: Operation) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Operations on sockets."""
 
-from harness.ops.words import MAPPING, SOCKET, Flag, Operation, Size, maybe_ref, new, operation, ref
+from harness.ops.words import DATA, MAPPING, SOCKET, Flag, Operation, Shown, Size, maybe_ref, new, operation, ref
 
 
 class SendFlag(Flag):
@@ -40,7 +40,7 @@ class Send(Operation):
     flags: tuple[SendFlag, ...] = ()
 
 
-@operation("recv")
+@operation("recv", DATA)
 class Recv(Operation):
     """recv(2) with MSG_WAITALL (without ``flags``), so that the count is not a matter of timing."""
 
@@ -49,7 +49,14 @@ class Recv(Operation):
     flags: tuple[SendFlag, ...] = ()
 
 
-@operation("recv_errqueue")
+@operation(
+    "recv_errqueue",
+    Shown("completions", "how many sends are told as completed", "sends"),
+    Shown("lo", "the first of them", "sends"),
+    Shown("hi", "the last of them", "sends"),
+    Shown("copied", "SO_EE_CODE_ZEROCOPY_COPIED"),
+    Shown("origin", "ee_origin, where it is not that of a zero-copy send"),
+)
 class RecvErrqueue(Operation):
     """recvmsg(2) MSG_ERRQUEUE on the sending socket, after poll(2) said there is something: zero-copy completions."""
 

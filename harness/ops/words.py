@@ -8,7 +8,7 @@ field's name is dropped in YAML and JSON (``from_`` is ``from``).
 
 from collections.abc import Callable
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar, dataclass_transform
 
 #: What a name can stand for.
 FILE, PIPE, SOCKET, MAPPING, RING, RDMA, RDMA_REGION, PROCESS, LABEL = (
@@ -87,6 +87,21 @@ class Flag(StrEnum):
         member._value_ = word
         member.bits = bits
         return member
+
+
+class Shown(NamedTuple):
+    """A piece of evidence that a step shows beside how it ended. ``unit``: what its numbers count; empty: a word, or 0 and 1."""
+
+    name: str
+    means: str
+    unit: str = ""
+
+
+#: These are parts of an observation themselves; all others are its attributes, by their names.
+DATA = Shown("data", "what came, where it came into a private buffer", "bytes")
+RESIDENT = Shown("resident", "whether each page is resident")
+FRAMES = Shown("frames", "the physical frame of each page, 0 where none is present", "page frame numbers")
+MINOR_FAULTS = Shown("minor_faults", "minor faults taken", "faults")
 
 
 class _DataclassFields:
@@ -177,9 +192,10 @@ def frozen(cls: type[F]) -> type[F]:
 
 
 class Operation(Frozen):
-    """The base: ``call`` is the name in YAML, JSON and reports."""
+    """The base: ``call`` is the name in YAML, JSON and reports, ``shows`` the evidence that comes with it."""
 
     call: ClassVar[str] = ""
+    shows: ClassVar[tuple[Shown, ...]] = ()
 
 
 OPERATIONS: dict[str, type[Operation]] = {}
@@ -187,12 +203,12 @@ Op = TypeVar("Op", bound=Operation)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field, ref, maybe_ref, new))
-def operation(call: str) -> Callable[[type[Op]], type[Op]]:
-    """Register the decorated dataclass under ``call``."""
+def operation(call: str, *shows: Shown) -> Callable[[type[Op]], type[Op]]:
+    """Register the decorated dataclass under ``call``, with the evidence that it ``shows``."""
 
     def register(cls: type[Op]) -> type[Op]:
         made = frozen(cls)
-        made.call = call
+        made.call, made.shows = call, shows
         OPERATIONS[call] = made
         return made
 

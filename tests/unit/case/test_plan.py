@@ -116,6 +116,13 @@ def test_a_pin_can_depend_on_any_axis_and_the_first_match_wins() -> None:
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
 
+#: Steps that show what a key of holds_if asks for.
+SHOWING = {
+    "attribute": "statx: {file: f}",
+    "resident": "mincore: {mapping: m}",
+    "frames_in_region": "pagemap: {mapping: m}",
+    "minor_faults": "load: {mapping: m, offset: 0, length: 8}",
+}
 DECIDED = "  - {pwrite: {file: f, offset: 0, length: 8}, id: first}\n  - {pread: {file: f, offset: 0, length: 8}, id: second}\n"
 
 
@@ -155,8 +162,37 @@ def test_a_plan_names_each_claim_that_it_decides_once() -> None:
     ],
 )
 def test_holds_if_is_read(text: str, wanted: HoldsIf) -> None:
-    ((decision,), _) = decide(f"{{claim: it_works, step: second, holds_if: {{{text}}}}}").values()
+    showing = SHOWING.get(text.partition(":")[0], "pread: {file: f, offset: 0, length: 8}")
+    mapped = "  - mmap: {name: m, file: f, length: 8}\n"
+    steps = f"  - {{pwrite: {{file: f, offset: 0, length: 8}}, id: first}}\n{mapped}  - {{{showing}, id: second}}\n"
+    entry = f"decides:\n  - {{claim: it_works, step: second, holds_if: {{{text}}}}}\n"
+    ((decision,), _) = (plan.decisions for plan in plans(steps, HEAD + entry).values())
     assert decision.holds_if == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("resident: all", "pread does not show resident: it shows data"),
+        ("frames_in_region: all", "pread does not show frames: it shows data"),
+        ("minor_faults: 1", "pread does not show minor_faults: it shows data"),
+        ("attribute: {dax: 1}", "pread does not show dax: it shows data"),
+    ],
+)
+def test_nothing_is_decided_by_what_the_step_never_shows(text: str, problem: str) -> None:
+    with pytest.raises(CaseError, match=f"sample.yaml:.*{problem}"):
+        decide(f"{{claim: it_works, step: second, holds_if: {{{text}}}}}")
+
+
+def test_what_a_step_shows_that_shows_nothing_is_said() -> None:
+    entry = "decides:\n  - {claim: it_works, step: first, holds_if: {zeroes: true}}\n"
+    with pytest.raises(CaseError, match="pwrite does not show data: it shows nothing"):
+        plans(DECIDED, HEAD + entry)
+
+
+def test_a_join_shows_what_the_step_shows_that_it_waits_for() -> None:
+    steps = "  - {pread: {file: f, offset: 0, length: 8}, start: r}\n  - {join: {label: r}, id: second}\n"
+    plans(steps, HEAD + "decides:\n  - {claim: it_works, step: second, holds_if: {zeroes: true}}\n")
 
 
 @pytest.mark.parametrize(

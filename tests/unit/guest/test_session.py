@@ -143,6 +143,15 @@ def test_the_taint_comes_with_a_run_and_a_guest_that_hides_it_is_an_error(guest:
         guest.session.taint()
 
 
+def test_evidence_that_an_operation_does_not_show_is_an_agent_error(guest: FakeGuest) -> None:
+    guest.outcomes["fsync"] = {"attributes": {"dax": 1}}
+    guest.outcomes["statx"] = {"attributes": {"dax": 1, "wchan": "x"}}
+    opened = Step(op.Open("f", "a"))
+    assert guest.session.run(Program((opened, Step(op.Statx("f")))))[1].number("dax") == 1
+    with pytest.raises(AgentError, match="the observation of step 1 has dax, which fsync does not show"):
+        guest.session.run(Program((opened, Step(op.Fsync("f")))))
+
+
 def test_a_dax_stack_is_made_mounted_and_read_back(guest: FakeGuest) -> None:
     guest.session.set_up(DAX, PLACEMENTS)
     reading = guest.session.refresh()
