@@ -13,9 +13,7 @@ from harness.model.objects import Mapping, OpenFile, Pipe, Ring, Socket, SocketK
 from harness.model.stack import dax_mode
 from harness.model.state import State
 from harness.model.value import Table, evolve
-from harness.ops import Operation
-
-READ, WRITE = "read", "write"
+from harness.ops import READ, WRITE, Operation
 
 clause("C-CLOSE-01", "close of an open descriptor succeeds", "close(2)")
 clause(
@@ -23,37 +21,6 @@ clause(
     "a descriptor that the process has closed is EBADF, to close as to every other call",
     "close(2), read(2), splice(2) ERRORS",
 )
-
-#: Which descriptors of its names an operation uses; a file and a ring have the same one for both ends.
-_USES: dict[type[Operation], tuple[tuple[str, str], ...]] = {
-    op.Read: (("file", READ),),
-    op.Write: (("file", WRITE),),
-    op.Pread: (("file", READ),),
-    op.Pwrite: (("file", WRITE),),
-    op.Preadv: (("file", READ),),
-    op.Pwritev: (("file", WRITE),),
-    op.Lseek: (("file", READ),),
-    op.Fsync: (("file", WRITE),),
-    op.Fdatasync: (("file", WRITE),),
-    op.Ftruncate: (("file", WRITE),),
-    op.Fallocate: (("file", WRITE),),
-    op.CopyFileRange: (("source", READ), ("target", WRITE)),
-    op.Statx: (("file", READ),),
-    op.GetXflags: (("file", READ),),
-    op.SetXflags: (("file", READ),),
-    op.SetPipeSize: (("pipe", READ),),
-    op.Splice: (("source", READ), ("target", WRITE)),
-    op.Sendfile: (("source", READ), ("target", WRITE)),
-    op.Tee: (("source", READ), ("target", WRITE)),
-    op.Vmsplice: (("pipe", WRITE),),
-    op.SetZerocopy: (("socket", WRITE),),
-    op.Send: (("socket", WRITE),),
-    op.Recv: (("socket", READ),),
-    op.Mmap: (("file", READ),),
-    op.IoUringRegister: (("ring", READ),),
-    op.IoUringUnregister: (("ring", READ),),
-    op.XdpUmem: (("socket", READ),),
-}
 
 
 def closed_ends(c: Context, s: State, operation: Operation) -> Expectations | None:
@@ -63,8 +30,8 @@ def closed_ends(c: Context, s: State, operation: Operation) -> Expectations | No
     """
     if not s.closed:
         return None
-    uses = [(getattr(operation, field), end) for field, end in _USES.get(type(operation), ())]
-    closed = any((c.process, name, end) in s.closed for name, end in uses if name is not None)
+    uses = [(getattr(operation, name), field.metadata.get("uses")) for name, field in operation.fields.items()]
+    closed = any((c.process, name, end) in s.closed for name, end in uses if end is not None and name is not None)
     if not closed:
         return None
     if isinstance(operation, op.Splice | op.Tee) and operation.length == 0:

@@ -5,8 +5,10 @@ from harness.ops.words import (
     FILE,
     MAPPING,
     PIPE,
+    READ,
     RING,
     SOCKET,
+    WRITE,
     Flag,
     Frozen,
     Offset,
@@ -97,7 +99,7 @@ class Close(Operation):
 class Read(Operation):
     """read(2) into a private buffer whose address is ``shift`` past a page boundary, or into a mapping."""
 
-    file: str = ref(FILE, PIPE)
+    file: str = ref(FILE, PIPE, uses=READ)
     length: Size
     shift: Size = 0
     into: str | None = maybe_ref(MAPPING, default=None)
@@ -108,7 +110,7 @@ class Read(Operation):
 class Write(Operation):
     """write(2) of tagged bytes, or from a mapping."""
 
-    file: str = ref(FILE, PIPE)
+    file: str = ref(FILE, PIPE, uses=WRITE)
     length: Size
     shift: Size = 0
     from_: str | None = maybe_ref(MAPPING, default=None)
@@ -119,7 +121,7 @@ class Write(Operation):
 class Pread(Operation):
     """pread(2); with ``flags`` preadv2(2) with one element."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=READ)
     offset: Offset
     length: Size
     shift: Size = 0
@@ -132,7 +134,7 @@ class Pread(Operation):
 class Pwrite(Operation):
     """pwrite(2); with ``flags`` pwritev2(2) with one element."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=WRITE)
     offset: Offset
     length: Size
     shift: Size = 0
@@ -145,7 +147,7 @@ class Pwrite(Operation):
 class Preadv(Operation):
     """preadv(2), or preadv2(2) with ``flags``."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=READ)
     offset: Offset
     buffers: tuple[Buffer, ...]
     flags: tuple[RwFlag, ...] = ()
@@ -155,7 +157,7 @@ class Preadv(Operation):
 class Pwritev(Operation):
     """pwritev(2), or pwritev2(2) with ``flags``."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=WRITE)
     offset: Offset
     buffers: tuple[Buffer, ...]
     flags: tuple[RwFlag, ...] = ()
@@ -165,30 +167,30 @@ class Pwritev(Operation):
 class Lseek(Operation):
     """lseek(2)."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=READ)
     offset: Offset
     whence: Whence = Whence.SET
 
 
 @operation("fsync")
 class Fsync(Operation):
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=WRITE)
 
 
 @operation("fdatasync")
 class Fdatasync(Operation):
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=WRITE)
 
 
 @operation("ftruncate")
 class Ftruncate(Operation):
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=WRITE)
     length: Size
 
 
 @operation("fallocate")
 class Fallocate(Operation):
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=WRITE)
     offset: Offset
     length: Size
     flags: tuple[AllocateFlag, ...] = ()
@@ -198,8 +200,8 @@ class Fallocate(Operation):
 class CopyFileRange(Operation):
     """copy_file_range(2); an offset left out means the file's own position."""
 
-    source: str = ref(FILE)
-    target: str = ref(FILE)
+    source: str = ref(FILE, uses=READ)
+    target: str = ref(FILE, uses=WRITE)
     length: Size
     source_offset: Offset | None = None
     target_offset: Offset | None = None
@@ -218,19 +220,19 @@ class CopyFileRange(Operation):
 class Statx(Operation):
     """statx(2) with AT_EMPTY_PATH: size, blocks, the DAX attribute and its mask bit, STATX_DIOALIGN."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=READ)
 
 
 @operation("get_xflags")
 class GetXflags(Operation):
     """ioctl FS_IOC_FSGETXATTR; the value is 1 where FS_XFLAG_DAX is set."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=READ)
 
 
 @operation("set_xflags")
 class SetXflags(Operation):
     """ioctl FS_IOC_FSSETXATTR that sets or clears FS_XFLAG_DAX and keeps the rest."""
 
-    file: str = ref(FILE)
+    file: str = ref(FILE, uses=READ)
     dax: bool

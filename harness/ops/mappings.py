@@ -6,6 +6,7 @@ from harness.ops.words import (
     FRAMES,
     MAPPING,
     MINOR_FAULTS,
+    READ,
     RESIDENT,
     Count,
     Flag,
@@ -79,7 +80,7 @@ class Mmap(Operation):
 
     name: str = new(MAPPING)
     length: Size
-    file: str | None = maybe_ref(FILE, default=None)
+    file: str | None = maybe_ref(FILE, default=None, uses=READ)
     offset: Offset = 0
     protection: tuple[Protection, ...] = (Protection.READ, Protection.WRITE)
     flags: tuple[MapFlag, ...] = (MapFlag.SHARED,)

@@ -1,6 +1,22 @@
 """Long-term pins: what holds pages for a device."""
 
-from harness.ops.words import MAPPING, RDMA, RDMA_REGION, RING, SOCKET, Count, Flag, Offset, Operation, Shown, Size, new, operation, ref
+from harness.ops.words import (
+    MAPPING,
+    RDMA,
+    RDMA_REGION,
+    READ,
+    RING,
+    SOCKET,
+    Count,
+    Flag,
+    Offset,
+    Operation,
+    Shown,
+    Size,
+    new,
+    operation,
+    ref,
+)
 
 
 class RdmaAccess(Flag):
@@ -19,7 +35,7 @@ class IoUringSetup(Operation):
 class IoUringRegister(Operation):
     """io_uring_register(2) IORING_REGISTER_BUFFERS with one buffer."""
 
-    ring: str = ref(RING)
+    ring: str = ref(RING, uses=READ)
     mapping: str = ref(MAPPING)
     offset: Offset = 0
     length: Size | None = None
@@ -29,7 +45,7 @@ class IoUringRegister(Operation):
 class IoUringUnregister(Operation):
     """io_uring_register(2) IORING_UNREGISTER_BUFFERS."""
 
-    ring: str = ref(RING)
+    ring: str = ref(RING, uses=READ)
 
 
 @operation("xdp_socket")
@@ -43,7 +59,7 @@ class XdpSocket(Operation):
 class XdpUmem(Operation):
     """setsockopt(2) XDP_UMEM_REG over a range of a mapping, in chunks of 4 KiB."""
 
-    socket: str = ref(SOCKET)
+    socket: str = ref(SOCKET, uses=READ)
     mapping: str = ref(MAPPING)
     offset: Offset = 0
     length: Size | None = None

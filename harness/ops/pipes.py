@@ -1,6 +1,6 @@
 """Operations on pipes, and what moves bytes through them."""
 
-from harness.ops.words import FILE, MAPPING, PIPE, SOCKET, Flag, Offset, Operation, Size, new, operation, ref
+from harness.ops.words import FILE, MAPPING, PIPE, READ, SOCKET, WRITE, Flag, Offset, Operation, Size, new, operation, ref
 
 
 class SpliceFlag(Flag):
@@ -22,7 +22,7 @@ class Pipe(Operation):
 class SetPipeSize(Operation):
     """fcntl(2) F_SETPIPE_SZ."""
 
-    pipe: str = ref(PIPE)
+    pipe: str = ref(PIPE, uses=READ)
     size: Size
 
 
@@ -30,8 +30,8 @@ class SetPipeSize(Operation):
 class Splice(Operation):
     """splice(2); an offset left out means the file's own position (for a pipe or a socket there is no other)."""
 
-    source: str = ref(FILE, PIPE, SOCKET)
-    target: str = ref(FILE, PIPE, SOCKET)
+    source: str = ref(FILE, PIPE, SOCKET, uses=READ)
+    target: str = ref(FILE, PIPE, SOCKET, uses=WRITE)
     length: Size
     source_offset: Offset | None = None
     target_offset: Offset | None = None
@@ -42,16 +42,16 @@ class Splice(Operation):
 class Sendfile(Operation):
     """sendfile(2); without ``offset`` from the file's own position."""
 
-    source: str = ref(FILE)
-    target: str = ref(FILE, PIPE, SOCKET)
+    source: str = ref(FILE, uses=READ)
+    target: str = ref(FILE, PIPE, SOCKET, uses=WRITE)
     length: Size
     offset: Offset | None = None
 
 
 @operation("tee")
 class Tee(Operation):
-    source: str = ref(PIPE)
-    target: str = ref(PIPE)
+    source: str = ref(PIPE, uses=READ)
+    target: str = ref(PIPE, uses=WRITE)
     length: Size
     flags: tuple[SpliceFlag, ...] = ()
 
@@ -60,7 +60,7 @@ class Tee(Operation):
 class Vmsplice(Operation):
     """vmsplice(2) of one range of a mapping into a pipe."""
 
-    pipe: str = ref(PIPE)
+    pipe: str = ref(PIPE, uses=WRITE)
     mapping: str = ref(MAPPING)
     offset: Offset
     length: Size

@@ -1,6 +1,6 @@
 """Operations on sockets."""
 
-from harness.ops.words import DATA, MAPPING, SOCKET, Flag, Operation, Shown, Size, maybe_ref, new, operation, ref
+from harness.ops.words import DATA, MAPPING, READ, SOCKET, WRITE, Flag, Operation, Shown, Size, maybe_ref, new, operation, ref
 
 
 class SendFlag(Flag):
@@ -26,14 +26,14 @@ class UnixPair(Operation):
 class SetZerocopy(Operation):
     """setsockopt(2) SO_ZEROCOPY on the sending socket."""
 
-    socket: str = ref(SOCKET)
+    socket: str = ref(SOCKET, uses=WRITE)
 
 
 @operation("send")
 class Send(Operation):
     """send(2) of tagged bytes, or from a mapping."""
 
-    socket: str = ref(SOCKET)
+    socket: str = ref(SOCKET, uses=WRITE)
     length: Size
     from_: str | None = maybe_ref(MAPPING, default=None)
     from_offset: Size = 0
@@ -44,7 +44,7 @@ class Send(Operation):
 class Recv(Operation):
     """recv(2) with MSG_WAITALL (without ``flags``), so that the count is not a matter of timing."""
 
-    socket: str = ref(SOCKET)
+    socket: str = ref(SOCKET, uses=READ)
     length: Size
     flags: tuple[SendFlag, ...] = ()
 

@@ -29,7 +29,7 @@ NEEDED: Any = object()
 
 
 class Field:
-    """One argument. ``metadata``: the kinds of names that it ``refers`` to, or the one that it ``makes``."""
+    """One argument. ``metadata``: the kinds of names that it ``refers`` to and the end that it ``uses``, or the kind that it ``makes``."""
 
     def __init__(self, default: Any = NEEDED, **metadata: Any) -> None:
         self.name, self.type, self.default, self.metadata = "", NEEDED, default, metadata
@@ -40,14 +40,18 @@ class Field:
         return self.name.rstrip("_")
 
 
-def ref(*kinds: str) -> Any:
-    """A field that names something made by an earlier step, of one of ``kinds``."""
-    return Field(refers=kinds)
+#: The ends of a pipe or of a pair of sockets; of anything else both are the same descriptor.
+READ, WRITE = "read", "write"
 
 
-def maybe_ref(*kinds: str, default: None) -> Any:
+def ref(*kinds: str, uses: str | None = None) -> Any:
+    """A field that names something made by an earlier step, of one of ``kinds``. ``uses``: the end of it that has to be open."""
+    return Field(refers=kinds, uses=uses)
+
+
+def maybe_ref(*kinds: str, default: None, uses: str | None = None) -> Any:
     """Like :func:`ref`, and may be left out."""
-    return Field(default, refers=kinds)
+    return Field(default, refers=kinds, uses=uses)
 
 
 def new(kind: str) -> Any:
