@@ -13,7 +13,6 @@ from harness.agent.actors import die
 from harness.agent.requests import identity
 from harness.agent.session import serve
 from harness.agent.syscalls import call, read_text
-from harness.agent.warm import warm
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -50,6 +49,8 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
                     _be_session(host, token, [listener.fileno(), wake_read, wake_write, *others])
                 hosts[session] = host
                 if not warmed:  # the first answer does not wait for it
+                    from harness.agent.warm import warm
+
                     warm()
                     warmed = True
 

@@ -4,14 +4,19 @@ What runs for the first time writes to memory: readers are made, Python puts wha
 does so copies each page that it writes to, which costs a guest more than the work itself.
 """
 
+import glob
 import json
 import os
+import traceback
 
+from harness.agent import volumes
 from harness.agent.doers import perform
 from harness.agent.performer import Performer, Place
 from harness.agent.program import FORMAT, read_program
 from harness.agent.records import Record
 
+#: What sessions load when they first need it is loaded here, for those to come.
+LOADED = (glob, traceback, volumes)
 #: So often Python looks at what runs before it makes it faster.
 _TIMES = 8
 _STEPS = (
