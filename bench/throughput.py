@@ -1,6 +1,7 @@
-"""How fast a suite goes: clones against a boot for each case, and two workers against one.
+"""How fast a suite goes: clones against a boot for each case, and two workers against one; or how fast operations are.
 
     python -m bench.throughput [--rounds N] [pytest selection ...]
+    python -m bench.throughput --former REVISION [--rounds N] [--programs N] [--kernel NAME|PATH]
 
 Every round runs the same items in each of the ways, in turn; what is printed are medians of ratios inside a round.
 """
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.operations import compare_agents
 from harness.errors import HostError
 from harness.host.deadline import Deadline
 from harness.host.process import run
@@ -42,7 +44,13 @@ def seconds_an_item(selection: Sequence[str], options: Sequence[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast a suite goes.")
     parser.add_argument("--rounds", type=int, default=3, help="how often each way is taken (default: 3)")
+    parser.add_argument("--former", metavar="REVISION", help="compare operations a second with the agent of this revision instead")
+    parser.add_argument("--programs", type=int, default=100, help="generated programs a round, for --former (default: 100)")
+    parser.add_argument("--kernel", help="for --former: a kernel of images/kernels.yaml, or a path (default: that file's)")
     chosen, selection = parser.parse_known_args()
+    if chosen.former:
+        compare_agents(chosen.former, chosen.kernel, chosen.programs, chosen.rounds)
+        return
     items = selection or SELECTION
     seconds_an_item(items, [])  # makes the templates
     spent: dict[str, list[float]] = {name: [] for name in WAYS}

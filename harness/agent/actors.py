@@ -4,7 +4,6 @@ The supervisor sends an actor a range of steps; the actor does them, adds each o
 done with all. Where an outcome does not fit it sends it through the channel, and goes on when the supervisor has taken everything.
 """
 
-import ctypes
 import gc
 import os
 import signal
@@ -16,7 +15,7 @@ from harness.agent.doers import perform
 from harness.agent.outcome import Outcome, nothing_or_errno
 from harness.agent.performer import Performer, Place
 from harness.agent.records import Record, Records
-from harness.agent.syscalls import NR, SYSCALL, Inside, call
+from harness.agent.syscalls import Inside, call, clone
 from harness.ops.mappings import Mmap, Munmap
 from harness.ops.processes import Fork
 from harness.ops.program import Step
@@ -98,9 +97,7 @@ def _do(cast: Cast, me: Performer, index: int, step: Step) -> Record:
 
 def _fork(cast: Cast, me: Performer, name: str) -> tuple[Outcome, int]:
     """Make the process ``name``; it is a child of the supervisor like all others, and lives in :func:`act`."""
-    # Not through call(): the child would say on its way out that this process is in no operation, whatever it does by then.
-    process: int = SYSCALL(NR["clone"], _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0, 0)
-    process = process if process != -1 else -ctypes.get_errno()
+    process = clone(_CLONE_PARENT)
     if process == 0:
         try:
             cast.enter(name)

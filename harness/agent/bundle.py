@@ -11,6 +11,8 @@ from importlib.resources.abc import Traversable
 _MODULES = ("__init__.py", "errors.py")
 _PACKAGES = ("agent", "ops")
 _STAYS = frozenset({"bundle.py"})
+#: What gathers names for the host is empty in a guest, where each is taken from its own module.
+_EMPTY = frozenset({"ops/__init__.py"})
 #: What Python runs.
 _START = "agent/start.py"
 #: The first moment that an archive can name.
@@ -30,7 +32,7 @@ def archive_of(package: Traversable) -> bytes:
         found = {entry.name: entry for entry in package.joinpath(folder).iterdir() if entry.name.endswith(".py")}
         members |= {f"{folder}/{name}": found[name] for name in found.keys() - _STAYS}
     names = {name: "__main__.py" if name == _START else f"harness/{name}" for name in members}
-    texts = {names[name]: member.read_bytes() for name, member in members.items()}
+    texts = {names[name]: b"" if name in _EMPTY else member.read_bytes() for name, member in members.items()}
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
         for name, text in sorted(texts.items()):

@@ -12,8 +12,7 @@ from typing import NoReturn
 from harness.agent.actors import die
 from harness.agent.requests import identity
 from harness.agent.session import serve
-from harness.agent.syscalls import call
-from harness.agent.watch import read_text
+from harness.agent.syscalls import call, read_text
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -32,6 +31,7 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
     waiting = select.poll()
     waiting.register(listener, select.POLLIN)
     waiting.register(wake_read, select.POLLIN)
+    warmed = False
     while True:
         gc.collect()
         gc.freeze()
@@ -48,6 +48,11 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
                     others = [other.detach() for other in hosts.values()]
                     _be_session(host, token, [listener.fileno(), wake_read, wake_write, *others])
                 hosts[session] = host
+                if not warmed:  # the first answer does not wait for it
+                    from harness.agent.warm import warm
+
+                    warm()
+                    warmed = True
 
 
 def _be_session(host: socket.socket, token: str | None, inherited: list[int]) -> NoReturn:

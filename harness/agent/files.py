@@ -2,10 +2,8 @@
 
 import ctypes
 import struct
-from typing import Any
 
 from harness.agent.content import decode
-from harness.agent.memory import iovec
 from harness.agent.outcome import Outcome, ProtocolError, failed, nothing_or_errno, outcome, returned
 from harness.agent.performer import Ends, Performer, bits, doer
 from harness.agent.syscalls import call
@@ -24,7 +22,6 @@ from harness.ops.files import (
     Pwrite,
     Pwritev,
     Read,
-    RwFlag,
     SetXflags,
     Statx,
     Write,
@@ -36,8 +33,7 @@ _STATX_BASIC, _STATX_DIOALIGN, _STATX_ATTR_DAX, _AT_EMPTY_PATH = 0x7FF, 0x2000, 
 
 @doer
 def do_open(me: Performer, op: Open) -> Outcome:
-    text = ctypes.create_string_buffer(me.place.path(op.path))
-    descriptor = call("open", ctypes.addressof(text), bits(op.flags), 0o644)
+    descriptor = call("open", me.scratch.text(me.place.path(op.path)), bits(op.flags), 0o644)
     if descriptor >= 0:
         me.names[op.name] = Ends(descriptor, descriptor)
     return nothing_or_errno(descriptor)
@@ -75,8 +71,8 @@ def do_pread(me: Performer, op: Pread) -> Outcome:
     address = me.incoming(op.length, op.shift, op.into, op.into_offset)
     if not op.flags:
         return me.arrived(call("pread64", me.source(op.file), address, op.length, op.offset), address, op.into)
-    vector = iovec([(address, op.length)])
-    result = call("preadv2", me.source(op.file), ctypes.addressof(vector), 1, op.offset, 0, bits(op.flags))
+    vector = me.scratch.iovec([(address, op.length)])
+    result = call("preadv2", me.source(op.file), vector, 1, op.offset, 0, bits(op.flags))
     return me.arrived(result, address, op.into)
 
 
@@ -85,8 +81,8 @@ def do_pwrite(me: Performer, op: Pwrite) -> Outcome:
     address = me.outgoing(op.length, op.shift, op.from_, op.from_offset)
     if not op.flags:
         return outcome(call("pwrite64", me.target(op.file), address, op.length, op.offset))
-    vector = iovec([(address, op.length)])
-    return outcome(call("pwritev2", me.target(op.file), ctypes.addressof(vector), 1, op.offset, 0, bits(op.flags)))
+    vector = me.scratch.iovec([(address, op.length)])
+    return outcome(call("pwritev2", me.target(op.file), vector, 1, op.offset, 0, bits(op.flags)))
 
 
 @doer
@@ -97,7 +93,7 @@ def do_preadv(me: Performer, op: Preadv) -> Outcome:
             parts.append((me.scratch.poisoned(buffer.length, buffer.shift), buffer.length))
         else:
             parts.append((me.mapping(buffer.mapping).address + buffer.offset, buffer.length))
-    result = _vector_call("preadv", me.source(op.file), iovec(parts), op.offset, op.flags)
+    result = _vector_call(me, "preadv", me.source(op.file), parts, op)
     if result < 0 or any(buffer.mapping is not None for buffer in op.buffers):
         return outcome(result)
     data, left = [], result
@@ -116,14 +112,14 @@ def do_pwritev(me: Performer, op: Pwritev) -> Outcome:
         else:
             parts.append((me.mapping(buffer.mapping).address + buffer.offset, buffer.length))
         start += buffer.length
-    return outcome(_vector_call("pwritev", me.target(op.file), iovec(parts), op.offset, op.flags))
+    return outcome(_vector_call(me, "pwritev", me.target(op.file), parts, op))
 
 
-def _vector_call(name: str, descriptor: int, vector: Any, offset: int, flags: tuple[RwFlag, ...]) -> int:
-    count = len(vector) // 2
-    if flags:
-        return call(name + "2", descriptor, ctypes.addressof(vector), count, offset, 0, bits(flags))
-    return call(name, descriptor, ctypes.addressof(vector), count, offset, 0)
+def _vector_call(me: Performer, name: str, descriptor: int, parts: list[tuple[int, int]], op: Preadv | Pwritev) -> int:
+    vector = me.scratch.iovec(parts)
+    if op.flags:
+        return call(name + "2", descriptor, vector, len(parts), op.offset, 0, bits(op.flags))
+    return call(name, descriptor, vector, len(parts), op.offset, 0)
 
 
 @doer
@@ -162,11 +158,11 @@ def do_copy_file_range(me: Performer, op: CopyFileRange) -> Outcome:
 
 @doer
 def do_statx(me: Performer, op: Statx) -> Outcome:
-    empty, out = ctypes.create_string_buffer(b""), ctypes.create_string_buffer(256)
-    mask = _STATX_BASIC | _STATX_DIOALIGN
-    result = call("statx", me.source(op.file), ctypes.addressof(empty), _AT_EMPTY_PATH, mask, ctypes.addressof(out))
+    mask, answer = _STATX_BASIC | _STATX_DIOALIGN, me.scratch.buffer(256)
+    result = call("statx", me.source(op.file), me.scratch.text(b""), _AT_EMPTY_PATH, mask, answer)
     if result < 0:
         return failed(-result)
+    out = ctypes.string_at(answer, 256)
     got_mask, _, attributes = struct.unpack_from("=IIQ", out, 0)
     size, blocks, attributes_mask = struct.unpack_from("=QQQ", out, 40)
     memory_align, offset_align = struct.unpack_from("=II", out, 152)

@@ -9,7 +9,7 @@ from harness.agent.content import decode
 from harness.agent.memory import MAP_FIXED, PAGE, Mapping, anonymous, copy_counting_faults, faults_counted
 from harness.agent.outcome import Outcome, failed, outcome, returned
 from harness.agent.performer import Performer, bits, doer
-from harness.agent.syscalls import call, errno_name
+from harness.agent.syscalls import call, errno_name, read_text
 from harness.ops.mappings import (
     SMAPS_SIZES,
     Load,
@@ -118,11 +118,11 @@ def do_msync(me: Performer, op: Msync) -> Outcome:
 def do_mincore(me: Performer, op: Mincore) -> Outcome:
     address, size = me.mapping(op.mapping).part(op.offset, op.length)
     count = whole_pages(size) // PAGE
-    vector = ctypes.create_string_buffer(count + 1)
-    result = call("mincore", address, size, ctypes.addressof(vector))
+    vector = me.scratch.buffer(count)
+    result = call("mincore", address, size, vector)
     if result < 0:
         return failed(-result)
-    return returned(0, resident="".join("1" if byte & 1 else "0" for byte in vector.raw[:count]))
+    return returned(0, resident="".join("1" if byte & 1 else "0" for byte in ctypes.string_at(vector, count)))
 
 
 @doer
@@ -144,9 +144,7 @@ def do_pagemap(me: Performer, op: Pagemap) -> Outcome:
 @doer
 def do_smaps(me: Performer, op: Smaps) -> Outcome:
     found = me.mapping(op.mapping)
-    with open("/proc/self/smaps") as file:
-        text = file.read()
-    return returned(0, attributes=smaps_of(text, found.address, found.length))
+    return returned(0, attributes=smaps_of(read_text("/proc/self/smaps"), found.address, found.length))
 
 
 def smaps_of(text: str, address: int, length: int) -> dict[str, int | str]:

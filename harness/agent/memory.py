@@ -2,7 +2,6 @@
 
 import ctypes
 import struct
-from typing import Any
 
 from harness.agent.outcome import Outcome
 from harness.agent.syscalls import GETRUSAGE, MEMMOVE, Inside, call, errno_name
@@ -28,10 +27,7 @@ def anonymous(length: int, protection: int = _READ_WRITE, flags: int = _PRIVATE_
     return address
 
 
-def iovec(parts: list[tuple[int, int]]) -> Any:
-    """An array of struct iovec."""
-    flat = [number for part in parts for number in part]
-    return (ctypes.c_uint64 * len(flat))(*flat)
+_IOVEC = struct.Struct("=QQ")
 
 
 class Scratch:
@@ -42,6 +38,9 @@ class Scratch:
 
     def reset(self) -> None:
         self._used = 0
+
+    def close(self) -> None:
+        call("munmap", self._base, self._size)
 
     def buffer(self, length: int, shift: int = 0) -> int:
         need = whole_pages(length + shift) or PAGE
@@ -57,6 +56,14 @@ class Scratch:
         address = self.buffer(len(data), shift)
         ctypes.memmove(address, data, len(data))
         return address
+
+    def iovec(self, parts: list[tuple[int, int]]) -> int:
+        """The address of an array of struct iovec. (A ctypes array would be a class of its own for each length.)"""
+        return self.filled(b"".join(_IOVEC.pack(*part) for part in parts))
+
+    def text(self, text: bytes) -> int:
+        """The address of a text that ends with a zero byte."""
+        return self.filled(text + b"\0")
 
     def poisoned(self, length: int, shift: int = 0) -> int:
         """A buffer to read into, full of a byte that no tag and no hole has: what is not written shows."""

@@ -6,7 +6,6 @@ import functools
 import struct
 from typing import Any
 
-from harness.agent.memory import iovec
 from harness.agent.outcome import Outcome, failed, nothing_or_errno, outcome, returned
 from harness.agent.performer import Ends, Performer, bits, doer
 from harness.agent.syscalls import call
@@ -26,8 +25,8 @@ def do_io_uring_setup(me: Performer, op: IoUringSetup) -> Outcome:
 
 @doer
 def do_io_uring_register(me: Performer, op: IoUringRegister) -> Outcome:
-    vector = iovec([me.mapping(op.mapping).part(op.offset, op.length)])
-    return outcome(call("io_uring_register", me.source(op.ring), 0, ctypes.addressof(vector), 1))
+    vector = me.scratch.iovec([me.mapping(op.mapping).part(op.offset, op.length)])
+    return outcome(call("io_uring_register", me.source(op.ring), 0, vector, 1))
 
 
 @doer

@@ -3,7 +3,6 @@
 import ctypes
 import os
 
-from harness.agent.memory import iovec
 from harness.agent.outcome import Outcome, outcome
 from harness.agent.performer import Ends, Performer, bits, doer
 from harness.agent.syscalls import call
@@ -50,5 +49,5 @@ def do_tee(me: Performer, op: Tee) -> Outcome:
 
 @doer
 def do_vmsplice(me: Performer, op: Vmsplice) -> Outcome:
-    vector = iovec([(me.mapping(op.mapping).address + op.offset, op.length)])
-    return outcome(call("vmsplice", me.target(op.pipe), ctypes.addressof(vector), 1, bits(op.flags)))
+    vector = me.scratch.iovec([(me.mapping(op.mapping).address + op.offset, op.length)])
+    return outcome(call("vmsplice", me.target(op.pipe), vector, 1, bits(op.flags)))

@@ -2,7 +2,6 @@
 
 import ctypes
 
-from harness.agent.memory import iovec
 from harness.agent.outcome import MissingNameError, Outcome, outcome
 from harness.agent.performer import Performer, doer
 from harness.agent.syscalls import call
@@ -35,5 +34,5 @@ def do_process_vm_readv(me: Performer, op: ProcessVmReadv) -> Outcome:
     if not process or not base:
         raise MissingNameError(op.mapping if process else op.target)
     address = me.scratch.poisoned(op.length)
-    here, there = iovec([(address, op.length)]), iovec([(base + op.offset, op.length)])
-    return me.arrived(call("process_vm_readv", process, ctypes.addressof(here), 1, ctypes.addressof(there), 1), address)
+    here, there = me.scratch.iovec([(address, op.length)]), me.scratch.iovec([(base + op.offset, op.length)])
+    return me.arrived(call("process_vm_readv", process, here, 1, there, 1), address)

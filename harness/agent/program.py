@@ -13,6 +13,7 @@ from harness.agent.outcome import HangError, Outcome, ProtocolError
 from harness.agent.performer import Performer, Place
 from harness.agent.records import RecordsPool
 from harness.agent.supervisor import Limits, Supervisor
+from harness.agent.syscalls import clone
 from harness.ops.codec import program_from
 from harness.ops.processes import Fork
 from harness.ops.program import Program
@@ -52,7 +53,9 @@ def run_program(request: dict[str, Any], host: socket.socket | None) -> list[Out
     pairs = {name: socket.socketpair() for name in actors}
     cast = Cast(program.steps, place, {name: theirs for name, (_, theirs) in pairs.items()}, _RECORDS.lend(actors))
     ours = {name: mine for name, (mine, _) in pairs.items()}
-    main = os.fork()
+    main = clone()
+    if main < 0:
+        raise OSError(-main, "no process can be made for the program")
     if main == 0:
         for mine in ours.values():
             mine.close()

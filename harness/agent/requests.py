@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from harness.agent.program import FORMAT, perform_here
-from harness.agent.watch import read_text
+from harness.agent.syscalls import read_text
 
 #: linux/random.h
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from harness.agent import requests, volumes
+from harness.agent import requests
 from harness.agent.outcome import HangError, HostGoneError, ProtocolError
 from harness.agent.program import FORMAT, run_program
 from harness.agent.requests import taint
@@ -19,6 +19,19 @@ SEND_LIMIT_S = 30
 
 Answer = dict[str, Any]
 
+
+def _age(request: dict[str, Any]) -> Answer:
+    from harness.agent import volumes  # the first answer does not wait for it
+
+    return volumes.age(request)
+
+
+def _audit(request: dict[str, Any]) -> Answer:
+    from harness.agent import volumes
+
+    return volumes.audit(request)
+
+
 #: What a session answers beside programs.
 REQUESTS: dict[str, Callable[[dict[str, Any]], Answer]] = {
     "hello": requests.hello,
@@ -27,8 +40,8 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], Answer]] = {
     "remove_files": requests.remove_files,
     "inspect": requests.inspect,
     "kernel_log": requests.kernel_log,
-    "age": volumes.age,
-    "audit": volumes.audit,
+    "age": _age,
+    "audit": _audit,
 }
 
 

@@ -22,13 +22,14 @@ _SO_EE_ORIGIN_ZEROCOPY = 5
 @doer
 def do_tcp_pair(me: Performer, op: TcpPair) -> Outcome:
     try:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            sender = socket.create_connection(listener.getsockname())
+        with socket.socket() as listener:  # create_server and create_connection would load what they need for other names
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(1)
+            sender = socket.socket()
+            sender.connect(listener.getsockname())
             receiver, _ = listener.accept()
     except OSError as error:
         return failed(error.errno or errno.EIO)
-    for end in (sender, receiver):
-        end.setblocking(True)
     me.names[op.name] = Ends(receiver.detach(), sender.detach())
     return returned()
 

@@ -12,7 +12,7 @@ from harness.agent.watch import Actor, Sample
 from harness.ops.processes import Fork, Join, ProcessVmReadv
 from harness.ops.program import Step
 
-_FIRST_LOOK_S = 0.02
+_FIRST_LOOK_S = 0.05
 
 
 class Limits:

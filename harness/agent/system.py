@@ -6,7 +6,7 @@ import os
 
 from harness.agent.outcome import Outcome, failed, outcome, returned
 from harness.agent.performer import Performer, doer
-from harness.agent.syscalls import call
+from harness.agent.syscalls import call, read_text
 from harness.ops.system import DropCaches, Meminfo, MountVolume, UmountVolume
 
 
@@ -47,7 +47,6 @@ def do_drop_caches(me: Performer, op: DropCaches) -> Outcome:
 
 @doer
 def do_meminfo(me: Performer, op: Meminfo) -> Outcome:
-    with open("/proc/meminfo") as file:
-        rows = dict(line.split(":", 1) for line in file)
+    rows = dict(line.split(":", 1) for line in read_text("/proc/meminfo").splitlines())
     # The page cache of files is counted as Cached, that of block device nodes as Buffers.
     return returned(sum(int(rows[name].split()[0]) * 1024 for name in ("Cached", "Buffers")))

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 from harness.agent.content import decode
 from harness.agent.memory import anonymous
 from harness.agent.requests import run_command, taint
-from harness.agent.syscalls import call, errno_name
+from harness.agent.syscalls import call, errno_name, read_text
 from harness.agent.system import mount, unmount
-from harness.agent.watch import read_text
 from harness.ops.files import OpenFlag
 from harness.ops.tag import BLOCK, tag_bytes
 

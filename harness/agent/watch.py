@@ -8,12 +8,7 @@ import socket
 
 from harness.agent.actors import DONE, SAID
 from harness.agent.records import Record, Records, unpacked
-
-
-def read_text(path: str) -> str:
-    """Return what a file of the kernel's has. Raises OSError."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
+from harness.agent.syscalls import read_text
 
 
 class Actor:

@@ -33,17 +33,16 @@ def tag_bytes(writer: int, start: int, length: int) -> bytes:
         count = min(_BLOCK_WORDS - inside, last - word)
         pieces.append(_part_of_block(writer, block, inside, count))
         word += count
-    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return bytes(whole[skip : skip + length])
+    whole = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+    return whole if len(whole) == length else whole[skip : skip + length]
 
 
 def _part_of_block(writer: int, block: int, inside: int, count: int) -> bytearray:
     piece = bytearray(_template()[inside * WORD : (inside + count) * WORD])
-    piece[1::8] = bytes([writer >> 7]) * count
-    piece[2::8] = bytes([writer & 0x7F]) * count
-    if block:
-        for place, shift in ((3, 14), (4, 7), (5, 0)):
-            piece[place::8] = bytes([(block >> shift) & 0x7F]) * count
+    groups = (writer >> 7, writer & 0x7F, (block >> 14) & 0x7F, (block >> 7) & 0x7F, block & 0x7F)
+    for place, group in enumerate(groups, 1):
+        if group:  # the template has zeroes there
+            piece[place::WORD] = bytes([group]) * count
     return piece
 
 
