@@ -23,8 +23,11 @@ from harness.guest.link import AgentLink, Endpoint, GuestCommand, linked
 from harness.guest.ssh import Shell
 from harness.host.deadline import Deadline
 from harness.host.process import run
-from harness.lease.boot import BootedGuest, GuestOptions, booted_guest, find_host
+from harness.lease.boot import booted_guest
+from harness.lease.booted import BootedGuest
+from harness.lease.host_in_use import find_host
 from harness.lease.kernels import read_kernels
+from harness.lease.options import GuestOptions
 from harness.ops.codec import program_document
 from tests.generated.generator import World, draw
 
