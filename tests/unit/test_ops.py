@@ -1,7 +1,9 @@
 """One form for a program: what is written is read again as it was, and what was tampered with is refused with its place."""
 
+import copy
 import dataclasses
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -63,3 +65,33 @@ def test_every_number_says_what_it_is() -> None:
         if field.type in ("int", int)
     ]
     assert found == []
+
+
+def test_an_operation_is_a_frozen_dataclass_in_all_but_how_it_is_made() -> None:
+    op = ops.Pread("f", 0, length=10, into="m")
+    assert (op.shift, op.into, op.flags) == (0, "m", ())
+    assert op == ops.Pread("f", 0, 10, 0, "m") != ops.Pread("f", 0, 11, 0, "m")
+    assert op != ops.Pwrite("f", 0, 10, 0, "m")
+    assert len({op, dataclasses.replace(op, length=10), dataclasses.replace(op, length=11)}) == 2
+    assert copy.copy(op) == pickle.loads(pickle.dumps(op)) == op
+    assert repr(op) == "Pread(file='f', offset=0, length=10, shift=0, into='m', into_offset=0, flags=())"
+    assert [field.name for field in dataclasses.fields(op)] == list(ops.Pread.fields)
+    with pytest.raises(AttributeError, match="Pread is frozen: cannot assign to field 'length'"):
+        op.length = 11  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="Pread is frozen: cannot delete field 'length'"):
+        del op.length
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "words"),
+    [
+        (("f",), {}, "Pread needs 'offset'"),
+        (("f", 0, 1), {"size": 1}, "Pread has no size"),
+        (("f", 0, 1), {"file": "g"}, "Pread got 'file' twice"),
+        (tuple(range(8)), {}, "Pread takes 7 arguments, not 8"),
+    ],
+)
+def test_an_operation_that_is_made_wrongly_says_how(values: tuple[Any, ...], named: dict[str, Any], words: str) -> None:
+    make: Any = ops.Pread
+    with pytest.raises(TypeError, match=words):
+        make(*values, **named)

@@ -361,6 +361,20 @@ def test_a_thousand_steps_are_one_request(runner: Runner) -> None:
     assert runs(seen[1000]) == [(0, 8, "tag", 501, 0)]
 
 
+def test_outcomes_that_have_no_room_in_the_shared_memory_arrive_all_the_same(client: Client, tmp_path: Path) -> None:
+    roots = {"main": str(tmp_path), "node": "/dev/urandom"}
+    many = [op.Lseek("z", 0)] * 2000
+    seen = Runner(client, roots).run(op.Open("z", "node:"), op.Read("z", 200_000), *many, op.Read("z", 100_000), op.Pipe("p"))
+    assert [s.how for s in seen] == [How.RETURNED] * len(seen)
+    assert [len(seen[at].data_bytes()) for at in (1, -2)] == [200_000, 100_000]
+
+
+def test_a_signal_after_many_steps_leaves_what_came_before_it(runner: Runner) -> None:
+    before = [opened(), op.Ftruncate("f", 100), op.Mmap("m", 2 * PAGE, "f"), *[op.Store("m", 0, 8)] * 50]
+    seen = runner.run(*before, op.Load("m", PAGE, 1), op.Store("m", 0, 8))
+    assert [s.how for s in seen] == [How.RETURNED] * len(before) + [How.SIGNAL, How.NOT_RUN]
+
+
 def test_a_direct_read_on_this_file_system_is_done_or_refused(runner: Runner) -> None:
     seen = runner.run(
         opened(), op.Pwrite("f", 0, 8192), op.Open("d", "a", (op.OpenFlag.RDONLY, op.OpenFlag.DIRECT)), op.Pread("d", 1, 100, shift=1)
