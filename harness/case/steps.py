@@ -28,7 +28,7 @@ from harness.case.tree import (
     substitute,
 )
 from harness.errors import CaseError
-from harness.ops import OPERATIONS, Buffer, Kind, Operation, Pin, Shown, Step
+from harness.ops import OPERATIONS, Buffer, Kind, Operation, Pin, Step
 from harness.sizes import parse_size
 
 #: The keys of a step beside its operation.
@@ -37,7 +37,7 @@ PIN_KEYS = ("returns", "errno", "signal", "blocked")
 OTHERWISE = "otherwise"
 
 #: The types of the arguments, with what their numbers are.
-_HINTS: dict[type[Any], dict[str, Any]] = {cls: typing.get_type_hints(cls, include_extras=True) for cls in (*OPERATIONS.values(), Buffer)}
+HINTS: dict[type[Any], dict[str, Any]] = {cls: typing.get_type_hints(cls, include_extras=True) for cls in (*OPERATIONS.values(), Buffer)}
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -99,7 +99,7 @@ def _read_fields(cls: type[Any], table: Table, what: str) -> Any:
     for name, field in fields.items():
         tree = table.find(name)
         if tree is not None:
-            values[field.name] = _read_value(_HINTS[cls][field.name], tree, f"{name} of {what}", field.metadata)
+            values[field.name] = _read_value(HINTS[cls][field.name], tree, f"{name} of {what}", field.metadata)
         elif field.default is dataclasses.MISSING:
             raise CaseError(table.where, f"{what} needs the argument {name!r}; it takes {', '.join(fields)}")
     return cls(**values)
@@ -167,7 +167,7 @@ def read_size(word: Word, what: str) -> int:
 
 def told_kinds(op: Operation) -> list[tuple[Kind, Any]]:
     """Return what each argument of ``op`` is, where its type says so, and the argument."""
-    hints = _HINTS[type(op)].items()
+    hints = HINTS[type(op)].items()
     return [(typing.get_args(hint)[1], getattr(op, name)) for name, hint in hints if typing.get_origin(hint) is Annotated]
 
 
@@ -252,70 +252,3 @@ def read_signal(tree: Tree) -> str:
 def _nearest_only(word: str, known: list[str]) -> str:
     hint = accepted(word.upper(), known)
     return hint.partition("accepted:")[0].strip() if "did you mean" in hint else "accepted: a name as errno(3) and signal(7) have it"
-
-
-# ---- the grammar, for the document and the plan ----------------------------------------------------------------------
-
-
-def describe_operations() -> str:
-    """Return the table of all operations for docs/writing-a-case.md, in Markdown."""
-    lines = ["| Operation | Arguments (`= default` where it may be left out) | What it is | What it shows |", "| --- | --- | --- | --- |"]
-    for call, cls in OPERATIONS.items():
-        arguments = ", ".join(_describe_field(cls, field) for field in dataclasses.fields(cls)) or "none"
-        documented = cls.__doc__ if cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}(") else f"{call}(2)."
-        shown = ", ".join(f"`{one.name}`" for one in cls.shows)
-        lines.append(f"| `{call}` | {arguments} | {' '.join(documented.split()).replace('``', '`')} | {shown} |")
-    buffer = ", ".join(_describe_field(Buffer, field) for field in dataclasses.fields(Buffer))
-    return "\n".join([*lines, "", f"An element of `buffers`: {buffer}."])
-
-
-def describe_flags() -> str:
-    """Return the table of the words that flags take, in Markdown."""
-    lines = ["| Operation and argument | Words |", "| --- | --- |"]
-    for call, cls in OPERATIONS.items():
-        for field in dataclasses.fields(cls):
-            hint = _HINTS[cls][field.name]
-            choices = (typing.get_args(hint) or (hint,))[0]
-            if isinstance(choices, type) and issubclass(choices, StrEnum):
-                lines.append(f"| `{call}`: `{field.name.rstrip('_')}` | {', '.join(f'`{c}`' for c in choices)} |")
-    return "\n".join(lines)
-
-
-def describe_evidence() -> str:
-    """Return the table of what operations show beside how they end, in Markdown."""
-    lines = ["| Evidence | Of | What it is |", "| --- | --- | --- |"]
-    found: dict[Shown, list[str]] = {}
-    for call, cls in OPERATIONS.items():
-        for shown in cls.shows:
-            found.setdefault(shown, []).append(f"`{call}`")
-    lines += [f"| `{one.name}` | {', '.join(calls)} | {one.means}{f' ({one.unit})' if one.unit else ''} |" for one, calls in found.items()]
-    return "\n".join(lines)
-
-
-def _describe_field(cls: type[Any], field: "dataclasses.Field[Any]") -> str:
-    name = f"`{field.name.rstrip('_')}`"
-    kind = _describe_kind(_HINTS[cls][field.name], field)
-    if field.default is dataclasses.MISSING:
-        return f"{name} ({kind})"
-    default = field.default
-    shown = "[" + ", ".join(default) + "]" if isinstance(default, tuple) else "none" if default is None else str(default)
-    shown = shown.lower() if isinstance(default, bool) else shown
-    return f"{name} ({kind}) = {shown or 'empty'}"
-
-
-#: What a kind is called in the table.
-_KINDS = {Kind.SIZE: "size", Kind.OFFSET: "offset", Kind.COUNT: "number", Kind.PATH: "path", Kind.VOLUME: "volume"}
-
-
-def _describe_kind(hint: Any, field: "dataclasses.Field[Any]") -> str:
-    if "makes" in field.metadata:
-        return f"names a new {field.metadata['makes']}"
-    if "refers" in field.metadata:
-        return " or ".join(field.metadata["refers"])
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
-    if typing.get_origin(hint) is tuple:
-        return "list of buffers" if typing.get_args(hint)[0] is Buffer else "list of words"
-    if typing.get_origin(hint) is Annotated:
-        return _KINDS[typing.get_args(hint)[1]]
-    return {bool: "true or false", str: "text"}.get(hint, "word")

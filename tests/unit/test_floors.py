@@ -164,6 +164,15 @@ def test_what_travels_needs_only_the_standard_library(package: str) -> None:
             assert top == "harness" or top in sys.stdlib_module_names, f"{path.name}:{line}: {name} is not in the standard library"
 
 
+def test_a_case_in_python_knows_the_words_and_nothing_else_of_ours() -> None:
+    cases = sorted((ROOT / "cases").rglob("*.py"))
+    assert cases
+    wrong = [
+        f"{path}:{line}: {name}" for path in cases for line, name in imports(path) if name.startswith("harness") and name != "harness.ops"
+    ]
+    assert not wrong, wrong
+
+
 def test_environment_variables_are_read_in_one_module() -> None:
     wrong = []
     for path in source_files():

@@ -9,7 +9,7 @@ from harness.case.claims import load_claims, load_families
 from harness.case.known import load_nearest_known
 from harness.case.loader import find_case_files, is_case_file, load_case, read_case
 from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
-from harness.case.steps import describe_evidence, describe_flags, describe_operations
+from harness.case.reference import describe_evidence, describe_flags, describe_operations
 from harness.model.facts import FACTS
 from harness.model.known import KnownDeviation
 from harness.ops import OPERATIONS
@@ -93,6 +93,6 @@ def test_the_first_case_of_the_guide_is_a_case() -> None:
 def test_the_guide_has_every_operation_and_every_word_as_the_code_has_them() -> None:
     text = GUIDE.read_text()
     assert all(f"| `{call}` |" in text for call in OPERATIONS)
-    assert describe_operations() in text, "replace the table by the output of harness.case.steps.describe_operations()"
-    assert describe_evidence() in text, "replace the table by the output of harness.case.steps.describe_evidence()"
-    assert describe_flags() in text, "replace the table by the output of harness.case.steps.describe_flags()"
+    assert describe_operations() in text, "replace the table by the output of harness.case.reference.describe_operations()"
+    assert describe_evidence() in text, "replace the table by the output of harness.case.reference.describe_evidence()"
+    assert describe_flags() in text, "replace the table by the output of harness.case.reference.describe_flags()"
