@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -58,7 +59,10 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
 def _be_session(host: socket.socket, token: str | None, inherited: list[int]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # What programs inherit: signals do what they do by default, and leave no core.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.setsid()
         for descriptor in inherited:
             os.close(descriptor)

@@ -4,16 +4,20 @@ import contextlib
 import errno
 import mmap as pagesize
 import os
+import signal
+import threading
 from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
 
 from harness import ops as op
+from harness.host.deadline import Deadline, wait_until
 from harness.model.outcome import How, Observation
 from harness.ops import Step
 from harness.ops.tag import tag_bytes
 from tests.unit.agent.conftest import Client, Daemon, Runner
+from tests.unit.agent.test_protocol import readers_of_pipes
 
 PAGE = pagesize.PAGESIZE
 RDWR = (op.OpenFlag.RDWR, op.OpenFlag.CREAT)
@@ -334,6 +338,25 @@ def test_mount_and_caches_answer_with_success_or_an_error(runner: Runner, tmp_pa
     seen = runner.run(op.MountVolume("main", "ext4", "dax=always"), op.UmountVolume(), devices=mounts)
     assert [s.errno for s in seen] in ([ANY, "EINVAL"], [ANY, "EPERM"])
     assert seen[0].how is How.FAILED
+
+
+def test_a_program_has_the_default_signals_and_leaves_no_core(runner: Runner, daemon: Daemon) -> None:
+    """Only SIGPIPE and SIGXFSZ are ignored, as Python has them; none is caught."""
+    found: list[tuple[int, int, str]] = []
+
+    def look() -> None:
+        wait_until(lambda: readers_of_pipes(daemon.pid), Deadline.after(60))
+        (reader,) = readers_of_pipes(daemon.pid)
+        rows = dict(line.split(":", 1) for line in Path(f"/proc/{reader}/status").read_text().splitlines())
+        core = next(line for line in Path(f"/proc/{reader}/limits").read_text().splitlines() if line.startswith("Max core file size"))
+        found.append((int(rows["SigIgn"], 16), int(rows["SigCgt"], 16), core.split()[4]))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    runner.run(op.Pipe("p"), Step(op.Read("p", 1), start="r"))
+    looking.join()
+    ignored = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
+    assert found == [(ignored, 0, "0")]
 
 
 def test_nothing_of_a_program_outlives_it(runner: Runner, daemon: Daemon) -> None:
