@@ -1,6 +1,7 @@
 """How many guests run on this computer at once: as many as it has processors, while there is memory for one more.
 
-The places are locked files, so they are shared by every harness of this user, and free again however their holder ends.
+The places are locked files, so they are shared by every harness of this user, and free again however their holder ends. Who waits holds the
+queue, another locked file: the next place is his, and not that of somebody who leaves one and comes back at once.
 """
 
 import contextlib
@@ -57,6 +58,7 @@ def admitted(
     except OSError as error:
         raise HostError(f"cannot make {folder}: {error.strerror}; {settings.PREFIX}CACHE names another folder than the cache") from error
     locks = [FileLock(folder / f"{number}.lock") for number in range(places())]
+    queue = FileLock(folder / "queue.lock")
     told: list[str] = []
     rounds = itertools.count(1)
 
@@ -67,6 +69,10 @@ def admitted(
             progress(text)
 
     def enter() -> FileLock | None:
+        if not queue.is_locked and not _taken(queue):
+            if next(rounds) > 1:
+                tell("waiting for a place to run a guest: others wait for one, too")
+            return None
         free = [lock for lock in locks if _taken(lock)]
         now = room()
         enough = now.free_bytes >= need_bytes + _SPARE_BYTES
@@ -85,7 +91,10 @@ def admitted(
         return chosen
 
     with took(log, logging.DEBUG, "asked for a place for a guest"):
-        lock = wait_until(enter, deadline, _POLL_S)
+        try:
+            lock = wait_until(enter, deadline, _POLL_S)
+        finally:
+            queue.release()
     if lock is None:
         raise HostError(
             f"no place for a guest within {deadline.limit_s:.0f} s: {len(locks)} may run at once ({settings.PREFIX}GUESTS), and each "

@@ -1,8 +1,10 @@
 """Places for guests: as many as allowed, and only while there is memory."""
 
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from harness.errors import HostError
 from harness.host.admission import admitted, places
@@ -53,6 +55,38 @@ def test_a_third_guest_waits_says_so_and_is_told_the_limit(tmp_path: Path) -> No
     assert said == ["waiting for a place to run a guest: 2 of at most 2 run on this computer"]
     with admitted(MIB, soon(), folder=tmp_path):
         pass
+
+
+def test_who_waits_gets_the_next_place_and_not_who_leaves_one_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMEM_HARNESS_GUESTS", "1")
+    entered: list[str] = []
+    waits = threading.Event()
+
+    def other() -> None:
+        with admitted(MIB, Deadline.after(60), lambda text: waits.set(), tmp_path):
+            entered.append("the one that waited")
+
+    waiting = threading.Thread(target=other)
+    with admitted(MIB, Deadline.after(60), folder=tmp_path):
+        waiting.start()
+        assert waits.wait(60)
+    with admitted(MIB, Deadline.after(60), folder=tmp_path):
+        entered.append("the one that came back")
+    waiting.join()
+    assert entered == ["the one that waited", "the one that came back"]
+
+
+def test_who_waits_behind_another_one_that_waits_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMEM_HARNESS_GUESTS", "1")
+    said: list[str] = []
+    with (
+        admitted(MIB, soon(), folder=tmp_path),
+        FileLock(tmp_path / "queue.lock"),
+        pytest.raises(HostError, match="no place for a guest within"),
+        admitted(MIB, soon(), said.append, tmp_path),
+    ):
+        pass
+    assert said == ["waiting for a place to run a guest: others wait for one, too"]
 
 
 @pytest.mark.usefixtures("two")
