@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.model.clause import Context, Undetermined
 from harness.model.closing import without_process
 from harness.model.content import Origin, Pieces, cut
-from harness.model.expectation import AreaFlag, Completions, Evidence, Expectation, Frames, Number, Residence, Where
+from harness.model.expectation import AreaFlag, Completions, Evidence, Expectation, Expectations, Frames, Number, Residence, Where
 from harness.model.facts import Env
 from harness.model.judge import expect
 from harness.model.outcome import How, Observation, Run, RunKind
@@ -56,9 +56,9 @@ class _Run:
         self.not_started: set[str] = set()
 
     def observe(self, index: int, step: Step) -> Observation:
-        busy = any(p.done is None and self.program.steps[p.step].process == step.process for p in self.state.pending.values())
         if isinstance(step.operation, Join):
             return self._join(index, step.operation)
+        busy = any(p.done is None and self.program.steps[p.step].process == step.process for p in self.state.pending.values())
         if busy or step.process in self.stopped or step.process not in self.state.processes:
             if step.start is not None:
                 self.not_started.add(step.start)
@@ -94,20 +94,28 @@ class _Run:
         return evolve(pending.done or Observation(index, How.BLOCKED), step=index)
 
     def wake(self) -> None:
-        """Let each step that sleeps, the oldest first, go on as soon as nothing keeps it."""
-        for label in sorted(self.state.pending, key=lambda label: self.state.pending[label].step):
-            pending = self.state.pending[label]
-            if pending.done is None:
-                seen, state, progress = self._ended(pending.step, pending.progress)
-                ended = evolve(pending, progress=progress) if seen.how is How.BLOCKED else evolve(pending, done=seen)
-                self.state = state.with_pending(label, ended)
+        """Let each step that sleeps, the oldest first, go on as soon as nothing keeps it; one that did may free another."""
+        woken = True
+        while woken:
+            asleep = sorted((pending.step, label) for label, pending in self.state.pending.items() if pending.done is None)
+            woken = True in [self._wakes(label) for _, label in asleep]
+
+    def _wakes(self, label: str) -> bool:
+        """Whether a step that sleeps ends now."""
+        pending = self.state.pending[label]
+        seen, state, progress = self._ended(pending.step, pending.progress)
+        ended = evolve(pending, progress=progress) if seen.how is How.BLOCKED else evolve(pending, done=seen)
+        self.state = state.with_pending(label, ended)
+        return ended.done is not None
 
 
-def _first(expected: tuple[Expectation, ...]) -> Expectation:
+def _first(expected: Expectations) -> Expectation:
+    reason = "no rule says how this may end"
     for expectation in expected:
-        if not expectation.unjudged and (expectation.names or expectation.how not in (How.FAILED, How.SIGNAL)):
+        if not expectation.unjudged:
             return expectation
-    raise Undetermined(expected[0].unjudged if expected else "no rule says how this may end")
+        reason = expectation.unjudged
+    raise Undetermined(reason)
 
 
 def _outcome(index: int, e: Expectation) -> Observation:

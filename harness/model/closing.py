@@ -26,7 +26,7 @@ clause(
 def closed_ends(c: Context, s: State, operation: Operation) -> Expectations | None:
     """Return the answer of a call on a descriptor that was closed, or None where all that it uses are open.
 
-    Calls that look at their numbers first are left to their own clause: splice and tee of nothing, offsets inside a page or before 0.
+    Calls that look at their numbers first may answer for these: splice and tee of nothing, offsets inside a page or before 0.
     """
     if not s.closed:
         return None

@@ -1,4 +1,4 @@
-"""Comparing: what was seen with what a rule expects. Nothing else in the model looks at an observation to judge it."""
+"""Comparing: what was seen with what a rule expects. What is left after a program is compared elsewhere (audit.py)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from harness.model.expectation import (
     Frame,
     Frames,
     Number,
-    Region,
+    PhysicalRange,
     Residence,
     Where,
 )
@@ -52,6 +52,8 @@ def compare(c: Context, expected: Expectations, seen: Observation) -> Comparison
         if expectation.clause and found.agreed >= best.agreed:
             best = found
     best.observed = best.observed or seen.describe()
+    if best.because and best.because not in c.hits:
+        c.hits.append(best.because)
     return best
 
 
@@ -63,7 +65,7 @@ def _compare(c: Context, e: Expectation, seen: Observation) -> Comparison:
     if e.unjudged:
         raise Undetermined(e.unjudged)
     found.agreed = 2
-    if e.shown is not None and seen.value and not _shows(c, found, *e.shown, seen):
+    if e.shown is not None and not _shows(c, found, *e.shown, seen):
         return found
     found.agreed = 3
     for state, evidence in e.following(seen):
@@ -73,10 +75,12 @@ def _compare(c: Context, e: Expectation, seen: Observation) -> Comparison:
 
 
 def _ends_so(c: Context, e: Expectation, seen: Observation) -> bool:
-    right = seen.how is e.how
-    if right and e.how is How.RETURNED:
+    if seen.how is not e.how:
+        return False
+    right = True
+    if e.how is How.RETURNED:
         right = e.low <= seen.value <= e.high and (e.accepts is None or e.accepts(seen.value))
-    elif right and e.how in (How.FAILED, How.SIGNAL):
+    elif e.how in (How.FAILED, How.SIGNAL):
         right = (seen.errno or seen.signal) in e.names
     return c.holds(e.clause, right) if e.asks else right
 
@@ -193,5 +197,5 @@ _FRAME_CLAUSES = {
 }
 
 
-def _inside(region: Region, frame: int, page_bytes: int) -> bool:
+def _inside(region: PhysicalRange, frame: int, page_bytes: int) -> bool:
     return region[0] <= frame * page_bytes < region[0] + region[1]

@@ -1,10 +1,11 @@
 """What a step may show: values that rules make of a state, and that the judge, a report and the model's own run read.
 
 An expectation is one way in which the step may end, with the bytes and the evidence that go with it, and the states that follow. A rule
-answers with a tuple of them: the first that what was seen fits is the one that happened. Nothing here looks at an observation.
+answers with some of them: the first that what was seen fits is the one that happened. Nothing here judges an observation; what follows
+may ask one for what only the guest knows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -63,7 +64,7 @@ class Frame:
 
 
 #: The first byte of a region and its size, both physical.
-Region = tuple[int, int]
+PhysicalRange = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Frames:
 
     pages: tuple[Frame | None, ...]
     page_bytes: int
-    regions: tuple[Region, ...] = ()
-    own: Region | None = None
+    regions: tuple[PhysicalRange, ...] = ()
+    own: PhysicalRange | None = None
     volume: str = ""
 
 
@@ -141,6 +142,10 @@ class Expectation(NamedTuple):
         """Return this with ``pieces`` as the bytes that the step has to show, as many of them as it returns."""
         return self._replace(shown=(clause_id, pieces))
 
+    def unjudged_for(self, reason: str) -> "Expectation":
+        """Return this as something after which nothing is known."""
+        return self._replace(unjudged=reason)
+
     def leaving(self, *states: State) -> "Expectations":
         """Return the answer of a rule of which this is all: the step ends so, and any of ``states`` follows."""
         found = [Next(state) for state in states]
@@ -151,16 +156,23 @@ class Expectation(NamedTuple):
         return (self._replace(following=lambda seen: found),)
 
     def by(self, following: Callable[[int], Sequence[State]]) -> "Expectations":
-        """Return the answer of a rule of which this is all, where the states depend on the value that was returned."""
-        return self.by_all(lambda seen: following(seen.value))
+        """Return the answer of a rule of which this is all, where the states depend on the value that was returned, or cost too much to
+        be made for a step that did something else."""
+        return self.lazily(lambda seen: [Next(state) for state in following(seen.value)])
 
-    def by_all(self, following: Callable[[Observation], Sequence[State]]) -> "Expectations":
-        """Return the answer of a rule of which this is all, where the states depend on more than that."""
-        return (self._replace(following=lambda seen: [Next(state) for state in following(seen)]),)
+    def lazily(self, following: Following) -> "Expectations":
+        """Return the answer of a rule of which this is all, where what follows depends on more that only a guest knows: an address, say."""
+        return (self._replace(following=following),)
 
 
-#: What a rule answers; the first that fits is what happened.
-Expectations = tuple[Expectation, ...]
+#: What a rule answers; the first that fits is what happened. Those behind it may not have been made.
+Expectations = Iterable[Expectation]
+
+
+def either(first: Expectations, others: Callable[[], Expectations]) -> Expectations:
+    """Yield ``first``, and ``others`` only for a step that it does not fit."""
+    yield from first
+    yield from others()
 
 
 def whatever(state: State, doubt: str) -> Expectations:
@@ -168,6 +180,6 @@ def whatever(state: State, doubt: str) -> Expectations:
     return Expectation(None, "", "", unsure=doubt).leaving(state)
 
 
-def unjudged(how: How, reason: str, *, names: tuple[str, ...] = (), low: int = 0) -> Expectation:
+def open_end(how: How, reason: str, *, clause: str = "", names: tuple[str, ...] = (), low: int = 0) -> Expectation:
     """Return the expectation of an end of which nobody can say whether it is right, nor what follows."""
-    return Expectation(how, "", "", names=names, low=low, unjudged=reason)
+    return Expectation(how, clause, "", names=names, low=low, unjudged=reason, asks=bool(clause))

@@ -1,5 +1,6 @@
 """The judge: a program, what the guest saw, and the stack as it is; out comes a verdict for every step."""
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -149,14 +150,19 @@ def _one(run: _Run, context: Context, state: State, index: int, seen: Observatio
 
 def _compared(context: Context, state: State, operation: Operation, seen: Observation) -> Comparison:
     """Compare what was seen of an operation with what is expected in ``state``. Raises Undetermined."""
-    found = [compare(context, expect(context, one, operation), seen) for one in decided(state, operation, context.process)]
+    found = [_compared_in(context, one, operation, seen) for one in decided(state, operation, context.process)]
     accepted = [one for one in found if one.states]
     told = (accepted or found)[0]
     told.states = [after for one in accepted for after in one.states]
     told.unsure = next((one.unsure for one in accepted if one.unsure), told.unsure)
-    if seen.how is How.SIGNAL:
-        told.states = [without_process(context, s, context.process) for s in told.states]
     return told
+
+
+def _compared_in(context: Context, state: State, operation: Operation, seen: Observation) -> Comparison:
+    compared = compare(context, expect(context, state, operation), seen)
+    if seen.how is How.SIGNAL:
+        compared.states = [without_process(context, s, context.process) for s in compared.states]
+    return compared
 
 
 def expect(context: Context, state: State, operation: Operation) -> Expectations:
@@ -189,17 +195,24 @@ def _settled_sleepers(run: _Run, states: list[State], index: int) -> tuple[list[
         for label, pending in state.pending.items():
             if pending.done is not None:
                 continue
-            final = _final(run, label, pending)
-            if final is None:
-                leaves_nothing = isinstance(run.program.steps[pending.step].operation, FutexWait)
-                if not leaves_nothing and not _joins(run, label, index) and not _sleeps_still(run, state, pending):
-                    unsettled = unsettled or f"step {pending.step + 1} sleeps, may have gone on, and nobody joins it"
-                continue
-            for ended in _resumed(run, state, pending, final):
-                ended = ended.with_pending(label, evolve(pending, done=final))
-                if ended not in possible:
-                    possible.append(ended)
+            try:
+                ended, doubt = _settled(run, state, label, pending, index)
+            except Undetermined as undetermined:
+                ended, doubt = [], f"step {pending.step + 1} sleeps, may have gone on, and {undetermined.reason}"
+            unsettled = unsettled or doubt
+            possible += [one for one in dict.fromkeys(ended) if one not in possible]
     return possible, unsettled
+
+
+def _settled(run: _Run, state: State, label: str, pending: Pending, index: int) -> tuple[list[State], str]:
+    """Return the states in which a step that sleeps has ended, and why what it did is not known (empty: it is). Raises Undetermined."""
+    final = _final(run, label, pending)
+    if final is not None:
+        return [ended.with_pending(label, evolve(pending, done=final)) for ended in _resumed(run, state, pending, final)], ""
+    leaves_nothing = isinstance(run.program.steps[pending.step].operation, FutexWait)
+    if leaves_nothing or _joins(run, label, index) or _sleeps_still(run, state, pending):
+        return [], ""
+    return [], f"step {pending.step + 1} sleeps, may have gone on, and nobody joins it"
 
 
 def _joins(run: _Run, label: str, index: int) -> list[Observation]:
@@ -215,12 +228,16 @@ def _final(run: _Run, label: str, pending: Pending) -> Observation | None:
 
 
 def _resumed(run: _Run, state: State, pending: Pending, seen: Observation) -> list[State]:
-    """Return the states after a step that slept went on in ``state`` and ended as ``seen``; none where it cannot have."""
-    context = run.context(pending.step, pending.progress)
-    try:
-        return _compared(context, state, run.program.steps[pending.step].operation, seen).states
-    except Undetermined:
-        return []
+    """Return the states after a step that slept went on in ``state`` and ended as ``seen``; none where it cannot have.
+
+    Raises Undetermined where there are too many to go through.
+    """
+    context, operation = run.context(pending.step, pending.progress), run.program.steps[pending.step].operation
+    after: list[State] = []
+    for one in decided(state, operation, context.process):
+        with contextlib.suppress(Undetermined):
+            after += _compared_in(context, one, operation, seen).states
+    return after
 
 
 def _sleeps_still(run: _Run, state: State, pending: Pending) -> bool:

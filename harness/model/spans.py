@@ -14,7 +14,8 @@ from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Operation
 
-#: Operations that neither look at a page of a mapping that was there before them, nor at which blocks of a DAX file are allocated.
+#: Operations that neither look at a page of a mapping nor change one (munmap takes all of them away), nor look at which blocks of a DAX
+#: file are allocated.
 _ASIDE = (
     op.Close,
     op.GetXflags,
@@ -47,23 +48,25 @@ def decided(state: State, operation: Operation, process: str) -> list[State]:
     """
     states = [state]
     for number, choice in _open_choices(state, operation, process):
-        if len(states) > MOST_DECIDED:
+        if 2 * len(states) > MOST_DECIDED:
             raise Undetermined(f"more than {MOST_DECIDED} states are possible here")
         states = [_settled(before, number, choice, huge=huge) for before in states for huge in (False, True)]
     return states
 
 
 def _open_choices(state: State, operation: Operation, process: str) -> Iterator[tuple[int, Choice]]:
-    alive = [(n, m) for n, m in state.objects.items() if isinstance(m, Mapping) and m.either]
-    if not alive or isinstance(operation, _ASIDE):
+    mappings = [(n, m) for n, m in state.objects.items() if isinstance(m, Mapping) and m.either]
+    if not mappings or isinstance(operation, _ASIDE):
         return
     looked_at = _range_of(state, operation, process)
-    for number, thing in alive:
-        if number in state.names.values():  # nobody looks at one that was unmapped
-            for choice in thing.either:
-                at = thing.offset + choice.start
-                if looked_at is None or (looked_at[0] == thing.memory and looked_at[1] < at + HUGE and at < looked_at[2]):
-                    yield number, choice
+    alive = set(state.names.values())
+    for number, thing in mappings:
+        for choice in thing.either:
+            at = thing.offset + choice.start
+            near = looked_at is None or (looked_at[0] == thing.memory and looked_at[1] < at + HUGE and at < looked_at[2])
+            # Nobody looks at one that was unmapped, but the blocks that a store allocated are there still.
+            if near and (choice.written or number in alive):
+                yield number, choice
 
 
 def _range_of(state: State, operation: Operation, process: str) -> tuple[int, int, int] | None:

@@ -53,6 +53,9 @@ class Table(dict[K, V]):
             self.__dict__[_HASH] = hash(frozenset(self.items()))
         return int(self.__dict__[_HASH])
 
+    def __reduce__(self) -> Any:
+        return Table, (dict(self),)
+
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a table never changes: having() and without() return another one")
 

@@ -2,8 +2,9 @@
 
 from harness.model.clause import Context
 from harness.model.content import Pieces, length_of, unknown
-from harness.model.objects import Mapping, Memory, outside, page_ceil, page_floor
+from harness.model.objects import HUGE, Choice, Mapping, Memory, outside, page_ceil, page_floor
 from harness.model.rules.effects import cache, laid, put
+from harness.model.spans import mapped_at_once
 from harness.model.state import State
 from harness.model.value import evolve
 
@@ -96,21 +97,14 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
             m = evolve(m, touched=m.touched.remove(a, b), sure=m.sure.remove(a, b), huge=m.huge.remove(a, b))
     small = evolve(m, touched=m.touched.add(low, high), sure=m.sure.add(low, high))
     if write:
-        small = evolve(small, stored=small.stored.add(low, high), dirty=small.dirty.add(low, high))
+        small = _whole_writable(evolve(small, stored=small.stored.add(low, high), dirty=small.dirty.add(low, high)), low, high)
     memory = s.memory(m.memory)
     s = cache(s, m.memory, m.offset + low, m.offset + high) if m.shared or not write else s
-    states = [s.with_object(number, _whole_writable(small, low, high) if write else small)]
+    page_by_page = at_once = s.with_object(number, small)
     spans = huge_spans(m, memory, low, high, write=write)
-    if spans:
-        big = small
-        for a, b in spans:
-            big = evolve(big, touched=big.touched.add(a, b), sure=big.sure.add(a, b), huge=big.huge.add(a, b))
-            if write:
-                data = memory.data.add(m.offset + a, m.offset + b)
-                memory = evolve(memory, data=data, unwritten=memory.unwritten.remove(m.offset + a, m.offset + b))
-                big = evolve(big, stored=big.stored.add(a, b), dirty=big.dirty.add(a, b))
-        states.append(s.with_object(number, big).with_object(m.memory, memory))
-    return states
+    for start, _ in spans:
+        at_once = mapped_at_once(at_once, number, Choice(start, write))
+    return [page_by_page, at_once] if spans else [page_by_page]
 
 
 def _whole_writable(m: Mapping, low: int, high: int) -> Mapping:
@@ -123,25 +117,23 @@ def _whole_writable(m: Mapping, low: int, high: int) -> Mapping:
 
 def _whole_spans(m: Mapping) -> list[tuple[int, int]]:
     """Return the 2 MiB spans of ``m`` that are mapped at once, one by one."""
-    huge = 2 * 1024 * 1024
-    return [(at, at + huge) for a, b in m.huge.spans for at in range(a, b, huge)]
+    return [(at, at + HUGE) for a, b in m.huge.spans for at in range(a, b, HUGE)]
 
 
 def huge_spans(m: Mapping, memory: Memory, low: int, high: int, *, write: bool) -> list[tuple[int, int]]:
     """Return the 2 MiB spans (bytes of the mapping) that a fault in ``low`` to ``high`` may map at once."""
-    huge = 2 * 1024 * 1024
     if not memory.dax or m.aligned is False or not m.huge_allowed or (write and not m.shared):
         return []
     spans = []
-    first = (m.offset + low) // huge * huge
-    for at in range(first, m.offset + high, huge):
+    first = (m.offset + low) // HUGE * HUGE
+    for at in range(first, m.offset + high, HUGE):
         start = at - m.offset
-        inside = start >= 0 and start + huge <= m.end
-        fresh = inside and not m.touched.touches(start, start + huge)
-        backed = memory.data.covers(at, at + huge) or memory.unwritten.covers(at, at + huge) or _mixed(memory, at, at + huge)
-        hole = not memory.data.touches(at, at + huge) and not memory.unwritten.touches(at, at + huge)
-        if fresh and (backed or hole) and at + huge <= page_ceil(memory.size):
-            spans.append((start, start + huge))
+        inside = start >= 0 and start + HUGE <= m.end
+        fresh = inside and not m.touched.touches(start, start + HUGE)
+        backed = memory.data.covers(at, at + HUGE) or memory.unwritten.covers(at, at + HUGE) or _mixed(memory, at, at + HUGE)
+        hole = not memory.data.touches(at, at + HUGE) and not memory.unwritten.touches(at, at + HUGE)
+        if fresh and (backed or hole) and at + HUGE <= page_ceil(memory.size):
+            spans.append((start, start + HUGE))
     return spans
 
 

@@ -67,7 +67,7 @@ def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenF
     most, copies = file_moves(c, s, of, at, op.length, SLOTS + op.length // PAGE + 1)
     if most and (gone := socket_gone(c, s, into)) is not None:
         return gone
-    full = socket_full(c, into, most, nonblock=False) if most else ()
+    full = socket_full(into, most, nonblock=False) if most else ()
     if of.direct and not s.memory(of.memory).dax and op.length > SLOTS * PAGE:
         raise Undetermined("no clause covers a long sendfile from an O_DIRECT descriptor to a socket")
 

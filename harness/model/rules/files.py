@@ -183,8 +183,9 @@ def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, mem
         return refused.leaving(s)
     nothing: Expectations = ()
     only_zeroes = 0 <= op.offset < memory.size and all_zero(memory.content.read(op.offset, memory.size))
-    if op.whence is Whence.DATA and c.holds("C-SEEK-04", only_zeroes):
-        nothing = Expectation(How.FAILED, "C-SEEK-04", "a position, or ENXIO where only zeroes follow", names=("ENXIO",)).leaving(s)
+    if op.whence is Whence.DATA and only_zeroes:
+        words = "a position, or ENXIO where only zeroes follow"
+        nothing = Expectation(How.FAILED, "C-SEEK-04", words, names=("ENXIO",), asks=True).leaving(s)
     span = f"{op.offset}..{memory.size}, past zeroes only"
     there = c.counts("C-SEEK-04", op.offset, memory.size, span, lambda at: _may_seek_to(memory, op, at))
     return (*nothing, *there.by(lambda at: [s.with_object(number, evolve(of, position=at))]))
@@ -278,11 +279,13 @@ def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: 
     cached = memory.cached.remove(low, high)
     zeroed = evolve(laid(memory, op.offset, zeroes(end - op.offset)), cached=cached)
     done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, zeroed))
-    if not punch or not c.holds("C-ALLOC-06", True):
+    if not punch:
         return done
     # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
     lost = evolve(laid(memory, low, unknown(high - low)), cached=cached)
-    cannot = Expectation(How.FAILED, "C-ALLOC-06", "returns 0 or EOPNOTSUPP", names=("EOPNOTSUPP",)).leaving(s.with_object(number, lost))
+    cannot = Expectation(How.FAILED, "C-ALLOC-06", "returns 0 or EOPNOTSUPP", names=("EOPNOTSUPP",), asks=True).leaving(
+        s.with_object(number, lost)
+    )
     return (*done, *cannot)
 
 

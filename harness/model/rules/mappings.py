@@ -3,7 +3,7 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import flipped_at_last_close
 from harness.model.content import Ranges
-from harness.model.expectation import Expectations
+from harness.model.expectation import Expectations, Next
 from harness.model.objects import HUGE, PAGE, Mapping, Memory, MemoryKind, OpenFile, page_ceil, page_floor
 from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
@@ -127,7 +127,7 @@ def _mmap_anonymous(
 
 def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> Expectations:
     """Return what is expected of a mapping that can be made. Only the guest knows where in a huge page it lies."""
-    return c.returns("C-MAP-01", 0).by_all(lambda seen: _placed(c, s, op, mapping, seen))
+    return c.returns("C-MAP-01", 0).lazily(lambda seen: [Next(state) for state in _placed(c, s, op, mapping, seen)])
 
 
 def _placed(c: Context, s: State, op: Mmap, mapping: Mapping, seen: Observation) -> list[State]:
@@ -160,11 +160,15 @@ def mprotect(c: Context, s: State, op: Mprotect) -> Expectations:
     s = s.with_object(number, changed)
     if writable and not m.writable and not m.shared and counts_locks(c, s, m):
         # mm/mprotect.c mprotect_fixup: a locked private area that becomes writable is copied at once.
-        states = [s]
-        for low, high in m.locked.spans:
-            states = [after for before in states for after in populate_pages(c, before, number, low, high - low, write=True)]
-        return c.returns("C-MAP-07", 0).leaving(*states)
+        return c.returns("C-MAP-07", 0).by(lambda _: _copied_where_locked(c, s, number, m))
     return c.returns("C-MAP-07", 0).leaving(s)
+
+
+def _copied_where_locked(c: Context, s: State, number: int, m: Mapping) -> list[State]:
+    states = [s]
+    for low, high in m.locked.spans:
+        states = [after for before in states for after in populate_pages(c, before, number, low, high - low, write=True)]
+    return states
 
 
 @rule(Madvise)
@@ -206,11 +210,14 @@ def _madvise_populate(c: Context, s: State, number: int, start: int, end: int, *
     if refused := c.refuses(("EINVAL", not allowed, "C-MAP-14")):
         return refused.leaving(s)
     expected = c.refuses(("EFAULT", end > usable_end(s, m), "C-MAP-15")) or c.returns("C-MAP-08", 0)
-    states = populate_pages(c, s, number, start, end - start, write=write)
     stop = min(end, usable_end(s, m))
-    if write and m.shared and start < stop:
-        states = [_backed(x, m, start, stop - start) for x in states]
-    return expected.leaving(*states)
+    backs = write and m.shared and start < stop
+
+    def populated(_: int) -> list[State]:
+        states = populate_pages(c, s, number, start, end - start, write=write)
+        return [_backed(x, m, start, stop - start) for x in states] if backs else states
+
+    return expected.by(populated)
 
 
 def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> Expectations:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Pieces, cut, tagged, unknown, zeroes
-from harness.model.expectation import Expectation, Expectations, unjudged
+from harness.model.expectation import Expectation, Expectations, open_end
 from harness.model.objects import (
     PAGE,
     Mapping,
@@ -248,14 +248,14 @@ def socket_gone(c: Context, s: State, into: Socket) -> Expectations | None:
     return (*late, *(refused.leaving(s) if refused else ()))
 
 
-def socket_full(c: Context, into: Socket, most: int, *, nonblock: bool) -> Expectations:
+def socket_full(into: Socket, most: int, *, nonblock: bool) -> Expectations:
     """Return that a socket may take no more, where it may. Raises Undetermined for a kind that no clause covers."""
     if not into.kind.is_stream:
         raise Undetermined(f"no clause covers sending to a {into.kind.value} socket")
-    if into.length + most <= SOCKET_SURE_BYTES or not c.holds("C-SOCK-04", True):
+    if into.length + most <= SOCKET_SURE_BYTES:
         return ()
-    reason = "how much a socket took before it stopped is not known to the model"
-    return (unjudged(How.FAILED, reason, names=("EAGAIN",)) if nonblock else unjudged(How.BLOCKED, reason),)
+    how, names = (How.FAILED, ("EAGAIN",)) if nonblock else (How.BLOCKED, ())
+    return (open_end(how, "how much a socket took before it stopped is not known to the model", clause="C-SOCK-04", names=names),)
 
 
 def no_room(c: Context, s: State, of: OpenFile, at: int) -> list[tuple[str, bool, str]]:

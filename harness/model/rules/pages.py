@@ -4,6 +4,7 @@ from harness.model.clause import Context, Undetermined
 from harness.model.objects import HUGE, PAGE, Mapping, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, store_into, touch, usable_end
 from harness.model.rules.rule import volume_fact
+from harness.model.spans import joined
 from harness.model.state import State
 
 #: Minor faults that the measurement itself may take beside those of the pages in question.
@@ -30,7 +31,7 @@ def populate_pages(c: Context, s: State, number: int, start: int, length: int, *
     at = start
     while at < end:
         stop = min(end, (m.offset + at) // HUGE * HUGE + HUGE - m.offset) if dax else end
-        states = [after for before in states for after in touch(before, number, at, stop, write=write)]
+        states = joined([after for before in states for after in touch(before, number, at, stop, write=write)])
         at = stop
     if write and not m.shared:
         states = [store_into(c, x, number, start, mapping_bytes(x, m, start, end - start)) for x in states]

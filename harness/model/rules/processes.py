@@ -2,7 +2,7 @@
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, has_unknown
-from harness.model.expectation import Expectations, unjudged
+from harness.model.expectation import Expectations, open_end
 from harness.model.objects import Mapping, page_ceil, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches, sent, store_into, touch, usable_end
@@ -71,7 +71,7 @@ def _end_of_wait(c: Context, states: list[State], op: FutexWait, waiter: Waiter)
     if waiter.woken:
         return c.returns("C-FUTEX-07", 0).leaving(*others)
     if expired := c.refuses(("ETIMEDOUT", op.timeout_ms is not None, "C-FUTEX-08")):
-        slow = unjudged(How.BLOCKED, "the timeout is longer than the limit that tells blocked from slow")
+        slow = open_end(How.BLOCKED, "the timeout is longer than the limit that tells blocked from slow")
         return (slow, *expired.leaving(*others))
     if asleep := c.blocks("C-FUTEX-09", True):
         return asleep.leaving(*(evolve(s, waiters=(*s.waiters, waiter)) for s in others))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, cut, unknown
-from harness.model.expectation import Expectations
+from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import overlaps, received
 from harness.model.rules.effects import cache
@@ -54,7 +54,7 @@ def read_buffers(
         return refused.leaving(s)
     if memory.is_bar:
         raise Undetermined("no clause covers read(2) of a BAR")
-    return (*declined(c, s, flags, total), *_reading(c, s, (number, of), offset, buffers, flags))
+    return either(declined(s, flags, total), lambda: _reading(c, s, (number, of), offset, buffers, flags))
 
 
 def _reading(

@@ -1,8 +1,9 @@
 """Rules for what the kernel reports about pages: mincore, pagemap, smaps, msync, locks."""
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, Region, Residence, Where
+from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, PhysicalRange, Residence, Where
 from harness.model.objects import PAGE, Mapping, Memory, page_ceil, page_floor
+from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import cleaned
 from harness.model.rules.pages import FAULT_AROUND_PAGES, is_locked, mapping_is_normal, populate_pages, range_of
@@ -95,8 +96,12 @@ def mincore(c: Context, s: State, op: Mincore) -> Expectations:
         return refused.leaving(s)
     by_table = memory.on_volume and volume_fact(c, "mincore_tells", memory) == "page_table"
     name = "C-CORE-01" if by_table else "C-CORE-02" if memory.on_volume else "C-CORE-03"
-    pages = tuple([_residence(m, memory, at, by_table=by_table) for at in range(op.offset, end, PAGE)])
-    return c.returns("C-CORE-05", 0).then(Next(s, (Residence(name, pages),)))
+
+    def told(seen: Observation) -> list[Next]:
+        pages = tuple([_residence(m, memory, at, by_table=by_table) for at in range(op.offset, end, PAGE)])
+        return [Next(s, (Residence(name, pages),))]
+
+    return c.returns("C-CORE-05", 0).lazily(told)
 
 
 def _residence(m: Mapping, memory: Memory, at: int, *, by_table: bool) -> tuple[bool, bool]:
@@ -114,10 +119,14 @@ def pagemap(c: Context, s: State, op: Pagemap) -> Expectations:
     memory = s.memory(m.memory)
     length = m.length - op.offset if op.length is None else op.length
     first = page_floor(op.offset)
-    pages = tuple([_frame(c, s, m, memory, at) for at in range(first, first + page_ceil(max(length, 0)), PAGE)])
-    own = _region(c, memory.volume) if memory.on_volume else None
-    regions = tuple(filter(None, (_region(c, reading.role) for reading in c.env.reading.volumes)))
-    return c.returns("C-FRAME-06", 0).then(Next(s, (Frames(pages, c.env.page, regions, own, memory.volume),)))
+
+    def told(seen: Observation) -> list[Next]:
+        pages = tuple([_frame(c, s, m, memory, at) for at in range(first, first + page_ceil(max(length, 0)), PAGE)])
+        own = _region(c, memory.volume) if memory.on_volume else None
+        regions = tuple(filter(None, (_region(c, reading.role) for reading in c.env.reading.volumes)))
+        return [Next(s, (Frames(pages, c.env.page, regions, own, memory.volume),))]
+
+    return c.returns("C-FRAME-06", 0).lazily(told)
 
 
 def _frame(c: Context, s: State, m: Mapping, memory: Memory, at: int) -> Frame | None:
@@ -143,7 +152,7 @@ def _may_be_mapped(m: Mapping, at: int) -> bool:
     return m.touched.touches(at - (FAULT_AROUND_PAGES - 1) * PAGE, at + FAULT_AROUND_PAGES * PAGE)
 
 
-def _region(c: Context, volume: str) -> Region | None:
+def _region(c: Context, volume: str) -> PhysicalRange | None:
     reading = c.env.reading.volume(volume)
     if reading.region_start is None or reading.region_size_bytes is None:
         return None
@@ -162,7 +171,7 @@ def mlock(c: Context, s: State, op: Mlock) -> Expectations:
     expected = c.refuses(("ENOMEM", refused, "C-LOCK-03")) or c.returns("C-LOCK-01", 0)
     if not normal or not (m.readable or m.writable):
         return expected.leaving(s)
-    return expected.leaving(*populate_pages(c, s, number, start, end - start, write=m.writable and not m.shared))
+    return expected.by(lambda _: populate_pages(c, s, number, start, end - start, write=m.writable and not m.shared))
 
 
 @rule(Munlock)

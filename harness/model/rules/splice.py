@@ -1,7 +1,7 @@
 """Rules for splice, tee and vmsplice."""
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.expectation import Expectations, unjudged, whatever
+from harness.model.expectation import Expectations, open_end, whatever
 from harness.model.objects import PAGE, Mapping, OpenFile, Pipe, Socket, SocketKind, take
 from harness.model.outcome import How
 from harness.model.rules.buffers import sent
@@ -99,7 +99,7 @@ def _wraps(of: OpenFile, offset: int | None, length: int) -> bool:
 def _from_socket(s: State) -> Expectations:
     """Return what is expected of splicing from a socket: where nothing moved the state is known, though not whether that was right."""
     reason = "no clause covers splicing from a socket"
-    return (unjudged(How.RETURNED, reason, low=1), *whatever(s, reason))
+    return (open_end(How.RETURNED, reason, low=1), *whatever(s, reason))
 
 
 def _from_pipe(c: Context, s: State, op: Splice, source: tuple[int, Pipe], target: tuple[int, OpenFile | Pipe | Socket]) -> Expectations:
@@ -147,7 +147,7 @@ def _to_socket(
         after = s.with_object(number, evolve(of, views=rest))
         return [after.with_object(goal, evolve(into, views=(*into.views, *pages_of_views(head)), held=held))]
 
-    return (*socket_full(c, into, most, nonblock=nonblock), *moving(c, "C-SPLICE-40", most).by(taken))
+    return (*socket_full(into, most, nonblock=nonblock), *moving(c, "C-SPLICE-40", most).by(taken))
 
 
 def _movable(of: Pipe, into: Pipe, length: int) -> int:

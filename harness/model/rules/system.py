@@ -2,7 +2,7 @@
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
-from harness.model.expectation import ANY, Expectations, Next, Number, unjudged
+from harness.model.expectation import ANY, Expectations, Next, Number, either, open_end
 from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
 from harness.model.outcome import How, Observation
 from harness.model.rules.effects import laid
@@ -39,8 +39,8 @@ _WITHOUT_DAX: dict[str, tuple[str | None, str | None]] = {"ext4": ("ext4_refuses
 
 @rule(MountVolume)
 def mount(c: Context, s: State, op: MountVolume) -> Expectations:
-    slow = unjudged(How.BLOCKED, "the kernel may wait for the module of a file system as long as the guest takes to load it")
-    return (*_mounting(c, s, op), slow)
+    slow = open_end(How.BLOCKED, "the kernel may wait for the module of a file system as long as the guest takes to load it")
+    return either((slow,), lambda: _mounting(c, s, op))
 
 
 def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
@@ -79,7 +79,7 @@ def umount(c: Context, s: State, op: UmountVolume) -> Expectations:
         return refused.leaving(s)
     expected = c.returns("C-MOUNT-04", 0)
     if _set_up(c, op.volume):
-        return (expected._replace(unjudged="what the guest has below the mount point of a volume is not known to the model"),)
+        return (expected.unjudged_for("what the guest has below the mount point of a volume is not known to the model"),)
     s = evolve(s, mounted=s.mounted.without(op.volume))
     for number, memory in _memories(s, op.volume):
         tail = page_ceil(memory.size) - memory.size
@@ -149,4 +149,4 @@ def meminfo(c: Context, s: State, op: Meminfo) -> Expectations:
     def looked(seen: Observation) -> list[Next]:
         return [Next(evolve(s, meminfo=(seen.value - surely - perhaps, seen.value - surely), read_ahead=0), evidence)]
 
-    return (c.counts("C-CACHE-02", 1, ANY, "a size")._replace(following=looked),)
+    return c.counts("C-CACHE-02", 1, ANY, "a size").lazily(looked)

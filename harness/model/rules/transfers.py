@@ -121,12 +121,12 @@ def unsupported_flags(c: Context, memory: Memory, flags: Sequence[RwFlag]) -> tu
     return ("EOPNOTSUPP", lacking, "C-RWF-01")
 
 
-def declined(c: Context, s: State, flags: Sequence[RwFlag], count: int) -> Expectations:
+def declined(s: State, flags: Sequence[RwFlag], count: int) -> Expectations:
     """Return that the call may say that it would have to wait, where RWF_NOWAIT allows it."""
-    if RwFlag.NOWAIT not in flags or not c.holds("C-RWF-02", True):
+    if RwFlag.NOWAIT not in flags:
         return ()
     names = ("EAGAIN", "EOPNOTSUPP")
-    return Expectation(How.FAILED, "C-RWF-02", f"returns 1..{count}, EAGAIN or EOPNOTSUPP", names=names).leaving(s)
+    return Expectation(How.FAILED, "C-RWF-02", f"returns 1..{count}, EAGAIN or EOPNOTSUPP", names=names, asks=True).leaving(s)
 
 
 def moves(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str, least: int | None = None) -> Expectation:

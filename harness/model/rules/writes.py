@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, tagged, unknown
-from harness.model.expectation import Expectations
+from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_end
 from harness.model.rules.effects import put, refused_direct
@@ -52,8 +52,8 @@ def write_buffers(
     if memory.is_bar:
         raise Undetermined("no clause covers write(2) to a BAR")
     if not total:
-        return (*declined(c, s, flags, total), *c.returns("C-RW-10", 0).leaving(s))
-    return (*declined(c, s, flags, total), *_writing(c, s, (number, of), offset, buffers, flags))
+        return either(declined(s, flags, total), lambda: c.returns("C-RW-10", 0).leaving(s))
+    return either(declined(s, flags, total), lambda: _writing(c, s, (number, of), offset, buffers, flags))
 
 
 def _writing(

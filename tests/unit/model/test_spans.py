@@ -45,6 +45,8 @@ from tests.unit.model.stacks import DAX
 SPAN = 2 << 20
 PAGE = 4096
 SPANS = 3
+#: What comes in the middle: a mapping that goes and one that takes its name, or a child that dies; or nothing.
+LATE = ("", "m", "n", "fork")
 #: One of the region of DAX.
 FRAME = (DAX.reading.volume("main").region_start or 0) // PAGE
 OPENED: list[Operation] = [Open("f", "a", (OpenFlag.RDWR, OpenFlag.CREAT)), Mmap("m", SPANS * SPAN, file="f"), Pipe("p", nonblock=True)]
@@ -82,12 +84,18 @@ def drawn(random: Random) -> Program:
             )
         )()
 
-    written = random.choice(([Ftruncate("f", SPANS * SPAN)], [Fallocate("f", 0, SPANS * SPAN)], [Pwrite("f", 0, SPANS * SPAN)]))
-    other = Mmap("n", SPANS * SPAN, file="f", flags=(random.choice((MapFlag.SHARED, MapFlag.PRIVATE)),))
-    choices: list[list[Operation]] = [[], [Fork("child")], [Munmap("n")]]
-    late = random.choice(choices)
-    steps = [*OPENED[:1], *written, *OPENED[1:], other, *(one() for _ in range(9)), *late, *(one() for _ in range(3))]
-    return Program(tuple(Step(step) for step in steps if late != [Munmap("n")] or getattr(step, "mapping", "m") == "m"))
+    def other(name: str) -> Mmap:
+        return Mmap(name, SPANS * SPAN, file="f", flags=(random.choice((MapFlag.SHARED, MapFlag.PRIVATE)),))
+
+    prepared = random.choice(([Ftruncate("f", SPANS * SPAN)], [Fallocate("f", 0, SPANS * SPAN)], [Pwrite("f", 0, SPANS * SPAN)]))
+    late = random.choice(LATE)
+    steps = [Step(step) for step in (*OPENED[:1], *prepared, *OPENED[1:], other("n"), *(one() for _ in range(8)))]
+    if late == "fork":  # a child that stores and dies behind the end of the file
+        child = (Store("m", at(), 8), Ftruncate("f", SPAN), Load("m", 2 * SPAN, 8))
+        steps += [Step(Fork("child")), *(Step(step, process="child") for step in child)]
+    elif late:
+        steps += [Step(Munmap(late)), Step(other(late)), *(Step(Pagemap(late, at(), PAGE)) for _ in range(2))]
+    return Program((*steps, *(Step(one()) for _ in range(5))))
 
 
 def seen_of(program: Program, random: Random) -> tuple[Observation, ...]:
@@ -135,6 +143,23 @@ def test_states_kept_as_one_judge_as_each_of_them_would(seed: int, monkeypatch: 
 def in_spans(count: int, access: Callable[[int], Operation], *last: Operation) -> Program:
     opened = OPENED[0], Ftruncate("f", count * SPAN), Mmap("m", count * SPAN, file="f")
     return Program(tuple(Step(step) for step in (*opened, *(access(n * SPAN) for n in range(count)), *last)))
+
+
+def test_the_blocks_that_a_store_allocated_are_there_when_its_mapping_is_gone() -> None:
+    """Found by a reader: whether a span was allocated at once does not end with the mapping through which it was."""
+    stored = [OPENED[0], Ftruncate("f", SPAN), Mmap("m", SPAN, file="f"), Store("m", 0, 8), Munmap("m"), Mmap("n", SPAN, file="f")]
+    program = Program(tuple(Step(step) for step in (*stored, Load("n", SPAN // 2, 8), Pagemap("n", SPAN // 2, PAGE))))
+    seen = canonical(DAX, program, choose=lambda count: count - 1).observations
+    assert seen[-1].frames != (0,)
+    inside = replace(seen[-1], frames=(FRAME + 7,))
+    assert judge(DAX, program, (*seen[:-1], inside)).verdict is Verdict.CONFORMS
+
+
+@pytest.mark.parametrize(("spans", "known"), [(10, True), (11, False)])
+def test_so_many_spans_can_be_gone_through(spans: int, known: bool) -> None:
+    program = in_spans(spans, lambda at: Load("m", at, 8), Fsync("f"))
+    said = judge(DAX, program, canonical(DAX, program).observations)
+    assert (said.verdict is Verdict.CONFORMS) is known
 
 
 @pytest.mark.parametrize("access", [Load, Store])
