@@ -37,7 +37,7 @@ class Cast:
 
     def enter(self, actor: str) -> None:
         """Have this process be ``actor``: from now on its byte says whether it is in the operation of a step."""
-        Inside.byte = self.records[actor].enter()
+        Inside.byte = self.records[actor].inside_byte()
 
 
 def become_actor(cast: Cast) -> NoReturn:

@@ -117,7 +117,7 @@ def do_msync(me: Performer, op: Msync) -> Outcome:
 @doer
 def do_mincore(me: Performer, op: Mincore) -> Outcome:
     address, size = me.mapping(op.mapping).part(op.offset, op.length)
-    count = whole_pages(size) // PAGE
+    count = max(whole_pages(size) // PAGE, 0)
     vector = me.scratch.buffer(count)
     result = call("mincore", address, size, vector)
     if result < 0:

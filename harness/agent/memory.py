@@ -3,7 +3,7 @@
 import ctypes
 import struct
 
-from harness.agent.outcome import Outcome
+from harness.agent.outcome import Outcome, ProtocolError
 from harness.agent.syscalls import GETRUSAGE, MEMMOVE, Inside, call, errno_name
 from harness.ops.mappings import MapFlag, Protection
 from harness.ops.reach import GUARD_BYTES, whole_pages
@@ -21,33 +21,54 @@ _LOUD = MapFlag.POPULATE.bits | MapFlag.LOCKED.bits
 
 def anonymous(length: int, protection: int = _READ_WRITE, flags: int = _PRIVATE_MEMORY) -> int:
     """Return the address of fresh pages. Raises MemoryError."""
-    address = call("mmap", 0, length, protection, flags, -1, 0)
-    if address < 0:
-        raise MemoryError(f"no {length} bytes for a buffer: {errno_name(-address)}")
+    return _checked(call("mmap", 0, length, protection, flags, -1, 0), length)
+
+
+def between_guards(length: int, flags: int = _PRIVATE_MEMORY) -> int:
+    """Return the address of fresh pages with a page without access directly before and behind them. Raises MemoryError."""
+    size = whole_pages(length)
+    address = _checked(call("mmap", 0, size + 2 * PAGE, _NO_ACCESS, flags, -1, 0), length) + PAGE
+    _checked(call("mprotect", address, size, _READ_WRITE), length)
     return address
+
+
+def _checked(result: int, length: int) -> int:
+    if result < 0:
+        raise MemoryError(f"the kernel has no {length} bytes of memory for the agent: {errno_name(-result)}")
+    return result
 
 
 _IOVEC = struct.Struct("=QQ")
 
 
 class Scratch:
-    """Private buffers that live for one step; the address of each is a page boundary plus a shift."""
+    """Private buffers that live for one step; the address of each is a page boundary plus a shift.
+
+    They lie in areas between guards: what is written past one may reach another of this step, and nothing else of the agent's.
+    """
 
     def __init__(self, size: int = 1 << 20) -> None:
-        self._base, self._size, self._used = anonymous(size), size, 0
+        self._base, self._size, self._used = between_guards(size), size, 0
+        self._areas = [(self._base, size)]
 
     def reset(self) -> None:
         self._used = 0
 
     def close(self) -> None:
-        call("munmap", self._base, self._size)
+        """Give back all areas, with their guards."""
+        for base, size in self._areas:
+            call("munmap", base - PAGE, size + 2 * PAGE)
 
     def buffer(self, length: int, shift: int = 0) -> int:
+        """Return the address of ``length`` bytes, as they were left. Raises ProtocolError for less than none, MemoryError."""
+        if length < 0 or shift < 0:
+            raise ProtocolError(f"there is no buffer of {length} bytes, {shift} bytes behind a page's begin")
         need = whole_pages(length + shift) or PAGE
         if self._used + need > self._size:
-            self._size = max(2 * self._size, self._used + need)
+            size = whole_pages(max(2 * self._size, need))
             # The old pages stay mapped: buffers of this step may lie in them.
-            self._base, self._used = anonymous(self._size), 0
+            self._base, self._size, self._used = between_guards(size), size, 0
+            self._areas.append((self._base, size))
         address = self._base + self._used + shift
         self._used += need
         return address

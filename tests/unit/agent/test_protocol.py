@@ -108,7 +108,7 @@ def test_an_operation_that_the_agent_cannot_do_says_what_happened_in_it(client: 
     steps = [{"call": "open", "args": {"name": "f", "path": "a"}}, {"call": "pread", "args": {"file": "f", "offset": 0, "length": 1 << 50}}]
     answer = client.ask("run", program={"format": 1, "steps": steps}, roots={"main": "/tmp"})
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
-    assert "step 1 (pread): MemoryError: no 1125899906842624 bytes for a buffer: ENOMEM" in answer["error"]
+    assert "step 1 (pread): MemoryError: the kernel has no 1125899906842624 bytes of memory for the agent: ENOMEM" in answer["error"]
     assert "do_pread" in answer["error"]
 
 
