@@ -118,7 +118,7 @@ def do_msync(me: Performer, op: Msync) -> Outcome:
 def do_mincore(me: Performer, op: Mincore) -> Outcome:
     address, size = me.mapping(op.mapping).part(op.offset, op.length)
     count = max(whole_pages(size) // PAGE, 0)
-    vector = me.scratch.buffer(count)
+    vector = me.scratch.zeroed(count)
     result = call("mincore", address, size, vector)
     if result < 0:
         return failed(-result)

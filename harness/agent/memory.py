@@ -39,6 +39,8 @@ def _checked(result: int, length: int) -> int:
 
 
 _IOVEC = struct.Struct("=QQ")
+_OFFSET = struct.Struct("=Q")
+_WORD = 2**64 - 1
 
 
 class Scratch:
@@ -73,14 +75,27 @@ class Scratch:
         self._used += need
         return address
 
+    def zeroed(self, length: int) -> int:
+        """A buffer for what the kernel answers: where it says that it did and wrote nothing, no earlier answer shows."""
+        address = self.buffer(length)
+        ctypes.memset(address, 0, length)
+        return address
+
     def filled(self, data: bytes, shift: int = 0) -> int:
         address = self.buffer(len(data), shift)
         ctypes.memmove(address, data, len(data))
         return address
 
     def iovec(self, parts: list[tuple[int, int]]) -> int:
-        """The address of an array of struct iovec. (A ctypes array would be a class of its own for each length.)"""
-        return self.filled(b"".join(_IOVEC.pack(*part) for part in parts))
+        """The address of an array of struct iovec. (A ctypes array would be a class of its own for each length.)
+
+        What is no 64-bit number becomes what the kernel would see of it.
+        """
+        return self.filled(b"".join(_IOVEC.pack(address & _WORD, length & _WORD) for address, length in parts))
+
+    def offset(self, value: int | None) -> int:
+        """The address of a 64-bit offset; 0 for none."""
+        return 0 if value is None else self.filled(_OFFSET.pack(value & _WORD))
 
     def text(self, text: bytes) -> int:
         """The address of a text that ends with a zero byte."""
@@ -93,15 +108,17 @@ class Scratch:
         return address
 
 
-_RUSAGE_BEFORE = ctypes.create_string_buffer(144)
-_RUSAGE_AFTER = ctypes.create_string_buffer(144)
-_BEFORE_ADDRESS = ctypes.addressof(_RUSAGE_BEFORE)
-_AFTER_ADDRESS = ctypes.addressof(_RUSAGE_AFTER)
+#: struct rusage, twice.
+_RUSAGE_BYTES = 144
+_RUSAGES = ctypes.create_string_buffer(2 * _RUSAGE_BYTES)
+_BEFORE_ADDRESS = ctypes.addressof(_RUSAGES)
+_AFTER_ADDRESS = _BEFORE_ADDRESS + _RUSAGE_BYTES
 _MINFLT_OFFSET = 64  # and the major faults right behind
 
 
 def copy_counting_faults(target: int, source: int, length: int) -> None:
     """One memory copy between two readings of the fault counter; run it on dummies first, so that only the copy faults."""
+    ctypes.memset(_BEFORE_ADDRESS, 0, len(_RUSAGES))
     Inside.byte.value = 1
     GETRUSAGE(0, _BEFORE_ADDRESS)
     MEMMOVE(target, source, length)
@@ -111,8 +128,8 @@ def copy_counting_faults(target: int, source: int, length: int) -> None:
 
 def faults_counted() -> Outcome:
     """The evidence of the last copy: minor faults, and the major ones (those that waited for a device) as an attribute."""
-    minor_before, major_before = struct.unpack_from("qq", _RUSAGE_BEFORE, _MINFLT_OFFSET)
-    minor, major = struct.unpack_from("qq", _RUSAGE_AFTER, _MINFLT_OFFSET)
+    minor_before, major_before = struct.unpack_from("qq", _RUSAGES, _MINFLT_OFFSET)
+    minor, major = struct.unpack_from("qq", _RUSAGES, _RUSAGE_BYTES + _MINFLT_OFFSET)
     return {"minor_faults": minor - minor_before, "attributes": {"major_faults": major - major_before}}
 
 
