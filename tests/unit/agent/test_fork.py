@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness.model.outcome import How
-from harness.ops import Fork, Ftruncate, Load, Mmap, Open, OpenFlag
+from harness.ops import Fork, Ftruncate, Load, Mmap, Open, OpenFlag, Pipe
 from tests.unit.agent.conftest import Runner, changed_agent
 
 PAGE = 4096
@@ -50,3 +50,33 @@ def test_a_signal_in_an_operation_stays_one_while_the_other_process_begins(archi
         seen = Runner(client, {"main": str(tmp_path)}).run(*steps)
     assert (tmp_path / "called").exists()
     assert (seen[4].how, seen[4].signal) == (How.SIGNAL, "SIGBUS")
+
+
+#: The agent, but that a new process of a program cannot close what it has of its session.
+BROKEN = """
+import os, socket
+from harness.agent import program
+
+class Stuck(socket.socket):
+    owner = 0
+    def close(self):
+        if os.getpid() != self.owner:
+            raise OSError("it cannot be closed")
+        super().close()
+
+def stuck_pair(make=socket.socketpair):
+    ours, theirs = make()
+    ours = Stuck(fileno=ours.detach())
+    ours.owner = os.getpid()
+    return ours, theirs
+
+socket.socketpair = stuck_pair
+"""
+
+
+def test_a_process_that_cannot_begin_never_speaks_for_its_session(archive: Path, tmp_path: Path) -> None:
+    with changed_agent(archive, tmp_path, BROKEN) as daemon, daemon.connected() as client:
+        answer = Runner(client, {}).ask(Pipe("p"))
+        assert (answer["ok"], answer["kind"]) == (False, "protocol")
+        assert answer["error"] == "step 0 (pipe): the process main of the agent ended by itself; see the agent's log"
+        assert client.ask("hello")["ok"]
