@@ -33,36 +33,34 @@ class Watched:
         self.stuck = False
         self.busy: int | None = None
         self.end = 0
-        self._said = b""
+        self._said = bytearray()
 
     def hear(self) -> tuple[list[Record], bool]:
         """Return the outcomes that are there and were not yet taken, and whether the actor is done with its order."""
-        said = self._collected()
+        said = self._said
+        self._collect()
         found = list(self.records.take())
         if len(said) < SAID.size:
             return found, False
         (length,) = SAID.unpack_from(said)
         if length == DONE:
-            self._said = b""
+            said.clear()
             return found, True
         if len(said) < SAID.size + length:
             return found, False
-        self._said = b""
         found.append(unpacked(said[SAID.size :]))
+        said.clear()
         self.records.restart()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended meanwhile, which is noted elsewhere
             self.channel.sendall(b"g")
         return found, False
 
-    def _collected(self) -> bytes:
-        """Return what the actor has begun to say, as far as it is there. Nothing is waited for: nobody hears that an actor has hung up,
-        because others have its end of the channel too."""
-        pieces = [self._said]
+    def _collect(self) -> None:
+        """Take what the actor has said, as far as it is there. Nothing is waited for: that an actor is gone is not heard here, because
+        others have its end of the channel too."""
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
             while piece := self.channel.recv(1 << 20, socket.MSG_DONTWAIT):
-                pieces.append(piece)
-        self._said = b"".join(pieces)
-        return self._said
+                self._said += piece
 
     def note_end(self) -> None:
         """Note how the process ended. It is left to be reaped with the rest: until then its number names its group."""
