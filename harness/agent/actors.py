@@ -37,13 +37,15 @@ class Cast:
 
     def enter(self, actor: str) -> None:
         """Have this process be ``actor``: from now on its byte says whether it is in the operation of a step."""
-        Inside.byte = self.records[actor].enter()
+        Inside.byte = self.records[actor].inside_byte()
 
 
-def become_actor(cast: Cast) -> NoReturn:
-    """The life of the process ``main``, from the fork of the session on. Never returns."""
+def become_actor(cast: Cast, others: list[socket.socket]) -> NoReturn:
+    """The life of the process ``main``, from the fork of the session on, without the session's own sockets. Never returns."""
     try:
         cast.enter("main")  # before any call: until then this process speaks for the one that made it
+        for other in others:
+            other.close()
         os.setpgid(0, 0)
         call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
         gc.disable()  # a collection would take page faults of its own

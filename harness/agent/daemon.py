@@ -32,7 +32,8 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
     waiting = select.poll()
     waiting.register(listener, select.POLLIN)
     waiting.register(wake_read, select.POLLIN)
-    warmed = False
+    # It ends when the daemon has warmed up: no program runs before that.
+    warm, *cold = os.pipe()
     while True:
         gc.collect()
         gc.freeze()
@@ -47,16 +48,26 @@ def run_daemon(listener: socket.socket, token: str | None) -> NoReturn:
                 session = os.fork()
                 if session == 0:
                     others = [other.detach() for other in hosts.values()]
-                    _be_session(host, token, [listener.fileno(), wake_read, wake_write, *others])
+                    _be_session(host, token, warm, [listener.fileno(), wake_read, wake_write, *cold, *others])
                 hosts[session] = host
-                if not warmed:  # the first answer does not wait for it
-                    from harness.agent.warm import warm
-
-                    warm()
-                    warmed = True
+        if hosts and cold:  # the first answer does not wait for it
+            _warm_up()
+            os.close(cold.pop())
 
 
-def _be_session(host: socket.socket, token: str | None, inherited: list[int]) -> NoReturn:
+def _warm_up() -> None:
+    """Do what programs do most; where that cannot be done the log says so, and programs are slower."""
+    try:
+        from harness.agent.warm import warm
+
+        warm()
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _be_session(host: socket.socket, token: str | None, warm: int, inherited: list[int]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         # What programs inherit: signals do what they do by default, and leave no core.
@@ -67,7 +78,7 @@ def _be_session(host: socket.socket, token: str | None, inherited: list[int]) ->
         for descriptor in inherited:
             os.close(descriptor)
         host.setblocking(True)
-        serve(host, token)
+        serve(host, token, lambda: os.read(warm, 1))
         os._exit(0)
     except BaseException:
         die()

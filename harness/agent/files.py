@@ -149,16 +149,13 @@ def do_fallocate(me: Performer, op: Fallocate) -> Outcome:
 
 @doer
 def do_copy_file_range(me: Performer, op: CopyFileRange) -> Outcome:
-    from_at, keep_from = me.offset(op.source_offset)
-    to_at, keep_to = me.offset(op.target_offset)
-    result = call("copy_file_range", me.source(op.source), from_at, me.target(op.target), to_at, op.length, 0)
-    del keep_from, keep_to
-    return outcome(result)
+    from_at, to_at = me.scratch.offset(op.source_offset), me.scratch.offset(op.target_offset)
+    return outcome(call("copy_file_range", me.source(op.source), from_at, me.target(op.target), to_at, op.length, 0))
 
 
 @doer
 def do_statx(me: Performer, op: Statx) -> Outcome:
-    mask, answer = _STATX_BASIC | _STATX_DIOALIGN, me.scratch.buffer(256)
+    mask, answer = _STATX_BASIC | _STATX_DIOALIGN, me.scratch.zeroed(256)
     result = call("statx", me.source(op.file), me.scratch.text(b""), _AT_EMPTY_PATH, mask, answer)
     if result < 0:
         return failed(-result)

@@ -117,8 +117,8 @@ def do_msync(me: Performer, op: Msync) -> Outcome:
 @doer
 def do_mincore(me: Performer, op: Mincore) -> Outcome:
     address, size = me.mapping(op.mapping).part(op.offset, op.length)
-    count = whole_pages(size) // PAGE
-    vector = me.scratch.buffer(count)
+    count = max(whole_pages(size) // PAGE, 0)
+    vector = me.scratch.zeroed(count)
     result = call("mincore", address, size, vector)
     if result < 0:
         return failed(-result)

@@ -3,7 +3,7 @@
 import ctypes
 import struct
 
-from harness.agent.outcome import Outcome
+from harness.agent.outcome import Outcome, ProtocolError
 from harness.agent.syscalls import GETRUSAGE, MEMMOVE, Inside, call, errno_name
 from harness.ops.mappings import MapFlag, Protection
 from harness.ops.reach import GUARD_BYTES, whole_pages
@@ -21,35 +21,64 @@ _LOUD = MapFlag.POPULATE.bits | MapFlag.LOCKED.bits
 
 def anonymous(length: int, protection: int = _READ_WRITE, flags: int = _PRIVATE_MEMORY) -> int:
     """Return the address of fresh pages. Raises MemoryError."""
-    address = call("mmap", 0, length, protection, flags, -1, 0)
-    if address < 0:
-        raise MemoryError(f"no {length} bytes for a buffer: {errno_name(-address)}")
+    return _checked(call("mmap", 0, length, protection, flags, -1, 0), length)
+
+
+def between_guards(length: int, flags: int = _PRIVATE_MEMORY) -> int:
+    """Return the address of fresh pages with a page without access directly before and behind them. Raises MemoryError."""
+    size = whole_pages(length)
+    address = _checked(call("mmap", 0, size + 2 * PAGE, _NO_ACCESS, flags, -1, 0), length) + PAGE
+    _checked(call("mprotect", address, size, _READ_WRITE), length)
     return address
 
 
+def _checked(result: int, length: int) -> int:
+    if result < 0:
+        raise MemoryError(f"the kernel has no {length} bytes of memory for the agent: {errno_name(-result)}")
+    return result
+
+
 _IOVEC = struct.Struct("=QQ")
+_OFFSET = struct.Struct("=Q")
+_WORD = 2**64 - 1
 
 
 class Scratch:
-    """Private buffers that live for one step; the address of each is a page boundary plus a shift."""
+    """Private buffers that live for one step; the address of each is a page boundary plus a shift.
+
+    They lie in areas between guards: what is written past one may reach another of this step, and nothing else of the agent's.
+    """
 
     def __init__(self, size: int = 1 << 20) -> None:
-        self._base, self._size, self._used = anonymous(size), size, 0
+        self._base, self._size, self._used = between_guards(size), size, 0
+        self._areas = [(self._base, size)]
 
     def reset(self) -> None:
         self._used = 0
 
     def close(self) -> None:
-        call("munmap", self._base, self._size)
+        """Give back all areas, with their guards."""
+        for base, size in self._areas:
+            call("munmap", base - PAGE, size + 2 * PAGE)
 
     def buffer(self, length: int, shift: int = 0) -> int:
+        """Return the address of ``length`` bytes, as they were left. Raises ProtocolError for less than none, MemoryError."""
+        if length < 0 or shift < 0:
+            raise ProtocolError(f"there is no buffer of {length} bytes, {shift} bytes behind a page's begin")
         need = whole_pages(length + shift) or PAGE
         if self._used + need > self._size:
-            self._size = max(2 * self._size, self._used + need)
+            size = whole_pages(max(2 * self._size, need))
             # The old pages stay mapped: buffers of this step may lie in them.
-            self._base, self._used = anonymous(self._size), 0
+            self._base, self._size, self._used = between_guards(size), size, 0
+            self._areas.append((self._base, size))
         address = self._base + self._used + shift
         self._used += need
+        return address
+
+    def zeroed(self, length: int) -> int:
+        """A buffer for what the kernel answers: where it says that it did and wrote nothing, no earlier answer shows."""
+        address = self.buffer(length)
+        ctypes.memset(address, 0, length)
         return address
 
     def filled(self, data: bytes, shift: int = 0) -> int:
@@ -58,8 +87,15 @@ class Scratch:
         return address
 
     def iovec(self, parts: list[tuple[int, int]]) -> int:
-        """The address of an array of struct iovec. (A ctypes array would be a class of its own for each length.)"""
-        return self.filled(b"".join(_IOVEC.pack(*part) for part in parts))
+        """The address of an array of struct iovec. (A ctypes array would be a class of its own for each length.)
+
+        What is no 64-bit number becomes what the kernel would see of it.
+        """
+        return self.filled(b"".join(_IOVEC.pack(address & _WORD, length & _WORD) for address, length in parts))
+
+    def offset(self, value: int | None) -> int:
+        """The address of a 64-bit offset; 0 for none."""
+        return 0 if value is None else self.filled(_OFFSET.pack(value & _WORD))
 
     def text(self, text: bytes) -> int:
         """The address of a text that ends with a zero byte."""
@@ -72,15 +108,17 @@ class Scratch:
         return address
 
 
-_RUSAGE_BEFORE = ctypes.create_string_buffer(144)
-_RUSAGE_AFTER = ctypes.create_string_buffer(144)
-_BEFORE_ADDRESS = ctypes.addressof(_RUSAGE_BEFORE)
-_AFTER_ADDRESS = ctypes.addressof(_RUSAGE_AFTER)
+#: struct rusage, twice.
+_RUSAGE_BYTES = 144
+_RUSAGES = ctypes.create_string_buffer(2 * _RUSAGE_BYTES)
+_BEFORE_ADDRESS = ctypes.addressof(_RUSAGES)
+_AFTER_ADDRESS = _BEFORE_ADDRESS + _RUSAGE_BYTES
 _MINFLT_OFFSET = 64  # and the major faults right behind
 
 
 def copy_counting_faults(target: int, source: int, length: int) -> None:
     """One memory copy between two readings of the fault counter; run it on dummies first, so that only the copy faults."""
+    ctypes.memset(_BEFORE_ADDRESS, 0, len(_RUSAGES))
     Inside.byte.value = 1
     GETRUSAGE(0, _BEFORE_ADDRESS)
     MEMMOVE(target, source, length)
@@ -90,8 +128,8 @@ def copy_counting_faults(target: int, source: int, length: int) -> None:
 
 def faults_counted() -> Outcome:
     """The evidence of the last copy: minor faults, and the major ones (those that waited for a device) as an attribute."""
-    minor_before, major_before = struct.unpack_from("qq", _RUSAGE_BEFORE, _MINFLT_OFFSET)
-    minor, major = struct.unpack_from("qq", _RUSAGE_AFTER, _MINFLT_OFFSET)
+    minor_before, major_before = struct.unpack_from("qq", _RUSAGES, _MINFLT_OFFSET)
+    minor, major = struct.unpack_from("qq", _RUSAGES, _RUSAGE_BYTES + _MINFLT_OFFSET)
     return {"minor_faults": minor - minor_before, "attributes": {"major_faults": major - major_before}}
 
 

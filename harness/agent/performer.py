@@ -91,13 +91,6 @@ class Performer:
             return self.scratch.poisoned(length, shift)
         return self.mapping(into).address + into_offset
 
-    def offset(self, value: int | None) -> tuple[int, Any]:
-        """The address of a 64-bit offset (0 for none), and what keeps it alive."""
-        if value is None:
-            return 0, None
-        cell = ctypes.c_int64(value)
-        return ctypes.addressof(cell), cell
-
 
 def bits(flags: Iterable[Flag]) -> int:
     """Return the bits of ``flags``, or'ed."""

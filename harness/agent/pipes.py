@@ -13,7 +13,7 @@ _F_SETPIPE_SZ = 1031
 
 @doer
 def do_pipe(me: Performer, op: Pipe) -> Outcome:
-    pair = (ctypes.c_int * 2)()
+    pair = (ctypes.c_int * 2)(-1, -1)
     result = call("pipe2", ctypes.addressof(pair), os.O_NONBLOCK if op.nonblock else 0)
     if result >= 0:
         me.names[op.name] = Ends(pair[0], pair[1])
@@ -27,19 +27,13 @@ def do_set_pipe_size(me: Performer, op: SetPipeSize) -> Outcome:
 
 @doer
 def do_splice(me: Performer, op: Splice) -> Outcome:
-    from_at, keep_from = me.offset(op.source_offset)
-    to_at, keep_to = me.offset(op.target_offset)
-    result = call("splice", me.source(op.source), from_at, me.target(op.target), to_at, op.length, bits(op.flags))
-    del keep_from, keep_to
-    return outcome(result)
+    from_at, to_at = me.scratch.offset(op.source_offset), me.scratch.offset(op.target_offset)
+    return outcome(call("splice", me.source(op.source), from_at, me.target(op.target), to_at, op.length, bits(op.flags)))
 
 
 @doer
 def do_sendfile(me: Performer, op: Sendfile) -> Outcome:
-    at, keep = me.offset(op.offset)
-    result = call("sendfile", me.target(op.target), me.source(op.source), at, op.length)
-    del keep
-    return outcome(result)
+    return outcome(call("sendfile", me.target(op.target), me.source(op.source), me.scratch.offset(op.offset), op.length))
 
 
 @doer

@@ -19,7 +19,6 @@ from harness.ops.processes import Fork
 from harness.ops.program import Program
 from harness.ops.reach import find_out_of_reach
 
-FORMAT = 1
 REAP_LIMIT_S = 10
 _RECORDS = RecordsPool()
 
@@ -57,11 +56,7 @@ def run_program(request: dict[str, Any], host: socket.socket | None) -> list[Out
     if main < 0:
         raise OSError(-main, "no process can be made for the program")
     if main == 0:
-        for mine in ours.values():
-            mine.close()
-        if host is not None:
-            host.close()
-        become_actor(cast)
+        become_actor(cast, [*ours.values()] if host is None else [*ours.values(), host])
     with contextlib.suppress(OSError):
         os.setpgid(main, main)
     supervisor: Supervisor | None = None

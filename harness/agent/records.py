@@ -1,7 +1,8 @@
 """What an actor hands over to its supervisor: outcomes in memory that both share, and that outlives the actor.
 
-The memory is there and touched before a program begins, so that nothing grows while one runs. An actor adds an outcome after each step and
-says on its channel only that all are there; the supervisor sleeps meanwhile, and finds the outcomes also when the actor is gone.
+The memory is there and touched before a program begins, so that it does not grow while one runs; each actor still fills its own page tables
+of it. It lies between guards. An actor adds an outcome after each step and says on its channel only that all are there; the supervisor
+sleeps meanwhile, and finds the outcomes also when the actor is gone.
 """
 
 import ctypes
@@ -10,14 +11,21 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from harness.agent.memory import SHARED_MEMORY, anonymous
-from harness.agent.outcome import Outcome
+from harness.agent.memory import SHARED_MEMORY, between_guards
+from harness.agent.outcome import Outcome, ProtocolError
 
 #: Of one actor. What does not fit is handed over through its channel.
 RECORDS_BYTES = 64 * 1024
 _HALTED, _INSIDE, _USED, _FIRST = 0, 1, 8, 16
 _NUMBER = struct.Struct("=Q")
 _LENGTH = struct.Struct("=I")
+
+
+class OverwrittenError(ProtocolError):
+    """The memory in which outcomes are handed over has something else in it. That is the agent's fault or the program's."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the memory in which the agent hands outcomes over was written over: {problem}")
 
 
 class Record:
@@ -32,7 +40,11 @@ class Record:
 
 
 def unpacked(data: Any) -> Record:
-    return Record(*marshal.loads(data))
+    """Return the record in what :meth:`Record.packed` made. Raises OverwrittenError."""
+    try:
+        return Record(*marshal.loads(data))
+    except (ValueError, EOFError, TypeError) as error:
+        raise OverwrittenError(f"{bytes(data[:16]).hex()} begins no outcome ({error})") from error
 
 
 class Records:
@@ -53,7 +65,7 @@ class Records:
         self._at = _FIRST
         _NUMBER.pack_into(self._view, _USED, _FIRST)
 
-    def enter(self) -> "ctypes.c_ubyte":
+    def inside_byte(self) -> "ctypes.c_ubyte":
         """Return the byte that says whether the actor is in the operation of a step."""
         return ctypes.c_ubyte.from_address(self.address + _INSIDE)
 
@@ -70,11 +82,15 @@ class Records:
         return True
 
     def take(self) -> Iterator[Record]:
-        """Yield what was added since the last time."""
+        """Yield what was added since the last time. Raises OverwrittenError."""
         (used,) = _NUMBER.unpack_from(self._view, _USED)
+        if not self._at <= used <= RECORDS_BYTES:
+            raise OverwrittenError(f"outcomes that were taken up to byte {self._at} end at {used}")
         while self._at < used:
             begin = self._at + _LENGTH.size
             (length,) = _LENGTH.unpack_from(self._view, self._at)
+            if begin + length > used:
+                raise OverwrittenError(f"an outcome of {length} bytes begins at {begin}, and all end at {used}")
             self._at = begin + length
             yield unpacked(self._view[begin : self._at])
 
@@ -99,11 +115,10 @@ class RecordsPool:
 
     def lend(self, names: list[str]) -> dict[str, Records]:
         """Return an empty part for each of the names, made and touched where there is none yet."""
-        missing = len(names) - len(self._parts)
-        if missing > 0:
-            base = anonymous(missing * RECORDS_BYTES, flags=SHARED_MEMORY)
-            ctypes.memset(base, 0, missing * RECORDS_BYTES)
-            self._parts += [Records(base + number * RECORDS_BYTES) for number in range(missing)]
+        while len(self._parts) < len(names):
+            address = between_guards(RECORDS_BYTES, SHARED_MEMORY)
+            ctypes.memset(address, 0, RECORDS_BYTES)
+            self._parts.append(Records(address))
         for part in self._parts[: len(names)]:
             part.clear()
         return dict(zip(names, self._parts, strict=False))

@@ -12,8 +12,9 @@ import sys
 import time
 from typing import Any
 
-from harness.agent.program import FORMAT, perform_here
+from harness.agent.program import perform_here
 from harness.agent.syscalls import read_text
+from harness.ops.codec import PROGRAM_FORMAT
 
 #: linux/random.h
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
@@ -40,7 +41,7 @@ def identity() -> dict[str, Any]:
     """What does not change while the agent runs: asked once before the first connection, it costs no later one anything."""
     return {
         "agent": hashlib.sha256(_archive()).hexdigest(),
-        "format": FORMAT,
+        "format": PROGRAM_FORMAT,
         "python": sys.version.split()[0],
         "kernel": os.uname().release,
     }
@@ -169,7 +170,7 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     seen = perform_here(request)
     found = read_files(request)
     remove_files({"paths": request["remove"]})
-    return {"observations": {"format": FORMAT, "steps": seen}, **found}
+    return {"observations": {"format": PROGRAM_FORMAT, "steps": seen}, **found}
 
 
 def kernel_log(request: dict[str, Any]) -> dict[str, Any]:

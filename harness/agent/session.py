@@ -10,9 +10,9 @@ from typing import Any
 
 from harness.agent import requests
 from harness.agent.outcome import HangError, HostGoneError, ProtocolError
-from harness.agent.program import FORMAT, run_program
+from harness.agent.program import run_program
 from harness.agent.requests import taint
-from harness.ops.codec import DocumentError
+from harness.ops.codec import PROGRAM_FORMAT, DocumentError
 
 LONGEST_LINE = 64 << 20
 SEND_LIMIT_S = 30
@@ -45,8 +45,18 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], Answer]] = {
 }
 
 
-def answers(line: bytes, host: socket.socket | None, token: str | None = None) -> Iterator[Answer]:
-    """Yield the answers to one request line. ``kind`` says whose fault an error is, with which they end: protocol, hang or failed."""
+class Request(dict[str, Any]):
+    """What was asked. Raises ProtocolError where a key is asked for that it does not have."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ProtocolError(f"the request {self.get('do')} needs {key!r}")
+
+
+def answers(line: bytes, host: socket.socket | None, token: str | None, wait: Callable[[], object]) -> Iterator[Answer]:
+    """Yield the answers to one request line. ``kind`` says whose fault an error is, with which they end: protocol, hang or failed.
+
+    ``wait``: what is to be waited for before a program runs.
+    """
     number: Any = None
     try:
         request = json.loads(line)
@@ -55,7 +65,7 @@ def answers(line: bytes, host: socket.socket | None, token: str | None = None) -
         number = request.get("id")
         if token is not None and not hmac.compare_digest(str(request.get("token")), token):
             raise ProtocolError("the first request of a connection must carry the agent's token")
-        for said in _do(request, host):
+        for said in _do(Request(request), host, wait):
             yield {"id": number, "ok": True, **said}
     except (ProtocolError, DocumentError, json.JSONDecodeError, UnicodeDecodeError) as error:
         yield {"id": number, "ok": False, "kind": "protocol", "error": str(error)}
@@ -70,33 +80,35 @@ def answers(line: bytes, host: socket.socket | None, token: str | None = None) -
         yield {"id": number, "ok": False, "kind": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
-def _do(request: dict[str, Any], host: socket.socket | None) -> Iterator[Answer]:
+def _do(request: Request, host: socket.socket | None, wait: Callable[[], object]) -> Iterator[Answer]:
     do = request.get("do")
+    if do in ("run", "run_many"):
+        wait()
     if do == "run":
         yield _run(request, host)
     elif do == "run_many":
         for program in request["programs"]:
             for folder in request["fresh"]:
                 requests.make_empty(folder)
-            yield _run({**request, "program": program}, host)
+            yield _run(Request(request, program=program), host)
     elif do in REQUESTS:
         yield REQUESTS[do](request)
     else:
         raise ProtocolError(f"unknown request {do!r}: known are run, run_many, {', '.join(REQUESTS)}")
 
 
-def _run(request: dict[str, Any], host: socket.socket | None) -> Answer:
-    return {"observations": {"format": FORMAT, "steps": run_program(request, host)}, "taint": taint()}
+def _run(request: Request, host: socket.socket | None) -> Answer:
+    return {"observations": {"format": PROGRAM_FORMAT, "steps": run_program(request, host)}, "taint": taint()}
 
 
-def serve(host: socket.socket, token: str | None) -> None:
-    """Answer the requests of one connection until the other side is gone or reads no more."""
+def serve(host: socket.socket, token: str | None, wait: Callable[[], object]) -> None:
+    """Answer the requests of one connection until the other side is gone or reads no more; :func:`answers` says what ``wait`` is."""
     host.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_LIMIT_S, 0))
     with contextlib.suppress(OSError):
         host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(HostGoneError, OSError):
         for line in _lines(host):
-            for said in answers(line, host, token):
+            for said in answers(line, host, token, wait):
                 host.sendall(json.dumps(said).encode() + b"\n")
                 if token is not None and not said["ok"]:
                     return

@@ -5,11 +5,10 @@ import errno
 import socket
 import struct
 
-from harness.agent.memory import PAGE, anonymous
+from harness.agent.memory import PAGE, between_guards
 from harness.agent.outcome import Outcome, failed, outcome, returned
 from harness.agent.performer import Ends, Performer, bits, doer
 from harness.agent.syscalls import call
-from harness.ops.reach import whole_pages
 from harness.ops.sockets import Recv, RecvErrqueue, Send, SendFlag, SetZerocopy, TcpPair, UnixPair
 from harness.ops.tag import tag_bytes
 
@@ -54,8 +53,9 @@ def do_set_zerocopy(me: Performer, op: SetZerocopy) -> Outcome:
 def do_send(me: Performer, op: Send) -> Outcome:
     if op.from_ is None and SendFlag.ZEROCOPY in op.flags:
         # The kernel goes on reading these pages after the call, so no later step may use them.
-        address = anonymous(whole_pages(op.length) or PAGE)
-        ctypes.memmove(address, tag_bytes(me.writer, 0, op.length), op.length)
+        data = tag_bytes(me.writer, 0, op.length)
+        address = between_guards(len(data) or PAGE)
+        ctypes.memmove(address, data, len(data))
     else:
         address = me.outgoing(op.length, 0, op.from_, op.from_offset)
     return outcome(call("sendto", me.target(op.socket), address, op.length, bits(op.flags), 0, 0))

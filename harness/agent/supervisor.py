@@ -7,8 +7,8 @@ import time
 
 from harness.agent.actors import ORDER, Cast
 from harness.agent.outcome import HangError, HostGoneError, Outcome, ProtocolError
-from harness.agent.records import Record
-from harness.agent.watch import Actor, Sample
+from harness.agent.records import OverwrittenError, Record
+from harness.agent.watch import Sample, Watched
 from harness.ops.processes import Fork, Join, ProcessVmReadv
 from harness.ops.program import Step
 
@@ -30,7 +30,7 @@ class Supervisor:
         self._actors = {"main": self._actor("main", main, {})}
         self._answers: dict[int, Outcome] = {}
         self._finals: dict[int, Outcome] = {}
-        self._started: dict[str, tuple[Actor, int]] = {}
+        self._started: dict[str, tuple[Watched, int]] = {}
 
     def run(self) -> list[Outcome]:
         steps, index = self._cast.steps, 0
@@ -53,19 +53,19 @@ class Supervisor:
         for actor in self._actors.values():
             os.close(actor.pidfd)
 
-    def _actor(self, name: str, pid: int, mappings: dict[str, int]) -> Actor:
-        return Actor(name, pid, self._ours[name], self._cast.records[name], mappings, self._host)
+    def _actor(self, name: str, pid: int, mappings: dict[str, int]) -> Watched:
+        return Watched(name, pid, self._ours[name], self._cast.records[name], mappings, self._host)
 
-    def _is_free(self, actor: Actor) -> bool:
+    def _is_free(self, actor: Watched) -> bool:
         """Whether the process can take a step; a started step that it still has gets the chance to finish."""
         if actor.busy is not None and not actor.stuck:
             self._await(actor)
         return actor.busy is None and not actor.stuck and not actor.dead
 
-    def _order(self, actor: Actor, first: int, end: int) -> None:
+    def _order(self, actor: Watched, first: int, end: int) -> None:
         """Have the actor do steps, and wait until it is done with them; of those that it comes to no more, none is run."""
         step = self._cast.steps[first]
-        actor.busy = first
+        actor.busy, actor.end = first, end
         actor.records.restart()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             actor.channel.sendall(ORDER.pack(first, end, *self._remote(step)))
@@ -85,10 +85,10 @@ class Supervisor:
     def _remote(self, step: Step) -> tuple[int, int]:
         """The process and the address that a step reads from; 0 where there is none."""
         op = step.operation
-        target = self._actors.get(op.target) if isinstance(op, ProcessVmReadv) else None
-        if target is None or target.dead or not isinstance(op, ProcessVmReadv):
+        if not isinstance(op, ProcessVmReadv) or op.target not in self._actors:
             return 0, 0
-        return target.pid, target.mappings.get(op.mapping, 0)
+        target = self._actors[op.target]
+        return (0, 0) if target.dead else (target.pid, target.mappings.get(op.mapping, 0))
 
     def _join(self, op: Join) -> Outcome:
         if op.label not in self._started:
@@ -101,7 +101,7 @@ class Supervisor:
         for index in range(first, end):
             self._answers.setdefault(index, {"how": "not_run"})
 
-    def _await(self, actor: Actor) -> Outcome | None:
+    def _await(self, actor: Watched) -> Outcome | None:
         """Wait until the actor is done with its order or has ended. It may be ``blocked`` in a step: then that is returned."""
         begun = asleep_since = time.monotonic()
         before: Sample | None = None
@@ -112,7 +112,7 @@ class Supervisor:
             for record in records:
                 self._note(actor, record)
             if done:
-                actor.busy = None
+                self._note_done(actor)
                 return None
             if ended:
                 self._note_end(actor)
@@ -124,23 +124,35 @@ class Supervisor:
             sample = Sample(actor.pid)
             if not sample.is_same_sleep(before):
                 before, asleep_since = sample, now
-            if now - asleep_since >= self._limits.blocked_s:
+            is_asleep = now - asleep_since >= self._limits.blocked_s
+            is_late = now - begun > self._limits.step_s
+            if (is_asleep or is_late) and actor.busy == actor.end:
+                raise ProtocolError(f"{self._place(actor)}: the process {actor.name} does not come out of the agent's own code")
+            if is_asleep:
                 return {"how": "blocked", "attributes": sample.attributes(actor.pid)}
-            if now - begun > self._limits.step_s:
-                call = self._cast.steps[actor.busy or 0].operation.call
-                raise HangError(f"step {actor.busy} ({call}) still ran after {self._limits.step_s:.0f} s, state {sample.state}")
+            if is_late:
+                raise HangError(f"{self._place(actor)} still ran after {self._limits.step_s:.0f} s, state {sample.state}")
             pause_s = max(0.01, min(0.1, asleep_since + self._limits.blocked_s - now))
 
-    def _poll(self, actor: Actor, pause_s: float) -> bool:
+    def _place(self, actor: Watched) -> str:
+        """Where an actor is in its order, for messages."""
+        index, where = actor.busy or 0, "step"
+        if index == actor.end:
+            index, where = index - 1, "after step"
+        return f"{where} {index} ({self._cast.steps[index].operation.call})"
+
+    def _poll(self, actor: Watched, pause_s: float) -> bool:
         """Wait until the actor says something or ends (then True) or time is up. Raises HostGoneError when nobody listens."""
         ready = [descriptor for descriptor, _ in actor.waiting.poll(pause_s * 1000)]
         if self._host is not None and self._host.fileno() in ready:
             raise HostGoneError
         return actor.pidfd in ready
 
-    def _note(self, actor: Actor, record: Record) -> None:
+    def _note(self, actor: Watched, record: Record) -> None:
         """Take what the actor said. A step that was answered already, as blocked, keeps that answer."""
         index, outcome = record.index, record.outcome
+        if index != actor.busy or index == actor.end:
+            raise OverwrittenError(f"the process {actor.name} did step {actor.busy}, and the outcome is that of step {index}")
         op = self._cast.steps[index].operation
         if outcome["how"] == "broken":
             raise ProtocolError(f"step {index} ({op.call}): {outcome['problem']}")
@@ -154,16 +166,19 @@ class Supervisor:
         self._finals[index] = outcome
         self._answers.setdefault(index, outcome)
 
-    def _note_end(self, actor: Actor) -> None:
+    def _note_done(self, actor: Watched) -> None:
+        if actor.busy != actor.end:
+            raise OverwrittenError(f"the process {actor.name} is done, and there is no outcome of step {actor.busy}")
+        actor.busy = None
+
+    def _note_end(self, actor: Watched) -> None:
         """The actor has ended, in the step that it was at: an observation where a signal ended it in the operation itself."""
-        index = actor.busy or 0
+        index, place = actor.busy or 0, self._place(actor)
         actor.note_end()
         if actor.signal is None:
-            raise ProtocolError(f"step {index}: the process {actor.name} of the agent ended by itself; see the agent's log")
-        if not actor.records.was_inside:
-            raise ProtocolError(
-                f"step {index}: {actor.signal} ended the process {actor.name} in the agent's own code, not in the operation"
-            )
+            raise ProtocolError(f"{place}: the process {actor.name} of the agent ended by itself; see the agent's log")
+        if index == actor.end or not actor.records.was_inside:
+            raise ProtocolError(f"{place}: {actor.signal} ended the process {actor.name} in the agent's own code, not in the operation")
         actor.busy = None
         self._finals[index] = {"how": "signal", "signal": actor.signal}
         self._answers.setdefault(index, self._finals[index])

@@ -1,7 +1,8 @@
 """What programs do most, done a few times in the daemon, which all sessions and programs are forked from.
 
 What runs for the first time writes to memory: readers are made, Python puts what it has learned into its code. A process of a program that
-does so copies each page that it writes to, which costs a guest more than the work itself.
+does so copies each page that it writes to, which costs a guest more than the work itself. Files are read and memory is taken for it, which
+the kernel counts as cached: no program runs beside it.
 """
 
 import glob
@@ -12,8 +13,9 @@ import traceback
 from harness.agent import volumes
 from harness.agent.doers import perform
 from harness.agent.performer import Performer, Place
-from harness.agent.program import FORMAT, read_program
+from harness.agent.program import read_program
 from harness.agent.records import Record
+from harness.ops.codec import PROGRAM_FORMAT
 
 #: What sessions load when they first need it is loaded here, for those to come.
 LOADED = (glob, traceback, volumes)
@@ -58,7 +60,7 @@ def warm() -> None:
     memory = os.memfd_create("warm", os.MFD_CLOEXEC)
     me = Performer(Place({"main": f"/proc/self/fd/{memory}"}, {}))
     for _ in range(_TIMES):
-        document = json.loads(json.dumps({"format": FORMAT, "steps": _STEPS}))
+        document = json.loads(json.dumps({"format": PROGRAM_FORMAT, "steps": _STEPS}))
         for index, step in enumerate(read_program(document).steps):
             Record(index, perform(me, index, step)).packed()
     me.scratch.close()

@@ -11,8 +11,12 @@ from harness.agent.records import Record, Records, unpacked
 from harness.agent.syscalls import read_text
 
 
-class Actor:
-    """What the supervisor knows of one process of the program. ``busy``: the step that it does now."""
+class Watched:
+    """What the supervisor knows of one process of the program.
+
+    ``busy``: the step that it does now, or ``end``, that of its order, when all outcomes are there and it has not said that it is done;
+    None when it has no order.
+    """
 
     def __init__(
         self, name: str, pid: int, channel: socket.socket, records: Records, mappings: dict[str, int], host: socket.socket | None
@@ -28,26 +32,35 @@ class Actor:
         self.dead = False
         self.stuck = False
         self.busy: int | None = None
+        self.end = 0
+        self._said = bytearray()
 
     def hear(self) -> tuple[list[Record], bool]:
         """Return the outcomes that are there and were not yet taken, and whether the actor is done with its order."""
-        try:
-            said = self.channel.recv(SAID.size, socket.MSG_DONTWAIT)
-        except (BlockingIOError, ConnectionResetError):
-            said = b""
+        said = self._said
+        self._collect()
         found = list(self.records.take())
         if len(said) < SAID.size:
             return found, False
-        (length,) = SAID.unpack(said)
+        (length,) = SAID.unpack_from(said)
         if length == DONE:
+            said.clear()
             return found, True
-        data = self.channel.recv(length, socket.MSG_WAITALL)
-        if len(data) == length:
-            found.append(unpacked(data))
-            self.records.restart()
-            with contextlib.suppress(BrokenPipeError):
-                self.channel.sendall(b"g")
+        if len(said) < SAID.size + length:
+            return found, False
+        found.append(unpacked(said[SAID.size :]))
+        said.clear()
+        self.records.restart()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended meanwhile, which is noted elsewhere
+            self.channel.sendall(b"g")
         return found, False
+
+    def _collect(self) -> None:
+        """Take what the actor has said, as far as it is there. Nothing is waited for: that an actor is gone is not heard here, because
+        others have its end of the channel too."""
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while piece := self.channel.recv(1 << 20, socket.MSG_DONTWAIT):
+                self._said += piece
 
     def note_end(self) -> None:
         """Note how the process ended. It is left to be reaped with the rest: until then its number names its group."""

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,15 @@ from harness.errors import AgentError, GuestError, GuestHungError, HarnessError
 from harness.guest.ssh import Shell, Stream
 from harness.host.deadline import Deadline
 from harness.host.log import took
+from harness.ops.codec import PROGRAM_FORMAT
 
 log = logging.getLogger(__name__)
 
 FOLDER = "/run/pmem-harness"
 AGENT_PATH = f"{FOLDER}/agent.pyz"
 TOKEN_PATH = f"{FOLDER}/agent.json"
-FORMAT = 1
+#: Where the agent writes what goes wrong with itself.
+LOG_PATH = f"{FOLDER}/agent.log"
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,15 @@ def linked(shell: Shell, endpoint: Endpoint, source: bytes, deadline: Deadline, 
     ``restored``: the guest was saved and shares its past with others; it gets the time of day and random numbers of its own.
     Raises GuestError or AgentError.
     """
-    with shell.open_stream(endpoint.port, deadline) as stream:
-        link = AgentLink(stream)
-        wake = {"time_s": time.time(), "seed": secrets.token_hex(32)} if restored else {}
-        hello = link.request("hello", deadline, token=endpoint.token, **wake)
+    wake = {"time_s": time.time(), "seed": secrets.token_hex(32)} if restored else {}
+    with ExitStack() as stack:
+        try:
+            link = AgentLink(stack.enter_context(shell.open_stream(endpoint.port, deadline)))
+            hello = link.request("hello", deadline, token=endpoint.token, **wake)
+        except GuestError as error:
+            raise type(error)(f"{error}\nthe agent said that it was ready; its log in the guest is {LOG_PATH}") from error
         ours = hashlib.sha256(source).hexdigest()
-        if (hello.get("format"), hello.get("agent")) != (FORMAT, ours):
+        if (hello.get("format"), hello.get("agent")) != (PROGRAM_FORMAT, ours):
             raise AgentError(f"another agent runs in the guest: format {hello.get('format')}, sha256 {hello.get('agent')}, ours is {ours}")
         yield link
 

@@ -11,6 +11,7 @@ from harness.ops.program import Program, Step, arguments
 from harness.ops.reach import find_out_of_reach
 from harness.ops.words import NEEDED, OPERATIONS, Frozen
 
+#: Of programs and of all that agent and host say to each other.
 PROGRAM_FORMAT = 1
 
 
@@ -57,15 +58,18 @@ def program_from(document: Any) -> Program:
     found = as_mapping(document, "the program")
     if found.get("format") != PROGRAM_FORMAT:
         raise DocumentError(f"the program has the format {found.get('format')!r}; this reads {PROGRAM_FORMAT}")
-    return steps_from(found.get("steps"), "step ")
+    return steps_from(found.get("steps"), "steps", "step {}")
 
 
-def steps_from(document: Any, where: str) -> Program:
-    """Return the program in what :func:`steps_document` made. Raises DocumentError, which names a step by ``where`` and its number."""
+def steps_from(document: Any, where: str, step: str) -> Program:
+    """Return the program in what :func:`steps_document` made.
+
+    Raises DocumentError, which names the whole by ``where`` and one step by ``step`` with its number.
+    """
     try:
-        return Program(tuple(_read_parts(_read_step, as_list(document))))
-    except DocumentError as error:
-        raise error.inside(where) from error
+        return Program(tuple(_read_parts(_read_step, as_list(document, where), step)))
+    except DocumentError:
+        raise
     except ValueError as error:
         raise DocumentError(str(error), where) from error
 
@@ -98,12 +102,12 @@ def _read_part(read: Reader, document: Any, place: str) -> Any:
         raise error.inside(place) from error
 
 
-def _read_parts(read: Reader, documents: Sequence[Any]) -> Iterator[Any]:
+def _read_parts(read: Reader, documents: Sequence[Any], place: str = "[{}]") -> Iterator[Any]:
     for number, document in enumerate(documents):
         try:
             yield read(document)
         except DocumentError as error:
-            raise error.inside(f"[{number}]") from error
+            raise error.inside(place.format(number)) from error
 
 
 _READERS: dict[Any, Reader] = {}

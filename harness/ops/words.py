@@ -1,9 +1,9 @@
 """What an operation is written with: the kinds of names, what its numbers and texts are, flags with their bits.
 
-An operation is a frozen dataclass, registered under its name by :func:`operation`. It is the only place where its arguments and their
-defaults are listed: the case loader reads YAML by them, the plan prints them, the agent performs them, the model judges them. A field that
-names something earlier steps made says so with :func:`ref`; one that names something new with :func:`new`. A trailing underscore in a
-field's name is dropped in YAML and JSON (``from_`` is ``from``).
+An operation is a frozen value (:class:`Frozen`), registered under its name by :func:`operation`. It is the only place where its arguments
+and their defaults are listed: the case loader reads YAML by them, the plan prints them, the agent performs them, the model judges them. A
+field that names something earlier steps made says so with :func:`ref`; one that names something new with :func:`new`. A trailing underscore
+in a field's name is dropped in YAML and JSON (``from_`` is ``from``).
 """
 
 from collections.abc import Callable
@@ -132,9 +132,9 @@ def _dataclass_fields(cls: "type[Frozen]") -> Any:
 
 
 class Frozen:
-    """A dataclass that never changes, equal to one of its class with equal fields, and hashable.
+    """A value that never changes, equal to one of its class with equal fields, and hashable.
 
-    It is made without the module dataclasses, which costs a guest a quarter of a second at every start.
+    To the host it looks like a dataclass. It is none: that module costs a guest a quarter of a second at every start.
     """
 
     fields: ClassVar[dict[str, Field]] = {}
@@ -208,7 +208,7 @@ Op = TypeVar("Op", bound=Operation)
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field, ref, maybe_ref, new))
 def operation(call: str, *shows: Shown) -> Callable[[type[Op]], type[Op]]:
-    """Register the decorated dataclass under ``call``, with the evidence that it ``shows``."""
+    """Register the decorated class under ``call``, with the evidence that it ``shows``."""
 
     def register(cls: type[Op]) -> type[Op]:
         made = frozen(cls)

@@ -147,7 +147,7 @@ def _file_rows(files: tuple[FileSeen, ...] | None) -> list[dict[str, Any]] | Non
 def _read(kind: Any, document: Any, where: str) -> Any:
     origin = typing.get_origin(kind)
     if kind is Program:
-        return steps_from(document, where)
+        return steps_from(document, where, f"{where}[{{}}]")
     if origin in (Union, types.UnionType):
         return _read_union(typing.get_args(kind), document, where)
     if origin is tuple:

@@ -7,6 +7,8 @@
 
 One guest serves programs in a row, each in a fresh folder of its volume (a bare node is cleared); a guest that shows damage is given up.
 A file has one JSON object a line: ``reading`` of the stack, which holds for the programs behind it, and ``program`` with its observations.
+Programs that run together and damage a guest run again one at a time; damage that none of them does then is kept with their indices
+(``together``), and ``run`` and ``judge`` end with status 1.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from typing import Any, Protocol, TextIO
 
 from harness.agent.bundle import agent_archive
 from harness.case.plan import named_stacks
-from harness.errors import GuestError, HarnessError
+from harness.errors import GuestError, HarnessError, reason_of
 from harness.guest.facts import taint_of
 from harness.guest.filesystem import clear_commands
 from harness.guest.layout import Layout
@@ -41,6 +43,7 @@ from harness.lease.clone import make_cloner
 from harness.lease.ending import classify
 from harness.lease.kernels import read_kernels
 from harness.lease.options import GuestOptions
+from harness.machine.ending import Ending as GuestEnding
 from harness.model.facts import Env
 from harness.model.judge import Judgement, StepVerdict, judge
 from harness.model.outcome import How, Observation, observations_from
@@ -70,7 +73,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Recording:
-    """A program with what became of it. ``seed`` and ``index`` draw it again."""
+    """A program with what became of it. ``seed`` and ``index`` draw it again.
+
+    ``together``: the indices of programs that ran in one round trip, ``program`` the first of them: they did damage that none did alone.
+    """
 
     seed: int
     index: int
@@ -80,6 +86,7 @@ class Recording:
     observations: tuple[Observation, ...] | None
     ending: Ending
     note: str
+    together: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,22 @@ class Ran:
     observations: tuple[Observation, ...] | None
     ending: Ending
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Why no other program is to run on a stage. ``together``: so many programs ran in one round trip, nobody knows which of them did it,
+    and the last ``unanswered`` of them count as not run; 0 where the program did it that was answered last."""
+
+    ending: Ending
+    why: str
+    together: int = 0
+    unanswered: int = 0
+
+    def explains(self, other: "Damage") -> bool:
+        """Whether this is the same again; a guest that is gone says so in many words."""
+        is_alike = self.ending is not Ending.COMPLETED or reason_of(self.why) == reason_of(other.why)
+        return self.ending is other.ending and is_alike
 
 
 class Stage(Protocol):
@@ -104,7 +127,7 @@ class Stage(Protocol):
         one at a time. A program that is run alone is always answered.
         """
 
-    def find_damage(self) -> str | None:
+    def find_damage(self) -> Damage | None:
         """Why no other program is to run here, or None."""
 
 
@@ -116,8 +139,7 @@ class GuestStage:
 
     def __init__(self, guest: BootedGuest) -> None:
         self._guest = guest
-        self._damage: str | None = None
-        self._tainted = False
+        self._damage: Damage | None = None
         self.reading = guest.refresh()
         self._layout = guest.session.layout
         self._taint = taint_of(self.reading)
@@ -135,7 +157,7 @@ class GuestStage:
                 yield from ran
                 del left[: len(ran)]
 
-    def find_damage(self) -> str | None:
+    def find_damage(self) -> Damage | None:
         return self._damage
 
     def _is_alone(self, program: Program) -> bool:
@@ -148,46 +170,52 @@ class GuestStage:
         session.state = replace(session.state, layout=_below(self._layout, "fresh"))
         fresh = [volume.folder for volume in session.layout.mounted]
         ran: list[Ran] = []
+        error: HarnessError | None = None
+        complaint = ""
         try:
             for observations in session.run_many(programs, fresh, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S):
-                self._look_at_taint()
+                complaint = complaint or self._taint_change()
                 ran.append(Ran(observations, Ending.COMPLETED))
-        except HarnessError as error:
-            if _is_refusal(error):
-                ran.append(Ran(None, *classify(guest.ending(mark), error)))
-            else:
-                self._damage = str(error)
+        except HarnessError as caught:
+            error = caught
         finally:
             session.state = replace(session.state, layout=self._layout)
-        reports = guest.ending(mark).reports
-        if reports:
-            self._damage = f"its kernel complained: {reports[0].line}"
-        return [] if reports or self._tainted else ran
+        ended = guest.ending(mark)
+        ending, note = classify(ended, error)
+        complaint = _report(ended) or complaint
+        if complaint:
+            ran = []
+        elif _is_refusal(error):
+            ran.append(Ran(None, ending, note))
+        if complaint or (error is not None and not _is_refusal(error)):
+            self._damage = Damage(ending, complaint or str(error), len(programs), len(programs) - len(ran))
+        return ran
 
     def _run_alone(self, program: Program) -> Ran:
         guest, session, mark = self._guest, self._guest.session, self._guest.machine.console.mark()
         observations: tuple[Observation, ...] | None = None
         error: HarnessError | None = None
+        harm = ""
         try:
             with self._fresh(program):
                 observations = session.run(program, blocked_s=BLOCKED_S, limit_s=STEP_LIMIT_S)
-            self._look_at_taint()
+            harm = self._taint_change()
         except HarnessError as caught:
             error = caught
             # An agent that says that a program cannot be meant is as good as before.
-            self._damage = str(caught) if observations is not None or not _is_refusal(caught) else None
+            harm = str(caught) if observations is not None or not _is_refusal(caught) else ""
         ended = guest.ending(mark)
         ending, note = classify(ended, error)
-        if ended.reports:
-            self._damage = f"its kernel complained: {ended.reports[0].line}"
-            note = f"{note}; {self._damage}" if note else self._damage
-        return Ran(observations, ending, note or self._damage or "")
+        report = _report(ended)
+        if harm or report:
+            self._damage = Damage(ending, report or harm)
+        if report:
+            note = f"{note}; {report}" if note else report
+        return Ran(observations, ending, note or harm)
 
-    def _look_at_taint(self) -> None:
+    def _taint_change(self) -> str:
         taint = self._guest.session.taint()
-        if taint != self._taint:
-            self._tainted = True
-            self._damage = f"the kernel's taint flags went from {self._taint} to {taint}"
+        return "" if taint == self._taint else f"the kernel's taint flags went from {self._taint} to {taint}"
 
     @contextlib.contextmanager
     def _fresh(self, program: Program) -> Iterator[None]:
@@ -217,8 +245,13 @@ class GuestStage:
         self._guest.session.commands([GuestCommand(("sh", "-ec", "; ".join(words)))])
 
 
-def _is_refusal(error: HarnessError) -> bool:
+def _is_refusal(error: HarnessError | None) -> bool:
     return "the agent answered run" in str(error) and not isinstance(error, GuestError)
+
+
+def _report(ended: GuestEnding) -> str:
+    """What the kernel complained about first, or nothing."""
+    return f"its kernel complained: {ended.reports[0].line}" if ended.reports else ""
 
 
 def _below(layout: Layout, folder: str) -> Layout:
@@ -268,7 +301,7 @@ class HostStage:
 
     def __init__(self, link: AgentLink, folder: Path) -> None:
         self._link, self._folder = link, folder
-        self._damage: str | None = None
+        self._damage: Damage | None = None
         self.world = World(without=HOST_WITHOUT)
         self.reading = host_reading()
 
@@ -286,10 +319,10 @@ class HostStage:
                 )
                 return Ran(observations_from(document), Ending.COMPLETED)
             except HarnessError as error:
-                self._damage = None if _is_refusal(error) else str(error)
+                self._damage = None if _is_refusal(error) else Damage(Ending.HARNESS_ERROR, str(error))
                 return Ran(None, Ending.HARNESS_ERROR, str(error))
 
-    def find_damage(self) -> str | None:
+    def find_damage(self) -> Damage | None:
         return self._damage
 
 
@@ -348,30 +381,53 @@ def record(
     where: str,
     progress: Progress,
 ) -> Iterator[Recording]:
-    """Run the programs (with seed and index) that ``choose`` gives for the world of the first stage; yield each as soon as it has run."""
+    """Run the programs (with seed and index) that ``choose`` gives for the world of the first stage; yield each as soon as it has run.
+
+    Where some did damage together that none does alone, one more recording says so.
+    """
     source: Iterator[tuple[int, int, Program]] | None = None
     waiting: deque[tuple[int, int, Program]] = deque()
     alone = 0  # so many are run one at a time, because one of them damaged a guest when all of them ran
+    suspects: tuple[Recording, Damage] | None = None
     while True:
-        with start_one() as stage:
-            source = source or iter(choose(stage.world))
-            while True:
-                waiting.extend(itertools.islice(source, _BATCH - len(waiting)))
-                batch = list(itertools.islice(waiting, 1 if alone else _BATCH))
-                if not batch:
-                    return
-                answered = 0
-                for ran in stage.run([program for _, _, program in batch]):
-                    seed, index, program = waiting.popleft()
-                    yield Recording(seed, index, where, program, stage.reading, ran.observations, ran.ending, ran.note)
-                    answered += 1
-                alone = max(0, alone - answered)
-                damage = stage.find_damage()
-                if damage is not None:
-                    alone = alone or len(batch) - answered
-                    begun = f"{answered} of {len(batch)} programs from {batch[0][1]} on ran, then"
-                    progress(f"{begun}: {damage}; going on with a new guest")
-                    break
+        try:
+            with start_one() as stage:
+                source = source or iter(choose(stage.world))
+                while (damage := stage.find_damage()) is None:
+                    waiting.extend(itertools.islice(source, _BATCH - len(waiting)))
+                    batch = list(itertools.islice(waiting, 1 if alone else _BATCH))
+                    if not batch:
+                        return
+                    answered = 0
+                    for ran in stage.run([program for _, _, program in batch]):
+                        seed, index, program = waiting.popleft()
+                        yield Recording(seed, index, where, program, stage.reading, ran.observations, ran.ending, ran.note)
+                        answered += 1
+                    alone = max(0, alone - answered)
+                    damage = stage.find_damage()
+                    if damage is not None and damage.together:
+                        end = answered + damage.unanswered
+                        suspects = _unexplained(batch[end - damage.together : end], where, stage.reading, damage), damage
+                    elif damage is not None and suspects is not None and damage.explains(suspects[1]):
+                        suspects = None
+                    if damage is not None:
+                        alone = alone or damage.unanswered
+                        begun = f"{answered} of {len(batch)} programs from {batch[0][1]} on ran, then"
+                        progress(f"{begun}: {damage.why}; going on with a new guest")
+                    if suspects is not None and not alone:
+                        yield suspects[0]
+                        suspects = None
+        except HarnessError:  # no other guest can be had: who did it is never known then
+            if suspects is not None:
+                yield suspects[0]
+            raise
+
+
+def _unexplained(batch: Sequence[tuple[int, int, Program]], where: str, reading: StackReading, damage: Damage) -> Recording:
+    """What is left of a batch whose damage none of its programs does alone."""
+    seed, index, program = batch[0]
+    together = tuple(index for _, index, _ in batch)
+    return Recording(seed, index, where, program, reading, None, damage.ending, damage.why, together)
 
 
 def write_recording(file: TextIO, recording: Recording, last: StackReading | None) -> StackReading:
@@ -385,6 +441,7 @@ def write_recording(file: TextIO, recording: Recording, last: StackReading | Non
         "where": recording.where,
         "ending": str(recording.ending),
         "note": recording.note,
+        "together": recording.together,
         "program": to_document(recording.program),
         "observations": None if seen is None else observations_document(seen),
     }
@@ -414,6 +471,7 @@ def read_recordings(path: Path) -> Iterator[Recording]:
             None if seen is None else observations_from(seen),
             Ending(entry["ending"]),
             entry["note"],
+            tuple(entry["together"]),
         )
 
 
@@ -493,14 +551,18 @@ def summary_lines(all_judged: Sequence[Judged]) -> Iterator[str]:
             if step.verdict is Verdict.UNDETERMINED and not re.search(r"\bstep \d+|not run", step.reason):
                 call = one.recording.program.steps[step.step].operation.call
                 reasons[f"{call}: {_without_numbers(step.reason)}"] += 1
-    count, total = len(all_judged), sum(steps.values())
-    unended = [one.recording for one in all_judged if one.recording.ending is not Ending.COMPLETED]
+    unexplained = [one.recording for one in all_judged if one.recording.together]
+    count, total = len(all_judged) - len(unexplained), sum(steps.values())
+    unended = [one.recording for one in all_judged if one.recording.ending is not Ending.COMPLETED and not one.recording.together]
     deviating = sum(len(found) for found in groups.values())
     rate = 1000 * deviating / max(count, 1)
     yield f"{count} programs, {total} steps; {deviating} programs deviate: {rate:.0f} of 1,000, in {len(groups)} groups"
     yield "steps: " + ", ".join(f"{kind} {number} ({100 * number / max(total, 1):.2f} %)" for kind, number in steps.most_common())
     for recording in unended:
         yield f"not completed: {recording.where} seed {recording.seed} index {recording.index}: {recording.ending}: {recording.note[:300]}"
+    for recording in unexplained:
+        indices = ", ".join(map(str, recording.together))
+        yield f"done by none alone: {recording.where} seed {recording.seed} indices {indices}: {recording.ending}: {recording.note[:300]}"
     yield ""
     for group, found in sorted(groups.items(), key=lambda pair: -len(pair[1])):
         first = min(found, key=lambda one: len(one.recording.program.steps)).recording
@@ -583,7 +645,7 @@ def main(words: Sequence[str]) -> int:
 def _judge(files: Sequence[Path]) -> int:
     recordings = [recording for path in files for recording in read_recordings(path)]
     print("\n".join(summary_lines([judged(recording) for recording in recordings])))
-    return 0
+    return int(any(recording.together for recording in recordings))
 
 
 def _show(file: Path, index: int) -> int:
@@ -613,11 +675,13 @@ def _run(chosen: argparse.Namespace) -> int:
 
     stages = host_stages() if chosen.host else guest_stages(known[chosen.stack], kernel, progress)
     last: StackReading | None = None
+    unexplained = 0
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with stages as start_one, chosen.output.open("a") as file:
             for number, recording in enumerate(record(start_one, choose, where, progress), 1):
                 last = write_recording(file, recording, last)
+                unexplained += bool(recording.together)
                 if number % 25 == 0:
                     progress(f"{where}: {number} of {chosen.programs} programs")
     except HarnessError as error:
@@ -626,7 +690,7 @@ def _run(chosen: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         progress("stopped")
         return 130
-    return 0
+    return int(unexplained > 0)
 
 
 if __name__ == "__main__":

@@ -88,9 +88,22 @@ class Runner:
 
 @pytest.fixture(scope="session")
 def daemon(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    token_file = tmp_path_factory.mktemp("agent") / "agent.json"
-    command = [sys.executable, "-I", "-S", str(archive), "127.0.0.1:0", str(token_file), "--foreground"]
-    process = start(command, stderr=2)
+    with started([sys.executable, "-I", "-S", str(archive)], tmp_path_factory.mktemp("agent")) as found:
+        yield found
+
+
+@contextmanager
+def changed_agent(archive: Path, folder: Path, change: str) -> Iterator[Daemon]:
+    """The agent after ``change``, Python that finds its modules imported from the archive and ``here``, the folder, in front of it."""
+    begin = f"import sys; sys.path.insert(0, {str(archive)!r}); here = {str(folder)!r}\nfrom harness.agent import main\n"
+    with started([sys.executable, "-c", f"{begin}{change}\nsys.exit(main.main(sys.argv[1:]))"], folder) as found:
+        yield found
+
+
+@contextmanager
+def started(agent: list[str], folder: Path) -> Iterator[Daemon]:
+    token_file = folder / "agent.json"
+    process = start([*agent, "127.0.0.1:0", str(token_file), "--foreground"], stderr=2)
     try:
         assert wait_until(token_file.exists, Deadline.after(30))
         said = json.loads(token_file.read_text())

@@ -190,7 +190,7 @@ def test_a_signal_inside_the_operation_is_an_observation(daemon: Daemon, runner:
 def test_a_signal_in_the_agents_own_code_is_the_agents_fault(daemon: Daemon, runner: Runner) -> None:
     answer = killed_while_it_sleeps(daemon, runner, idle_too=True)
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
-    assert answer["error"] == "step 3: SIGSEGV ended the process main in the agent's own code, not in the operation"
+    assert answer["error"] == "step 3 (meminfo): SIGSEGV ended the process main in the agent's own code, not in the operation"
     assert runner.client.ask("hello")["ok"]
 
 

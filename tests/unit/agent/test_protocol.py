@@ -55,10 +55,10 @@ def test_an_unknown_request_is_refused_with_what_is_known(client: Client) -> Non
     [
         (None, "the program: a mapping belongs here, not None"),
         ({"format": 2, "steps": []}, "the program has the format 2; this reads 1"),
-        ({"format": 1, "steps": [{"call": "levitate", "args": {}}]}, "step [0]: no operation 'levitate'"),
+        ({"format": 1, "steps": [{"call": "levitate", "args": {}}]}, "step 0: no operation 'levitate'"),
         (
             {"format": 1, "steps": [{"call": "fsync", "args": {"fiel": "f"}}]},
-            "step [0].args: nothing is called 'fiel' here; known are file",
+            "step 0.args: nothing is called 'fiel' here; known are file",
         ),
         ({"format": 1, "steps": [{"call": "meminfo", "process": "b"}]}, "step 0 (meminfo): no earlier step forks the process 'b'"),
         (
@@ -77,13 +77,13 @@ def test_a_program_that_cannot_be_meant_is_refused_before_it_runs(client: Client
     [
         (
             {"call": "open", "args": {"name": "f", "path": "a", "flags": ["sideways"]}},
-            "step [0].args.flags[0]: 'sideways' is none of rdonly",
+            "step 0.args.flags[0]: 'sideways' is none of rdonly",
         ),
         ({"call": "open", "args": {"name": "f", "path": "moon:a", "flags": []}}, "names the volume 'moon'"),
         ({"call": "mount", "args": {"volume": "moon"}}, "unknown volume 'moon'"),
         (
             {"call": "pipe", "args": {"name": "p", "nonblock": True, "_": 1}},
-            "step [0].args: nothing is called '_' here; known are name, nonblock",
+            "step 0.args: nothing is called '_' here; known are name, nonblock",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_an_operation_that_the_agent_cannot_do_says_what_happened_in_it(client: 
     steps = [{"call": "open", "args": {"name": "f", "path": "a"}}, {"call": "pread", "args": {"file": "f", "offset": 0, "length": 1 << 50}}]
     answer = client.ask("run", program={"format": 1, "steps": steps}, roots={"main": "/tmp"})
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
-    assert "step 1 (pread): MemoryError: no 1125899906842624 bytes for a buffer: ENOMEM" in answer["error"]
+    assert "step 1 (pread): MemoryError: the kernel has no 1125899906842624 bytes of memory for the agent: ENOMEM" in answer["error"]
     assert "do_pread" in answer["error"]
 
 
@@ -248,9 +248,32 @@ def test_of_many_programs_the_one_that_hangs_ends_the_answers(client: Client, tm
     assert client.ask("hello")["ok"]
 
 
-def test_a_request_that_fails_inside_says_how(client: Client) -> None:
-    answer = client.ask("read_files")
-    assert (answer["ok"], answer["kind"], answer["error"]) == (False, "failed", "KeyError: 'patterns'")
+def test_a_request_that_fails_inside_says_how(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = client.ask("remove_files", paths=[f"{tmp_path}/file/in"])
+    assert (answer["ok"], answer["kind"]) == (False, "failed")
+    assert answer["error"] == f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/in'"
+
+
+@pytest.mark.parametrize(
+    ("do", "given", "key"),
+    [
+        ("run_many", {}, "programs"),
+        ("run_many", {"programs": [{}]}, "fresh"),
+        ("commands", {}, "commands"),
+        ("read_files", {}, "patterns"),
+        ("remove_files", {}, "paths"),
+        ("inspect", {}, "program"),
+        ("inspect", {"program": {"format": 1, "steps": []}}, "patterns"),
+        ("inspect", {"program": {"format": 1, "steps": []}, "patterns": []}, "remove"),
+        ("age", {}, "writer"),
+        ("audit", {}, "file_limit"),
+        ("hello", {"seed": ""}, "time_s"),
+    ],
+)
+def test_a_request_without_what_it_needs_is_a_break_of_the_protocol(client: Client, do: str, given: dict[str, Any], key: str) -> None:
+    answer = client.ask(do, **given)
+    assert (answer["ok"], answer["kind"], answer["error"]) == (False, "protocol", f"the request {do} needs {key!r}")
 
 
 def test_a_process_that_does_not_go_makes_the_end_of_a_program_a_hang() -> None:

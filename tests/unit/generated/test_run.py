@@ -3,11 +3,18 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from harness.errors import HostError
+from harness.guest.layout import Layout
+from harness.machine.ending import Ending as GuestEnding
+from harness.machine.ending import EndKind
+from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation
 from harness.model.verdict import Verdict
 from harness.ops import Meminfo, Open, OpenFlag, Pread, Program, Pwrite, Step
@@ -15,6 +22,8 @@ from harness.record.item import Ending
 from tests.generated import run
 from tests.generated.generator import World, draw
 from tests.generated.run import (
+    Damage,
+    GuestStage,
     Judged,
     Ran,
     Recording,
@@ -50,10 +59,10 @@ RIGHT = recording(
 class FakeStage:
     """Runs nothing, and is damaged by one program; ``quiet``: among others it does not say which one that was."""
 
-    def __init__(self, damaging: int, quiet: int = 0) -> None:
+    def __init__(self, damaging: int, quiet: int = 0, why: str = "damaged") -> None:
         self.reading, self.world = host_reading(), World()
         self.ran: list[list[int]] = []
-        self._damaging, self._quiet, self._damaged = damaging, quiet, False
+        self._damaging, self._quiet, self._why, self._damaged = damaging, quiet, why, False
 
     def run(self, programs: Sequence[Program]) -> Iterator[Ran]:
         self.ran.append([len(program.steps) for program in programs])
@@ -65,8 +74,13 @@ class FakeStage:
             if length == self._damaging:
                 return
 
-    def find_damage(self) -> str | None:
-        return "damaged" if self._damaged else None
+    def find_damage(self) -> Damage | None:
+        if not self._damaged:
+            return None
+        count = len(self.ran[-1])
+        is_quiet = self._quiet in self.ran[-1] and count > 1
+        together, unanswered = (count, count - self.ran[-1].index(self._quiet)) if is_quiet else (0, 0)
+        return Damage(Ending.COMPLETED, self._why, together, unanswered)
 
 
 def test_a_hundred_programs_on_this_computer_are_judged_and_few_deviate() -> None:
@@ -117,6 +131,103 @@ def test_where_nobody_knows_which_of_many_programs_did_it_those_left_are_run_one
         "1 of 4 programs from 0 on ran, then: damaged; going on with a new guest",
         "1 of 1 programs from 2 on ran, then: damaged; going on with a new guest",
     ]
+
+
+def recorded(*stages: FakeStage, programs: int = 4) -> list[Recording]:
+    """What is recorded of so many programs, the first of one step, on these stages one after the other."""
+    left = list(stages)
+
+    @contextlib.contextmanager
+    def start_one() -> Iterator[Stage]:
+        if not left:
+            raise HostError("no other guest")
+        yield left.pop(0)
+
+    chosen = [(1, index, Program((Step(Meminfo()),) * (index + 1))) for index in range(programs)]
+    found: list[Recording] = []
+    with contextlib.suppress(HostError):
+        found.extend(record(start_one, lambda _: chosen, "nowhere", lambda _: None))
+    return found
+
+
+COMPLAINT = "its kernel complained: WARNING: CPU: 0 PID: 17 at fs/dax.c:123"
+
+
+def test_damage_that_no_program_does_alone_leaves_a_recording_of_all_of_them() -> None:
+    *ran, last = recorded(FakeStage(damaging=3, quiet=2, why=COMPLAINT), FakeStage(damaging=9))
+    assert [one.index for one in ran] == [0, 1, 2, 3]
+    assert [one.together for one in ran] == [()] * 4
+    assert (last.index, last.together, last.ending, last.note) == (0, (0, 1, 2, 3), Ending.COMPLETED, COMPLAINT)
+    assert last.observations is None
+
+
+def test_damage_that_a_program_does_alone_explains_the_same_of_many_and_no_other() -> None:
+    again = FakeStage(damaging=3, why="its kernel complained: WARNING: CPU: 1 PID: 99 at fs/dax.c:123")
+    ran = recorded(FakeStage(damaging=3, quiet=2, why=COMPLAINT), again, FakeStage(damaging=9))
+    assert [one.together for one in ran] == [()] * 4
+    other = FakeStage(damaging=3, why="its kernel complained: INFO: task blocked")
+    *ran, last = recorded(FakeStage(damaging=3, quiet=2, why=COMPLAINT), other, FakeStage(damaging=9))
+    assert [one.index for one in ran] == [0, 1, 2, 3]
+    assert (last.together, last.note) == ((0, 1, 2, 3), COMPLAINT)
+
+
+def test_damage_of_many_is_recorded_too_where_no_other_guest_can_be_had() -> None:
+    *ran, last = recorded(FakeStage(damaging=3, quiet=2, why=COMPLAINT))
+    assert [one.index for one in ran] == [0]
+    assert (last.together, last.note) == ((0, 1, 2, 3), COMPLAINT)
+
+
+class ComplainingGuest:
+    """A guest on which all programs are answered, and whose kernel complains (``line``) or is tainted (``taint``) meanwhile."""
+
+    def __init__(self, line: str = "", taint: int = 0) -> None:
+        reports = (Report(ReportKind.WARNING, line, 0),) if line else ()
+        stack: Any = SimpleNamespace(mount_in_program=True)
+        layout = Layout(stack, ())
+        answers = tuple(Observation(step, How.RETURNED, 0) for step in range(3))
+        self.machine = SimpleNamespace(console=SimpleNamespace(mark=lambda: 0))
+        self.session = SimpleNamespace(
+            layout=layout, state=State(layout), taint=lambda: taint, run_many=lambda programs, fresh, **_: (answers for _ in programs)
+        )
+        self.ending = lambda mark: GuestEnding(EndKind.RUNNING, "", reports)
+        self.refresh = lambda: replace(host_reading(), facts=(("kernel taint", "0"),))
+
+
+@dataclass(frozen=True)
+class State:
+    layout: Any
+
+
+@pytest.mark.parametrize(
+    ("guest", "why"),
+    [
+        (ComplainingGuest(line="WARNING: fs/dax.c"), "its kernel complained: WARNING: fs/dax.c"),
+        (ComplainingGuest(taint=512), "the kernel's taint flags went from 0 to 512"),
+    ],
+)
+def test_a_guest_whose_kernel_complains_during_many_programs_answers_none_and_says_how_many_it_were(guest: Any, why: str) -> None:
+    stage = GuestStage(guest)
+    assert list(stage.run([PROGRAM] * 3)) == []
+    assert stage.find_damage() == Damage(Ending.COMPLETED, why, together=3, unanswered=3)
+
+
+def test_damage_that_none_did_alone_is_in_the_summary_and_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "some.jsonl"
+    damage = replace(RIGHT, observations=None, note=COMPLAINT, together=(3, 4))
+    with path.open("w") as file:
+        write_recording(file, damage, write_recording(file, RIGHT, None))
+    assert list(read_recordings(path)) == [RIGHT, damage]
+    assert run.main(["judge", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("1 programs, 3 steps")
+    assert f"done by none alone: somewhere seed 1 indices 3, 4: completed: {COMPLAINT}" in said
+
+
+def test_a_run_in_which_damage_stays_unexplained_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "some.jsonl"
+    for together, status in (((), 0), ((3, 4), 1)):
+        monkeypatch.setattr(run, "record", lambda *_, together=together: iter([replace(RIGHT, together=together)]))
+        assert run.main(["run", "--host", "-o", str(path)]) == status
 
 
 def test_recordings_survive_being_written_also_while_the_file_still_grows(tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from harness.errors import AgentError, GuestError, GuestHungError
 from harness.guest.link import AgentLink, Endpoint, GuestCommand, linked, start_agent
+from harness.guest.ssh import Stream
+from harness.host.deadline import Deadline
 from tests.unit.guest.fake_link import FakeShell, FakeStream, soon
 
 SOURCE = b"print('agent')"
@@ -52,6 +56,39 @@ def test_another_agent_than_ours_is_refused(hello: dict[str, object]) -> None:
         linked(shell, Endpoint(1, "t"), SOURCE, soon()),
     ):
         pass
+
+
+class ClosedShell(FakeShell):
+    @contextmanager
+    def open_stream(self, port: int, deadline: Deadline) -> Iterator[Stream]:
+        raise GuestError(f"cannot reach port {port} of the guest's loopback")
+        yield
+
+
+class HungStream(FakeStream):
+    def receive(self, deadline: Deadline) -> bytes:
+        raise GuestHungError("the guest said nothing for 1 s")
+
+
+@pytest.mark.parametrize(
+    ("shell", "kind", "said"),
+    [
+        (ClosedShell([]), GuestError, "cannot reach port 7 of the guest's loopback"),
+        (FakeShell([], FakeStream()), GuestError, "the guest closed the connection while it should answer"),
+        (FakeShell([], HungStream()), GuestHungError, "the guest said nothing for 1 s"),
+    ],
+)
+def test_an_agent_that_said_ready_and_cannot_be_reached_has_a_log(shell: FakeShell, kind: type[GuestError], said: str) -> None:
+    with pytest.raises(kind) as caught, linked(shell, Endpoint(7, "t"), SOURCE, soon()):
+        pass
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"{said}\nthe agent said that it was ready; its log in the guest is /run/pmem-harness/agent.log"
+
+
+def test_what_goes_wrong_later_is_not_the_start_of_the_agent() -> None:
+    shell = FakeShell([], FakeStream({"hello": {"format": 1, "agent": OURS}}))
+    with pytest.raises(GuestError, match=r"^later$"), linked(shell, Endpoint(7, "t"), SOURCE, soon()):
+        raise GuestError("later")
 
 
 def test_an_agent_that_broke_is_an_agent_error_with_what_it_said_last() -> None:
