@@ -245,7 +245,7 @@ actors.SAID = Late()
 )
 def test_after_the_last_outcome_an_actor_is_in_the_agents_own_code(archive: Path, tmp_path: Path, what: str, said: str) -> None:
     with changed_agent(archive, tmp_path, LATE.format(what=what)) as daemon, daemon.connected() as client:
-        answer = Runner(client, {}).ask(op.Pipe("p"), Step(op.Pipe("q")), limit_ms=1000)
+        answer = Runner(client, {}).ask(op.Pipe("p"), Step(op.Pipe("q")), limit_ms=5000)
         assert client.ask("hello")["ok"]
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
     assert answer["error"] == f"after step 1 (pipe): {said}"
