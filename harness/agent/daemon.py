@@ -71,7 +71,7 @@ def _be_session(host: socket.socket, token: str | None, warm: int, inherited: li
     try:
         signal.set_wakeup_fd(-1)
         # What programs inherit: signals do what they do by default, and leave no core.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.setsid()

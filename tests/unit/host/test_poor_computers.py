@@ -141,7 +141,9 @@ def test_the_cache_of_another_user_is_read_and_not_written(tmp_path: Path) -> No
         r"HostError cannot lock /mnt/cache/images/locks/new.lock: Permission denied; is the cache another user's\? name a", said[1]
     )
     assert said[2].startswith("HostError cannot lock /mnt/cache/images/locks/started.lock: Permission denied; is the cache another user's?")
-    assert said[3].startswith("HostError cannot lock /mnt/cache/places/0.lock: Permission denied; is it another user's? PMEM_HARNESS_CACHE")
+    assert said[3].startswith(
+        "HostError cannot lock /mnt/cache/places/queue.lock: Permission denied; is it another user's? PMEM_HARNESS_CACHE"
+    )
     assert said[4] == "[] True"
 
 
