@@ -122,9 +122,16 @@ def warning(guest: BootedGuest) -> Iterator[None]:
 
 @sabotage
 def file_system_error(guest: BootedGuest) -> Iterator[None]:
-    """An error that ext4 reports of itself, and that taints nothing."""
-    guest.session.commands([GuestCommand(("sh", "-c", "for f in /sys/fs/ext4/pmem*/trigger_fs_error; do echo drill > $f; done"))])
-    yield
+    """An error that ext4 reports of itself, and that taints nothing, directly before the program: what comes earlier is not the item's."""
+    run = guest.session.run
+
+    def failing(program: Program, *rest: Any, **more: Any) -> Any:
+        guest.session.commands([GuestCommand(("sh", "-c", "for f in /sys/fs/ext4/pmem*/trigger_fs_error; do echo drill > $f; done"))])
+        return run(program, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guest.session, "run", failing)
+        yield
 
 
 @sabotage
