@@ -17,7 +17,6 @@ from harness.agent.outcome import Outcome, ProtocolError
 #: Of one actor. What does not fit is handed over through its channel.
 RECORDS_BYTES = 64 * 1024
 _HALTED, _INSIDE, _USED, _FIRST = 0, 1, 8, 16
-_NUMBER = struct.Struct("=Q")
 _LENGTH = struct.Struct("=I")
 
 
@@ -53,6 +52,8 @@ class Records:
     def __init__(self, address: int) -> None:
         self.address = address
         self._view = memoryview((ctypes.c_ubyte * RECORDS_BYTES).from_address(address)).cast("B")
+        # Written at once, as the other side may look at any moment: struct.pack_into clears what it is about to write.
+        self._used = ctypes.c_uint64.from_address(address + _USED)
         self._at = _FIRST
 
     def clear(self) -> None:
@@ -63,7 +64,7 @@ class Records:
     def restart(self) -> None:
         """Forget the outcomes: both sides do so before the next steps."""
         self._at = _FIRST
-        _NUMBER.pack_into(self._view, _USED, _FIRST)
+        self._used.value = _FIRST
 
     def inside_byte(self) -> "ctypes.c_ubyte":
         """Return the byte that says whether the actor is in the operation of a step."""
@@ -78,12 +79,12 @@ class Records:
         _LENGTH.pack_into(self._view, self._at, len(packed))
         self._view[begin:end] = packed
         self._at = end
-        _NUMBER.pack_into(self._view, _USED, end)
+        self._used.value = end
         return True
 
     def take(self) -> Iterator[Record]:
         """Yield what was added since the last time. Raises OverwrittenError."""
-        (used,) = _NUMBER.unpack_from(self._view, _USED)
+        used = self._used.value
         if not self._at <= used <= RECORDS_BYTES:
             raise OverwrittenError(f"outcomes that were taken up to byte {self._at} end at {used}")
         while self._at < used:

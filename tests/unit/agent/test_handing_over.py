@@ -1,6 +1,7 @@
 """How outcomes come from an actor to its supervisor, and what becomes of a program when that goes wrong."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -249,3 +250,10 @@ def test_after_the_last_outcome_an_actor_is_in_the_agents_own_code(archive: Path
         assert client.ask("hello")["ok"]
     assert (answer["ok"], answer["kind"]) == (False, "protocol")
     assert answer["error"] == f"after step 1 (pipe): {said}"
+
+
+def test_how_much_there_is_is_one_number_that_the_processor_writes_at_once() -> None:
+    """The other side may look at any moment: what clears the number before it writes it was once taken for damage, in one of 900 items."""
+    (part,) = RecordsPool().lend(["main"]).values()
+    assert isinstance(part._used, ctypes.c_uint64)
+    assert ctypes.addressof(part._used) % 8 == 0
