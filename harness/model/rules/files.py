@@ -130,14 +130,6 @@ clause(
     "fs/ext4/inode.c ext4_break_layouts; fs/xfs/xfs_file.c xfs_break_dax_layouts; fs/dax.c dax_layout_busy_page",
 )
 clause(
-    "C-RW-10", "a write of nothing returns 0 and changes nothing, neither size nor position", "write(2); mm/filemap.c generic_write_checks"
-)
-clause(
-    "C-RW-11",
-    "a write at or behind the largest offset of its file system is EFBIG",
-    "write(2) ERRORS; fs/read_write.c generic_write_check_limits",
-)
-clause(
     "C-SEEK-03",
     "lseek to before the first byte, or behind the end of a node or of what a file may hold, is EINVAL",
     "lseek(2) ERRORS; fs/read_write.c vfs_setpos",

@@ -10,14 +10,13 @@ from harness.model.rules.buffers import overlaps, received
 from harness.model.rules.effects import cache
 from harness.model.rules.rule import file_memory, first_data, look_up, volume_fact
 from harness.model.rules.transfers import (
-    MOST_OFFSET,
     declined,
     direct_refusals,
     fault_refusals,
     first_buffers,
     meets_mapping,
     moves,
-    unsupported_flags,
+    refused_at_once,
     usable_bytes,
 )
 from harness.model.state import State
@@ -46,11 +45,7 @@ def read_buffers(
     memory = file_memory(s, of)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
-    if refused := c.refuses(
-        ("EBADF", not of.readable, "C-RW-01"),
-        ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
-        unsupported_flags(c, memory, flags if total else ()),
-    ):
+    if refused := refused_at_once(c, memory, at, buffers, flags, ("EBADF", not of.readable, "C-RW-01")):
         return refused.leaving(s)
     if memory.is_bar:
         raise Undetermined("no clause covers read(2) of a BAR")

@@ -82,6 +82,14 @@ clause(
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
 clause(
+    "C-RW-10", "a write of nothing returns 0 and changes nothing, neither size nor position", "write(2); mm/filemap.c generic_write_checks"
+)
+clause(
+    "C-RW-11",
+    "a write at or behind the largest offset of its file system is EFBIG",
+    "write(2) ERRORS; fs/read_write.c generic_write_check_limits",
+)
+clause(
     "C-RW-12",
     "on DAX a read that begins in a hole and whose buffer the process may not write returns 0, as if the file ended there",
     "fs/dax.c dax_iomap_iter returns iov_iter_zero, which moved nothing, and dax_iomap_rw takes that for the end (6.1, "
@@ -116,9 +124,14 @@ clause(
 clause("C-RWF-03", "a write with RWF_APPEND goes to the end of the file, whatever offset it names", "pwritev2(2)")
 
 
-def unsupported_flags(c: Context, memory: Memory, flags: Sequence[RwFlag]) -> tuple[str, bool, str]:
-    lacking = RwFlag.DONTCACHE in flags and not (memory.on_volume and volume_fact(c, "dontcache_supported", memory))
-    return ("EOPNOTSUPP", lacking, "C-RWF-01")
+def refused_at_once(
+    c: Context, memory: Memory, at: int, buffers: Sequence[Buffer], flags: Sequence[RwFlag], mode: tuple[str, bool, str]
+) -> Expectation | None:
+    """Return what is expected of a transfer that is refused whatever the file is: for the descriptor's ``mode``, its numbers, its flags."""
+    total = sum(b.length for b in buffers)
+    numbers = at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers)
+    lacking = total != 0 and RwFlag.DONTCACHE in flags and not (memory.on_volume and volume_fact(c, "dontcache_supported", memory))
+    return c.refuses(mode, ("EINVAL", numbers, "C-RW-04"), ("EOPNOTSUPP", lacking, "C-RWF-01"))
 
 
 def declined(s: State, flags: Sequence[RwFlag], count: int) -> Expectations:

@@ -10,7 +10,6 @@ from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_en
 from harness.model.rules.effects import put, refused_direct
 from harness.model.rules.rule import file_memory, look_up, volume_fact
 from harness.model.rules.transfers import (
-    MOST_OFFSET,
     TAIL_WORD,
     declined,
     direct_refusals,
@@ -19,7 +18,7 @@ from harness.model.rules.transfers import (
     meets_mapping,
     moves,
     odd_before_append,
-    unsupported_flags,
+    refused_at_once,
     usable_bytes,
 )
 from harness.model.state import State
@@ -43,11 +42,7 @@ def write_buffers(
     memory = file_memory(s, of)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
-    if refused := c.refuses(
-        ("EBADF", not of.writable, "C-RW-05"),
-        ("EINVAL", at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers), "C-RW-04"),
-        unsupported_flags(c, memory, flags if total else ()),
-    ):
+    if refused := refused_at_once(c, memory, at, buffers, flags, ("EBADF", not of.writable, "C-RW-05")):
         return refused.leaving(s)
     if memory.is_bar:
         raise Undetermined("no clause covers write(2) to a BAR")
