@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Client:
 
     connection: socket.socket
     token: str | None
+    heard: bytearray = field(default_factory=bytearray)
+    """What came and was not returned yet: two lines may come at once."""
 
     def ask_raw(self, line: bytes) -> dict[str, Any]:
         self.connection.sendall(line + b"\n")
@@ -40,11 +42,12 @@ class Client:
 
     def listen(self) -> dict[str, Any]:
         """Return the next line that the agent says."""
-        said = b""
-        while not said.endswith(b"\n"):
+        while b"\n" not in self.heard:
             chunk = self.connection.recv(1 << 20)
-            assert chunk, f"the agent hung up after {said!r}"
-            said += chunk
+            assert chunk, f"the agent hung up after {bytes(self.heard)!r}"
+            self.heard.extend(chunk)
+        said, _, rest = self.heard.partition(b"\n")
+        self.heard[:] = rest
         answer = json.loads(said)
         assert isinstance(answer, dict)
         return answer
