@@ -2,6 +2,8 @@
 
 The supervisor sends an actor a range of steps; the actor does them, adds each outcome to its records, and says on its channel when it is
 done with all. Where an outcome does not fit it sends it through the channel, and goes on when the supervisor has taken everything.
+
+The process ``main`` may stay for the programs that follow: behind the last step of its program it gives back all that this one made.
 """
 
 import gc
@@ -9,6 +11,7 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Container, Sequence
 from typing import NoReturn
 
 from harness.agent.doers import perform
@@ -20,8 +23,8 @@ from harness.ops.mappings import Mmap, Munmap
 from harness.ops.processes import Fork
 from harness.ops.program import Step
 
-#: First step, end, and process and address of what another process is asked for.
-ORDER = struct.Struct("=qqqq")
+#: Program, first step, end, and process and address of what another process is asked for.
+ORDER = struct.Struct("=qqqqq")
 #: What an actor says: that it is done, or how many bytes follow that are one more record.
 SAID = struct.Struct("=q")
 DONE = -1
@@ -30,10 +33,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Cast:
-    """What all actors of a program share from before the first fork."""
+    """What all actors share from before the first fork. ``stay``: the numbers of the programs behind which ``main`` stays."""
 
-    def __init__(self, steps: tuple[Step, ...], place: Place, channels: dict[str, socket.socket], records: dict[str, Records]) -> None:
-        self.steps, self.place, self.channels, self.records = steps, place, channels, records
+    def __init__(
+        self,
+        programs: Sequence[tuple[Step, ...]],
+        stay: Container[int],
+        place: Place,
+        channels: dict[str, socket.socket],
+        records: dict[str, Records],
+    ) -> None:
+        self.programs, self.stay, self.place, self.channels, self.records = programs, stay, place, channels, records
 
     def enter(self, actor: str) -> None:
         """Have this process be ``actor``: from now on its byte says whether it is in the operation of a step."""
@@ -69,18 +79,21 @@ def act(cast: Cast, name: str, me: Performer) -> NoReturn:
         order = channel.recv(ORDER.size, socket.MSG_WAITALL)
         if len(order) < ORDER.size:
             os._exit(0)
-        first, end, *remote = ORDER.unpack(order)
+        number, first, end, *remote = ORDER.unpack(order)
+        steps = cast.programs[number]
         me.remote = (remote[0], remote[1])
         records.restart()
         for index in range(first, end):
             if records.is_halted:
                 break
-            step = cast.steps[index]
+            step = steps[index]
             packed = _do(cast, me, index, step).packed()
             if not records.add(packed):
                 channel.sendall(SAID.pack(len(packed)) + packed)
                 channel.recv(1)
                 records.restart()
+        if end == len(steps) and number in cast.stay:
+            me.give_back()
         channel.sendall(SAID.pack(DONE))
 
 

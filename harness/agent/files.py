@@ -35,7 +35,7 @@ _STATX_BASIC, _STATX_DIOALIGN, _STATX_ATTR_DAX, _AT_EMPTY_PATH = 0x7FF, 0x2000, 
 def do_open(me: Performer, op: Open) -> Outcome:
     descriptor = call("open", me.scratch.text(me.place.path(op.path)), bits(op.flags), 0o644)
     if descriptor >= 0:
-        me.names[op.name] = Ends(descriptor, descriptor)
+        me.add(op.name, Ends(descriptor, descriptor))
     return nothing_or_errno(descriptor)
 
 

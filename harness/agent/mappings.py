@@ -36,11 +36,13 @@ def do_mmap(me: Performer, op: Mmap) -> Outcome:
     descriptor = -1 if op.file is None else me.source(op.file)
     chosen, size = bits(op.flags), mapped_bytes(op)
     guards: tuple[int, ...] = ()
+    around: list[tuple[int, int]] = []
     if op.align:
         # The rest of the reserved range stays without access: a guard on each side.
         reserved = size + 2 * op.align + whole_pages(op.align_shift) + 2 * PAGE
         held = anonymous(reserved, Protection.NONE.bits)
         hint = (held + PAGE + op.align - 1) // op.align * op.align + op.align_shift
+        around = [(held, hint - held), (hint + size, held + reserved - hint - size)]
     else:
         reserved = size
         held = hint = me.guards.find_place(op.length, size, chosen, descriptor, op.offset)
@@ -49,7 +51,7 @@ def do_mmap(me: Performer, op: Mmap) -> Outcome:
     fixed = MAP_FIXED if hint > 0 else 0
     address = call("mmap", max(hint, 0), op.length, bits(op.protection), chosen | fixed, descriptor, op.offset)
     if address >= 0 and hint > 0:
-        me.names[op.name] = Mapping(address, op.length, guards)
+        me.add(op.name, Mapping(address, op.length, guards, [(address, size), *around]))
         return returned(0, attributes={"address_mod_2mib": address % _HUGE})
     if held > 0:
         call("munmap", held, reserved)
@@ -68,6 +70,7 @@ def do_munmap(me: Performer, op: Munmap) -> Outcome:
     if result >= 0:
         # Another mapping soon has these addresses, so the name must not lead there.
         del me.names[op.mapping]
+        del found.areas[0]
         for guard in found.guards:
             me.guards.release(guard)
     return outcome(result)

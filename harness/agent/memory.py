@@ -58,7 +58,17 @@ class Scratch:
 
     def close(self) -> None:
         """Give back all areas, with their guards."""
-        for base, size in self._areas:
+        self._unmap(self._areas)
+
+    def shrink(self) -> None:
+        """Give back all areas but the first."""
+        self._unmap(self._areas[1:])
+        del self._areas[1:]
+        self._base, self._size = self._areas[0]
+        self._used = 0
+
+    def _unmap(self, areas: list[tuple[int, int]]) -> None:
+        for base, size in areas:
             call("munmap", base - PAGE, size + 2 * PAGE)
 
     def buffer(self, length: int, shift: int = 0) -> int:
@@ -134,10 +144,18 @@ def faults_counted() -> Outcome:
 
 
 class Mapping:
-    """A mapping that the program made, with the addresses of its guard pages."""
+    """A mapping that the program made, with the addresses of its guard pages.
 
-    def __init__(self, address: int, length: int, guards: tuple[int, ...] = ()) -> None:
-        self.address, self.length, self.guards = address, length, guards
+    ``areas``: address and size of what is to be unmapped in the end, the mapping first, then what is reserved around it.
+    """
+
+    def __init__(self, address: int, length: int, guards: tuple[int, ...], areas: list[tuple[int, int]]) -> None:
+        self.address, self.length, self.guards, self.areas = address, length, guards, areas
+
+    def close(self) -> None:
+        """Unmap what is left of it, without an outcome; guards are others' as well and stay."""
+        for address, size in self.areas:
+            call("munmap", address, size)
 
     def part(self, offset: int, length: int | None) -> tuple[int, int]:
         return self.address + offset, self.length - offset if length is None else length
@@ -164,6 +182,12 @@ class Guards:
         if not self.users[address]:
             del self.users[address]
             call("munmap", address, PAGE)
+
+    def close(self) -> None:
+        """Unmap all guards."""
+        for address in self.users:
+            call("munmap", address, PAGE)
+        self.users.clear()
 
     def find_place(self, length: int, size: int, flags: int, descriptor: int, offset: int) -> int:
         """Return where the kernel puts such a mapping when it may choose, with a guard taken on each side; or minus the error number.

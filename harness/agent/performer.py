@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from harness.agent.content import decode
 from harness.agent.memory import Guards, Mapping, Scratch
 from harness.agent.outcome import MissingNameError, Outcome, ProtocolError, failed, returned
+from harness.agent.syscalls import call
 from harness.ops.tag import tag_bytes
 from harness.ops.words import Flag, Operation
 
@@ -17,6 +18,11 @@ class Ends:
 
     def __init__(self, read: int, write: int) -> None:
         self.read, self.write = read, write
+
+    def close(self) -> None:
+        """Close what is still open, without an outcome."""
+        for descriptor in {self.read, self.write} - {-1}:
+            call("close", descriptor)
 
 
 class Place:
@@ -42,15 +48,30 @@ class Place:
 
 
 class Performer:
-    """The names that a program has made, as one process of it has them."""
+    """The names that a program has made, as one process of it has them. ``made``: what they stand for or stood for."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.names: dict[str, Any] = {}
+        self.made: list[Ends | Mapping] = []
         self.scratch = Scratch()
         self.guards = Guards()
         self.writer = 0
         self.remote: tuple[int, int] = (0, 0)
+
+    def add(self, name: str, thing: Ends | Mapping) -> None:
+        """Have the name stand for what a step has made."""
+        self.names[name] = thing
+        self.made.append(thing)
+
+    def give_back(self) -> None:
+        """Close and unmap all that was made, so that this process is as it was when it had no name yet."""
+        for thing in self.made:
+            thing.close()
+        self.made.clear()
+        self.names.clear()
+        self.guards.close()
+        self.scratch.shrink()
 
     def named(self, name: str) -> Any:
         try:

@@ -19,7 +19,7 @@ def do_io_uring_setup(me: Performer, op: IoUringSetup) -> Outcome:
     parameters = ctypes.create_string_buffer(120)
     descriptor = call("io_uring_setup", op.entries, ctypes.addressof(parameters))
     if descriptor >= 0:
-        me.names[op.name] = Ends(descriptor, descriptor)
+        me.add(op.name, Ends(descriptor, descriptor))
     return nothing_or_errno(descriptor)
 
 
@@ -38,7 +38,7 @@ def do_io_uring_unregister(me: Performer, op: IoUringUnregister) -> Outcome:
 def do_xdp_socket(me: Performer, op: XdpSocket) -> Outcome:
     descriptor = call("socket", _AF_XDP, _SOCK_RAW, 0)
     if descriptor >= 0:
-        me.names[op.name] = Ends(descriptor, descriptor)
+        me.add(op.name, Ends(descriptor, descriptor))
     return nothing_or_errno(descriptor)
 
 

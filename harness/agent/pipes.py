@@ -16,7 +16,7 @@ def do_pipe(me: Performer, op: Pipe) -> Outcome:
     pair = (ctypes.c_int * 2)(-1, -1)
     result = call("pipe2", ctypes.addressof(pair), os.O_NONBLOCK if op.nonblock else 0)
     if result >= 0:
-        me.names[op.name] = Ends(pair[0], pair[1])
+        me.add(op.name, Ends(pair[0], pair[1]))
     return outcome(result)
 
 

@@ -1,10 +1,11 @@
-"""One program: read, given its processes, and ended with all that it made."""
+"""Programs: read, given their processes, and ended with all that they made."""
 
 import contextlib
 import os
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.agent.actors import Cast, become_actor
@@ -12,12 +13,14 @@ from harness.agent.doers import perform
 from harness.agent.outcome import HangError, Outcome, ProtocolError
 from harness.agent.performer import Performer, Place
 from harness.agent.records import RecordsPool
-from harness.agent.supervisor import Limits, Supervisor
+from harness.agent.supervisor import Company, Limits, Supervisor
 from harness.agent.syscalls import clone
-from harness.ops.codec import program_from
+from harness.ops.codec import DocumentError, program_from
+from harness.ops.pins import IoUringSetup, RdmaOpen, XdpSocket
 from harness.ops.processes import Fork
 from harness.ops.program import Program
 from harness.ops.reach import find_out_of_reach
+from harness.ops.sockets import Send, SendFlag
 
 REAP_LIMIT_S = 10
 _RECORDS = RecordsPool()
@@ -40,35 +43,80 @@ def read_program(document: Any) -> Program:
     return program
 
 
-def run_program(request: dict[str, Any], host: socket.socket | None) -> list[Outcome]:
-    """Run the program of a request; return its observations.
+def run_programs(
+    documents: list[Any], request: dict[str, Any], host: socket.socket | None, prepare: Callable[[], None]
+) -> Iterator[list[Outcome]]:
+    """Run programs one after the other; yield the observations of each. ``prepare`` is done before each of them.
 
-    Raises DocumentError or ProtocolError before anything runs where the program cannot be meant; HangError; HostGoneError.
+    Raises DocumentError or ProtocolError before a program runs that cannot be meant; HangError; HostGoneError.
     """
-    program = read_program(request.get("program"))
-    place = Place(dict(request.get("roots") or {}), dict(request.get("devices") or {}))
     limits = Limits(request.get("blocked_ms", 3000) / 1000, request.get("limit_ms", 120_000) / 1000)
-    actors = ["main"] + [step.operation.process for step in program.steps if isinstance(step.operation, Fork)]
+    # All are read before the first process is made, so that the process `main` has those to come.
+    programs, problem = _read_programs(documents)
+    number = 0
+    while number < len(programs):
+        prepare()
+        place = Place(dict(request.get("roots") or {}), dict(request.get("devices") or {}))
+        with _processes(programs, number, place, host) as company:
+            seen = Supervisor(company, number, limits).run()
+            while company.stays_behind(number):
+                yield seen
+                number += 1
+                prepare()
+                seen = Supervisor(company, number, limits).run()
+        yield seen
+        number += 1
+    if problem is not None:
+        raise problem
+
+
+def _read_programs(documents: list[Any]) -> tuple[list[Program], Exception | None]:
+    """Return the programs up to the first that cannot be meant, and what is wrong with that one."""
+    programs: list[Program] = []
+    try:
+        for document in documents:
+            programs.append(read_program(document))
+    except (DocumentError, ProtocolError) as error:
+        return programs, error
+    return programs, None
+
+
+#: What else a process has of a program than descriptors and mappings, or is not rid of when these are gone.
+_LASTING = Fork | IoUringSetup | XdpSocket | RdmaOpen
+
+
+def stays(program: Program) -> bool:
+    """Whether ``main`` is behind this program what it was before, when all that has a name is closed and unmapped."""
+    return not any(
+        isinstance(op := step.operation, _LASTING) or step.start is not None or (isinstance(op, Send) and SendFlag.ZEROCOPY in op.flags)
+        for step in program.steps
+    )
+
+
+@contextlib.contextmanager
+def _processes(programs: list[Program], first: int, place: Place, host: socket.socket | None) -> Iterator[Company]:
+    """Have the process ``main`` for the program ``first`` and, as long as it stays, for those behind it; kill all processes in the end."""
+    last = first
+    while last + 1 < len(programs) and stays(programs[last]) and stays(programs[last + 1]):
+        last += 1
+    actors = ["main"] + [step.operation.process for step in programs[first].steps if isinstance(step.operation, Fork)]
     pairs = {name: socket.socketpair() for name in actors}
-    cast = Cast(program.steps, place, {name: theirs for name, (_, theirs) in pairs.items()}, _RECORDS.lend(actors))
-    ours = {name: mine for name, (mine, _) in pairs.items()}
-    main = clone()
-    if main < 0:
-        raise OSError(-main, "no process can be made for the program")
-    if main == 0:
+    ours, theirs = ({name: pair[end] for name, pair in pairs.items()} for end in (0, 1))
+    cast = Cast([program.steps for program in programs], range(first, last), place, theirs, _RECORDS.lend(actors))
+    pid = clone()
+    if pid < 0:
+        raise OSError(-pid, "no process can be made for the program")
+    if pid == 0:
         become_actor(cast, [*ours.values()] if host is None else [*ours.values(), host])
     with contextlib.suppress(OSError):
-        os.setpgid(main, main)
-    supervisor: Supervisor | None = None
+        os.setpgid(pid, pid)
     try:
-        for theirs in cast.channels.values():
-            theirs.close()
-        supervisor = Supervisor(cast, ours, main, limits, host)
-        return supervisor.run()
+        for other in theirs.values():
+            other.close()
+        with Company(cast, ours, pid, host) as company:
+            yield company
     finally:
-        end_program(main)
-        if supervisor is not None:
-            supervisor.close()
+        end_program(pid)
         for mine in ours.values():
             mine.close()
 

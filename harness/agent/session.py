@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.agent import requests
 from harness.agent.outcome import HangError, HostGoneError, ProtocolError
-from harness.agent.program import run_program
+from harness.agent.program import run_programs
 from harness.agent.requests import taint
 from harness.ops.codec import PROGRAM_FORMAT, DocumentError
 
@@ -85,20 +85,22 @@ def _do(request: Request, host: socket.socket | None, wait: Callable[[], object]
     if do in ("run", "run_many"):
         wait()
     if do == "run":
-        yield _run(request, host)
+        yield from _run([request["program"]], request, [], host)
     elif do == "run_many":
-        for program in request["programs"]:
-            for folder in request["fresh"]:
-                requests.make_empty(folder)
-            yield _run(Request(request, program=program), host)
+        yield from _run(request["programs"], request, request["fresh"], host)
     elif do in REQUESTS:
         yield REQUESTS[do](request)
     else:
         raise ProtocolError(f"unknown request {do!r}: known are run, run_many, {', '.join(REQUESTS)}")
 
 
-def _run(request: Request, host: socket.socket | None) -> Answer:
-    return {"observations": {"format": PROGRAM_FORMAT, "steps": run_program(request, host)}, "taint": taint()}
+def _run(programs: list[Any], request: Request, fresh: list[str], host: socket.socket | None) -> Iterator[Answer]:
+    def prepare() -> None:
+        for folder in fresh:
+            requests.make_empty(folder)
+
+    for seen in run_programs(programs, request, host, prepare):
+        yield {"observations": {"format": PROGRAM_FORMAT, "steps": seen}, "taint": taint()}
 
 
 def serve(host: socket.socket, token: str | None, wait: Callable[[], object]) -> None:

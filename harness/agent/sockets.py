@@ -29,7 +29,7 @@ def do_tcp_pair(me: Performer, op: TcpPair) -> Outcome:
             receiver, _ = listener.accept()
     except OSError as error:
         return failed(error.errno or errno.EIO)
-    me.names[op.name] = Ends(receiver.detach(), sender.detach())
+    me.add(op.name, Ends(receiver.detach(), sender.detach()))
     return returned()
 
 
@@ -39,7 +39,7 @@ def do_unix_pair(me: Performer, op: UnixPair) -> Outcome:
         sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
         return failed(error.errno or errno.EIO)
-    me.names[op.name] = Ends(receiver.detach(), sender.detach())
+    me.add(op.name, Ends(receiver.detach(), sender.detach()))
     return returned()
 
 

@@ -22,18 +22,49 @@ class Limits:
         self.blocked_s, self.step_s = blocked_s, step_s
 
 
+class Company:
+    """The process ``main`` as it is watched, and what it takes to watch those that it forks: our ends of the channels."""
+
+    def __init__(self, cast: Cast, ours: dict[str, socket.socket], main: int, host: socket.socket | None) -> None:
+        self.cast, self._ours, self._host = cast, ours, host
+        self._watched: list[Watched] = []
+        self.main = self.watch("main", main, {})
+
+    def __enter__(self) -> "Company":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for watched in self._watched:
+            os.close(watched.pidfd)
+
+    def watch(self, name: str, pid: int, mappings: dict[str, int]) -> Watched:
+        """Watch a process, to the end of all."""
+        self._watched.append(Watched(name, pid, self._ours[name], self.cast.records[name], mappings, self._host))
+        return self._watched[-1]
+
+    def is_gone(self, ready: list[int]) -> bool:
+        """Whether the host is among those that have something to say: it only ever says that it listens no more."""
+        return self._host is not None and self._host.fileno() in ready
+
+    def stays_behind(self, number: int) -> bool:
+        """Whether ``main`` has given back all that this program made, and can take the next."""
+        return number in self.cast.stay and self.main.busy is None and not self.main.stuck and not self.main.dead
+
+
 class Supervisor:
     """Runs one program; the answer is one observation a step."""
 
-    def __init__(self, cast: Cast, ours: dict[str, socket.socket], main: int, limits: Limits, host: socket.socket | None) -> None:
-        self._cast, self._ours, self._limits, self._host = cast, ours, limits, host
-        self._actors = {"main": self._actor("main", main, {})}
+    def __init__(self, company: Company, number: int, limits: Limits) -> None:
+        self._company, self._number, self._limits = company, number, limits
+        self._steps = company.cast.programs[number]
+        self._actors = {"main": company.main}
+        company.main.mappings.clear()
         self._answers: dict[int, Outcome] = {}
         self._finals: dict[int, Outcome] = {}
         self._started: dict[str, tuple[Watched, int]] = {}
 
     def run(self) -> list[Outcome]:
-        steps, index = self._cast.steps, 0
+        steps, index = self._steps, 0
         while index < len(steps):
             step, end = steps[index], index + 1
             if isinstance(step.operation, Join):
@@ -49,13 +80,6 @@ class Supervisor:
             index = end
         return [{**self._answers[number], "step": number} for number in range(len(steps))]
 
-    def close(self) -> None:
-        for actor in self._actors.values():
-            os.close(actor.pidfd)
-
-    def _actor(self, name: str, pid: int, mappings: dict[str, int]) -> Watched:
-        return Watched(name, pid, self._ours[name], self._cast.records[name], mappings, self._host)
-
     def _is_free(self, actor: Watched) -> bool:
         """Whether the process can take a step; a started step that it still has gets the chance to finish."""
         if actor.busy is not None and not actor.stuck:
@@ -64,11 +88,11 @@ class Supervisor:
 
     def _order(self, actor: Watched, first: int, end: int) -> None:
         """Have the actor do steps, and wait until it is done with them; of those that it comes to no more, none is run."""
-        step = self._cast.steps[first]
+        step = self._steps[first]
         actor.busy, actor.end = first, end
         actor.records.restart()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            actor.channel.sendall(ORDER.pack(first, end, *self._remote(step)))
+            actor.channel.sendall(ORDER.pack(self._number, first, end, *self._remote(step)))
         blocked = self._await(actor)
         if step.start is not None:
             self._started[step.start] = (actor, first)
@@ -127,6 +151,9 @@ class Supervisor:
             is_asleep = now - asleep_since >= self._limits.blocked_s
             is_late = now - begun > self._limits.step_s
             if (is_asleep or is_late) and actor.busy == actor.end:
+                if self._number in self._company.cast.stay and actor.end == len(self._steps):  # to close and unmap may take its time
+                    actor.stuck = True
+                    return None
                 raise ProtocolError(f"{self._place(actor)}: the process {actor.name} does not come out of the agent's own code")
             if is_asleep:
                 return {"how": "blocked", "attributes": sample.attributes(actor.pid)}
@@ -139,12 +166,12 @@ class Supervisor:
         index, where = actor.busy or 0, "step"
         if index == actor.end:
             index, where = index - 1, "after step"
-        return f"{where} {index} ({self._cast.steps[index].operation.call})"
+        return f"{where} {index} ({self._steps[index].operation.call})"
 
     def _poll(self, actor: Watched, pause_s: float) -> bool:
         """Wait until the actor says something or ends (then True) or time is up. Raises HostGoneError when nobody listens."""
         ready = [descriptor for descriptor, _ in actor.waiting.poll(pause_s * 1000)]
-        if self._host is not None and self._host.fileno() in ready:
+        if self._company.is_gone(ready):
             raise HostGoneError
         return actor.pidfd in ready
 
@@ -153,11 +180,11 @@ class Supervisor:
         index, outcome = record.index, record.outcome
         if index != actor.busy or index == actor.end:
             raise OverwrittenError(f"the process {actor.name} did step {actor.busy}, and the outcome is that of step {index}")
-        op = self._cast.steps[index].operation
+        op = self._steps[index].operation
         if outcome["how"] == "broken":
             raise ProtocolError(f"step {index} ({op.call}): {outcome['problem']}")
         if record.pid and isinstance(op, Fork):
-            self._actors[op.process] = self._actor(op.process, record.pid, actor.mappings)
+            self._actors[op.process] = self._company.watch(op.process, record.pid, actor.mappings)
         if record.mapping is not None and record.address is not None:
             actor.mappings[record.mapping] = record.address
         elif record.mapping is not None:

@@ -215,38 +215,6 @@ def test_a_short_program_is_done_and_files_are_read_and_removed_in_one_request(c
     assert (answer["kind"], answer["error"].split(":")[:2]) == ("protocol", ["step 0 (open)", " the path 'moon"])
 
 
-def many(tmp_path: Path, *programs: Program, limit_ms: int = 120_000) -> dict[str, Any]:
-    """A request for programs that each find the folder ``fresh`` empty."""
-    fresh = str(tmp_path / "fresh")
-    documents = [program_document(one) for one in programs]
-    return {"programs": documents, "roots": {"main": fresh, "node": "/dev/zero"}, "devices": {}, "fresh": [fresh], "limit_ms": limit_ms}
-
-
-WRITES = Program(
-    tuple(map(Step, (op.Open("f", "a", (op.OpenFlag.RDWR, op.OpenFlag.CREAT)), op.Write("f", 10), op.Lseek("f", 0, op.Whence.END))))
-)
-
-
-def test_many_programs_are_run_in_one_request_each_on_an_empty_folder(client: Client, tmp_path: Path) -> None:
-    (tmp_path / "fresh" / "inner").mkdir(parents=True)
-    (tmp_path / "fresh" / "inner" / "left").touch()
-    answers = [client.ask("run_many", **many(tmp_path, WRITES, WRITES)), client.listen()]
-    assert [answer["ok"] for answer in answers] == [True, True], answers
-    assert all("taint" in answer for answer in answers)
-    assert [[step["value"] for step in answer["observations"]["steps"]] for answer in answers] == [[0, 10, 10]] * 2
-    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["a"]
-
-
-def test_of_many_programs_the_one_that_hangs_ends_the_answers(client: Client, tmp_path: Path) -> None:
-    flags = (op.MapFlag.PRIVATE, op.MapFlag.ANONYMOUS, op.MapFlag.NORESERVE)
-    hangs = Program(
-        tuple(map(Step, (op.Mmap("m", 1 << 32, flags=flags), op.Open("z", "node:"), op.Pread("z", 0, (1 << 32) - 4096, into="m"))))
-    )
-    answer = client.ask("run_many", **many(tmp_path, hangs, WRITES, limit_ms=100))
-    assert (answer["ok"], answer["kind"], "still ran after" in answer["error"]) == (False, "hang", True)
-    assert "agent" in client.ask("hello")  # and no answer to the other one came first
-
-
 def test_a_request_that_fails_inside_says_how(client: Client, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     answer = client.ask("remove_files", paths=[f"{tmp_path}/file/in"])
