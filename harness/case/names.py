@@ -1,6 +1,5 @@
 """The names in a program: each is made before it is used, is of the right kind, and is known to the process that uses it."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ from harness.case.steps import BoundStep, told_kinds
 from harness.case.tree import accepted
 from harness.errors import CaseError
 from harness.model.stack import MAIN, TARGET
-from harness.ops import PROCESS, Fork, Join, Kind
+from harness.ops import PROCESS, Fork, Frozen, Join, Kind
 
 FIRST_PROCESS = "main"
 BAR = "bar"
@@ -108,21 +107,21 @@ def _check_ids(steps: Sequence[BoundStep]) -> None:
             seen[bound.id] = bound.where
 
 
-def _references(value: Any) -> list[tuple[str, tuple[str, ...]]]:
+def _references(value: Frozen) -> list[tuple[str, tuple[str, ...]]]:
     return _named(value, "refers", lambda kinds: tuple(kinds))
 
 
-def _makes(value: Any) -> list[tuple[str, str]]:
+def _makes(value: Frozen) -> list[tuple[str, str]]:
     return _named(value, "makes", str)
 
 
-def _named(value: Any, key: str, kind: Callable[[Any], Any]) -> list[tuple[str, Any]]:
+def _named(value: Frozen, key: str, kind: Callable[[Any], Any]) -> list[tuple[str, Any]]:
     """Return (name, kind) of the fields with the metadata ``key``, those of buffers in lists included."""
     found: list[tuple[str, Any]] = []
-    for field in dataclasses.fields(value):
-        held = getattr(value, field.name)
+    for name, field in value.fields.items():
+        held = getattr(value, name)
         if key in field.metadata and held is not None:
             found.append((held, kind(field.metadata[key])))
         elif isinstance(held, tuple):
-            found += [pair for item in held if dataclasses.is_dataclass(item) for pair in _named(item, key, kind)]
+            found += [pair for item in held if isinstance(item, Frozen) for pair in _named(item, key, kind)]
     return found

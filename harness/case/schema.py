@@ -4,7 +4,6 @@ It says what can be said of a value alone: keys, words, sizes. What the loader k
 are registered, variants that are left) it does not say, so a file that it accepts may still be refused; one that it refuses always is.
 """
 
-import dataclasses
 import signal
 import types
 import typing
@@ -19,7 +18,7 @@ from harness.case.plan import HOLDS_IF_KEYS
 from harness.case.steps import OTHERWISE, PIN_KEYS, known_errnos
 from harness.model.claims import Pages
 from harness.model.facts import FACTS
-from harness.ops import OPERATIONS, Buffer, Kind
+from harness.ops import NEEDED, OPERATIONS, Buffer, Frozen, Kind
 
 Schema = dict[str, Any]
 
@@ -117,11 +116,10 @@ def _step() -> Schema:
     return {**_table({**calls, **beside}, *calls, *beside), "oneOf": [{"required": [call]} for call in calls]}
 
 
-def _arguments(cls: type[Any]) -> Schema:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = dataclasses.fields(cls)
-    keys = {field.name.rstrip("_"): _argument(hints[field.name], named=bool(field.metadata)) for field in fields}
-    table = _table(keys, *(field.name.rstrip("_") for field in fields if field.default is not dataclasses.MISSING))
+def _arguments(cls: type[Frozen]) -> Schema:
+    fields = cls.fields.values()
+    keys = {field.key: _argument(field.type, named=bool(field.metadata)) for field in fields}
+    table = _table(keys, *(field.key for field in fields if field.default is not NEEDED))
     return table if table["required"] else _nothing_or(table)
 
 

@@ -1,6 +1,5 @@
-"""From a tree to typed steps: the operations' dataclasses are the grammar."""
+"""From a tree to typed steps: the fields of the operations are the grammar."""
 
-import dataclasses
 import errno
 import re
 import signal
@@ -28,16 +27,13 @@ from harness.case.tree import (
     substitute,
 )
 from harness.errors import CaseError
-from harness.ops import OPERATIONS, Buffer, Kind, Operation, Pin, Step
+from harness.ops import NEEDED, OPERATIONS, Buffer, Frozen, Kind, Operation, Pin, Step
 from harness.sizes import parse_size
 
 #: The keys of a step beside its operation.
 STEP_KEYS = ("process", "start", "expect", "id")
 PIN_KEYS = ("returns", "errno", "signal", "blocked")
 OTHERWISE = "otherwise"
-
-#: The types of the arguments, with what their numbers are.
-HINTS: dict[type[Any], dict[str, Any]] = {cls: typing.get_type_hints(cls, include_extras=True) for cls in (*OPERATIONS.values(), Buffer)}
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -92,15 +88,15 @@ def read_operation(call: Word, tree: Tree) -> Operation:
     return made
 
 
-def _read_fields(cls: type[Any], table: Table, what: str) -> Any:
-    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}
+def _read_fields(cls: type[Frozen], table: Table, what: str) -> Frozen:
+    fields = {field.key: field for field in cls.fields.values()}
     check_keys(table, fields, what)
     values: dict[str, Any] = {}
     for name, field in fields.items():
         tree = table.find(name)
         if tree is not None:
-            values[field.name] = _read_value(HINTS[cls][field.name], tree, f"{name} of {what}", field.metadata)
-        elif field.default is dataclasses.MISSING:
+            values[field.name] = _read_value(field.type, tree, f"{name} of {what}", field.metadata)
+        elif field.default is NEEDED:
             raise CaseError(table.where, f"{what} needs the argument {name!r}; it takes {', '.join(fields)}")
     return cls(**values)
 
@@ -167,8 +163,8 @@ def read_size(word: Word, what: str) -> int:
 
 def told_kinds(op: Operation) -> list[tuple[Kind, Any]]:
     """Return what each argument of ``op`` is, where its type says so, and the argument."""
-    hints = HINTS[type(op)].items()
-    return [(typing.get_args(hint)[1], getattr(op, name)) for name, hint in hints if typing.get_origin(hint) is Annotated]
+    told = [(name, typing.get_args(field.type)) for name, field in op.fields.items() if typing.get_origin(field.type) is Annotated]
+    return [(kind, getattr(op, name)) for name, (_, kind) in told]
 
 
 # ---- pins ------------------------------------------------------------------------------------------------------------

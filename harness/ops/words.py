@@ -108,40 +108,15 @@ FRAMES = Shown("frames", "the physical frame of each page, 0 where none is prese
 MINOR_FAULTS = Shown("minor_faults", "minor faults taken", "faults")
 
 
-class _DataclassFields:
-    """What makes a :class:`Frozen` a dataclass to whoever looks (:func:`dataclasses.fields`, ``replace``): the host does, a guest never."""
-
-    def __get__(self, instance: object, cls: "type[Frozen]") -> Any:
-        if cls not in _DATACLASS_FIELDS:
-            _DATACLASS_FIELDS[cls] = _dataclass_fields(cls)
-        return _DATACLASS_FIELDS[cls]
-
-
-_DATACLASS_FIELDS: dict[type, Any] = {}
-
-
-def _dataclass_fields(cls: "type[Frozen]") -> Any:
-    import dataclasses
-
-    def field(found: Field) -> Any:
-        given = {} if found.default is NEEDED else {"default": found.default}
-        return dataclasses.field(metadata=found.metadata, **given)
-
-    made: Any = dataclasses.make_dataclass(cls.__name__, [(found.name, found.type, field(found)) for found in cls.fields.values()])
-    return made.__dataclass_fields__
-
-
 class Frozen:
     """A value that never changes, equal to one of its class with equal fields, and hashable.
 
-    To the host it looks like a dataclass. It is none: that module costs a guest a quarter of a second at every start.
+    It is no dataclass: that module costs a guest a quarter of a second at every start. A type checker takes it for one.
     """
 
     fields: ClassVar[dict[str, Field]] = {}
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Any]]
-    else:
-        __dataclass_fields__ = _DataclassFields()
 
     def __init__(self, *values: Any, **named: Any) -> None:
         if values:

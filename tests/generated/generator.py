@@ -1,15 +1,14 @@
 """Programs drawn from a seed: every operation that there is, on few files and few ranges, and nobody asks the model.
 
 ``draw(seed, index)`` is always the same program, on every version of Python: only ``random.Random.random`` is used, whose numbers are
-promised to stay. What an operation takes is read from the fields of its dataclass, so a new operation or flag is drawn as soon as it
-exists; :data:`WEIGHTS` says how often, and a test holds it complete.
+promised to stay. What an operation takes is read from its fields, so a new operation or flag is drawn as soon as it exists;
+:data:`WEIGHTS` says how often, and a test holds it complete.
 
 What is kept inside bounds is what would not be the kernel's answer: a name is one that some earlier step was to make (now and then one
 that was closed since), a range of a mapping never goes beyond its last page (behind it lies the agent's own memory), and what may
 sleep mostly says that it does not want to.
 """
 
-import dataclasses
 import functools
 import typing
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from harness.ops import (
     FILE,
     LABEL,
     MAPPING,
+    NEEDED,
     OPERATIONS,
     PIPE,
     PROCESS,
@@ -30,6 +30,7 @@ from harness.ops import (
     RING,
     SOCKET,
     Buffer,
+    Field,
     Operation,
     Program,
     RwFlag,
@@ -250,16 +251,16 @@ class _Drawer:
     def _operation(self, cls: type[Operation]) -> Operation:
         values: dict[str, Any] = {}
         hints = _hints(cls.call)
-        for spec in dataclasses.fields(cls):
-            values[spec.name] = self._value(cls.call, spec, hints[spec.name], values)
+        for name, spec in cls.fields.items():
+            values[name] = self._value(cls.call, spec, hints[name], values)
         operation = cls(**values)
         self._note(operation)
         return operation
 
     # ---- one argument
 
-    def _value(self, call: str, spec: "dataclasses.Field[Any]", hint: Any, values: dict[str, Any]) -> Any:
-        special = getattr(self, f"_{call}_{spec.name.rstrip('_')}", None)
+    def _value(self, call: str, spec: Field, hint: Any, values: dict[str, Any]) -> Any:
+        special = getattr(self, f"_{call}_{spec.key}", None)
         if special is not None:
             return special(values)
         if "makes" in spec.metadata:
@@ -280,7 +281,7 @@ class _Drawer:
             return self._number(spec.name, values)
         return spec.default
 
-    def _name(self, call: str, spec: "dataclasses.Field[Any]", values: dict[str, Any]) -> str | None:
+    def _name(self, call: str, spec: Field, values: dict[str, Any]) -> str | None:
         kinds = spec.metadata["refers"]
         if spec.default is None and not self._chance(0.25):
             return None
@@ -539,12 +540,12 @@ class _Drawer:
 
     def _note(self, operation: Operation) -> None:
         """Note the names that a step makes or takes away."""
-        for spec in dataclasses.fields(operation):
+        for argument, spec in operation.fields.items():
             made = spec.metadata.get("makes")
             if made == PROCESS:
                 self._processes[operation.process] = self._process.copy()  # type: ignore[attr-defined]
             elif made is not None:
-                name = getattr(operation, spec.name)
+                name = getattr(operation, argument)
                 if made == MAPPING:
                     self._lengths[name] = operation.length or PAGE  # type: ignore[attr-defined]
                 self._process.names.setdefault(made, []).append(name)
@@ -615,8 +616,8 @@ def _whole_pages(length: int) -> int:
 @functools.cache
 def _needs(call: str) -> tuple[tuple[str, ...], ...]:
     """The kinds of names that an operation cannot do without."""
-    fields = dataclasses.fields(OPERATIONS[call])
-    return tuple(spec.metadata["refers"] for spec in fields if "refers" in spec.metadata and spec.default is dataclasses.MISSING)
+    fields = OPERATIONS[call].fields.values()
+    return tuple(spec.metadata["refers"] for spec in fields if "refers" in spec.metadata and spec.default is NEEDED)
 
 
 @functools.cache

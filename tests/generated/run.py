@@ -597,7 +597,7 @@ def program_lines(one: Judged) -> Iterator[str]:
 
 
 def _is_default(call: str, name: str, value: Any) -> bool:
-    field = next(f for n, f in OPERATIONS[call].__dataclass_fields__.items() if n.rstrip("_") == name)
+    field = next(field for field in OPERATIONS[call].fields.values() if field.key == name)
     default = [str(word) for word in field.default] if isinstance(field.default, tuple) else field.default
     return bool(value == default)
 

@@ -1,7 +1,6 @@
 """Programs are drawn from a seed: always the same ones, of every operation, inside the bounds that keep them meaningful."""
 
 import ast
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -69,7 +68,7 @@ def test_every_operation_has_a_weight_and_every_weight_is_of_one() -> None:
 
 def test_every_operation_argument_and_flag_is_drawn() -> None:
     """An argument is drawn where it is once other than its default; a flag where it is once set."""
-    left = {(call, field.name) for call, cls in OPERATIONS.items() for field in dataclasses.fields(cls)}
+    left = {(call, name) for call, cls in OPERATIONS.items() for name in cls.fields}
     left |= {(call, f"{name}: {word}") for call, cls in OPERATIONS.items() for name, word in words_of(cls)}
     for one in programs(MANY):
         for step in one.steps:
@@ -87,13 +86,13 @@ def words_of(cls: type[Operation]) -> Iterator[tuple[str, str]]:
 
 
 def drawn(operation: Operation) -> Iterator[tuple[str, str]]:
-    for field in dataclasses.fields(operation):
-        value = getattr(operation, field.name)
+    for name, field in operation.fields.items():
+        value = getattr(operation, name)
         if value != field.default:
-            yield operation.call, field.name
+            yield operation.call, name
         for word in value if isinstance(value, tuple) else (value,):
             if isinstance(word, StrEnum):
-                yield operation.call, f"{field.name}: {word}"
+                yield operation.call, f"{name}: {word}"
 
 
 def test_programs_are_as_long_as_they_are_to_be() -> None:
@@ -105,8 +104,8 @@ def test_a_step_uses_names_that_its_process_was_to_have() -> None:
     for one in programs(300):
         known: dict[str, set[str]] = {"main": set()}
         for step in one.steps:
-            for field in dataclasses.fields(step.operation):
-                name = getattr(step.operation, field.name)
+            for argument, field in step.operation.fields.items():
+                name = getattr(step.operation, argument)
                 if "refers" in field.metadata and name is not None and field.metadata["refers"] not in ((PROCESS,), ("label",)):
                     assert name in known[step.process], step
                 if field.metadata.get("makes") == PROCESS:
@@ -158,6 +157,6 @@ def test_few_programs_mount_or_unmount() -> None:
 
 
 def test_the_kinds_of_names_are_those_of_the_operations() -> None:
-    kinds = {kind for cls in OPERATIONS.values() for field in dataclasses.fields(cls) for kind in field.metadata.get("refers", ())}
+    kinds = {kind for cls in OPERATIONS.values() for field in cls.fields.values() for kind in field.metadata.get("refers", ())}
     assert MAPPING in kinds
     assert kinds >= set(generator._EAGER)

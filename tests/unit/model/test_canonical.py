@@ -1,6 +1,5 @@
 """The model can be asked: what it would see itself of a program is what it accepts, whatever the program."""
 
-import dataclasses
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from harness.model.facts import Env
 from harness.model.judge import judge
 from harness.model.outcome import How
 from harness.model.stack import StackReading
+from harness.model.value import evolve
 from harness.model.verdict import Verdict
 from harness.ops import (
     Close,
@@ -44,7 +44,7 @@ PROGRAMS = 240
 def recorded_programs() -> list[tuple[str, StackReading, Program]]:
     """Return what guests were asked, without what cases pin: that may be one of two ways."""
     runs = [run for name in ("observations", "generated", "found") for run in read_recorded(RECORDED / f"{name}.jsonl")]
-    return [(r.item, r.reading, Program(tuple(dataclasses.replace(step, pin=None) for step in r.program.steps))) for r in runs]
+    return [(r.item, r.reading, Program(tuple(evolve(step, pin=None) for step in r.program.steps))) for r in runs]
 
 
 @cache

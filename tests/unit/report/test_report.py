@@ -17,6 +17,7 @@ from harness.model.complaint import ReportKind
 from harness.model.known import Known, KnownDeviation
 from harness.model.outcome import How, Observation, Run, RunKind
 from harness.model.stack import MAIN, Disk, Filesystem, Mount, StorageStack, Volume
+from harness.model.value import evolve
 from harness.model.verdict import Verdict
 from harness.ops import Operation, Pin, Program, Pwrite
 from harness.ops.tag import FOREIGN_WRITER
@@ -118,7 +119,7 @@ def test_only_the_deviation_is_told_and_not_what_follows_from_it(bad: Row) -> No
 
 def test_a_pin_that_differs_is_told(tmp_path: Path) -> None:
     steps = program().steps
-    pinned = Program((steps[0], replace(steps[1], pin=Pin(errno="EINVAL")), steps[2]))
+    pinned = Program((steps[0], evolve(steps[1], pin=Pin(errno="EINVAL")), steps[2]))
     text = describe_row(row(tmp_path / "one", chosen=item(pinned)))
     assert "  observed  returned 4096\n  allowed   EINVAL\n" in text
     assert "the case pins this step: EINVAL; the model allows what was seen" in text
