@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
 
@@ -129,7 +129,7 @@ def find_mismatch(expected: Pieces, observed: tuple[Run, ...]) -> Mismatch | Non
             seen = _run_piece(run).part(at - (end - run.length), stop - (end - run.length))
             want = piece.part(at - start, stop - start)
             if not _same(want, seen):
-                return Mismatch(at, stop - at, _seen_word(seen), want.describe())
+                return Mismatch(at, stop - at, seen.describe(), want.describe())
             at = stop
             if at == start + piece.length:
                 index += 1
@@ -157,10 +157,6 @@ def _same(want: Piece, seen: Piece) -> bool:
     if want.origin is Origin.UNKNOWN or want == seen:
         return True
     return want.bytes() == seen.bytes()
-
-
-def _seen_word(piece: Piece) -> str:
-    return piece.describe()
 
 
 # ---- ranges and maps of content --------------------------------------------------------------------------------------
@@ -198,6 +194,19 @@ class Ranges:
         first, last = self._meeting(start, end)
         return Ranges(tuple((max(a, start), min(b, end)) for a, b in self.spans[first:last]))
 
+    def gaps(self, start: int, end: int) -> "Ranges":
+        """Return the part of ``start`` to ``end`` that is not in this set."""
+        left = Ranges().add(start, end)
+        for a, b in self.within(start, end).spans:
+            left = left.remove(a, b)
+        return left
+
+    def union(self, other: "Ranges") -> "Ranges":
+        both = self
+        for a, b in other.spans:
+            both = both.add(a, b)
+        return both
+
     def covers(self, start: int, end: int) -> bool:
         at = bisect_right(self.spans, start, key=_LOW) - 1
         return start >= end or (at >= 0 and end <= self.spans[at][1])
@@ -224,7 +233,7 @@ class Ranges:
 class Content:
     """What stands where in a file or in memory; ``filler`` everywhere that nothing was written. Extents are sorted and disjoint."""
 
-    extents: tuple[tuple[int, Piece], ...] = field(default=())
+    extents: tuple[tuple[int, Piece], ...] = ()
     filler: Origin = Origin.ZERO
 
     def read(self, start: int, end: int) -> Pieces:

@@ -49,7 +49,6 @@ class Judgement:
     verdict: Verdict
     steps: tuple[StepVerdict, ...]
     facts: tuple[str, ...] = ()
-    #: The states that are possible after the last step; empty where nothing is known of them.
     finals: tuple[State, ...] = field(default=(), compare=False, repr=False)
 
     @property

@@ -226,7 +226,7 @@ class Mapping:
             for at in range(a, b, HUGE):
                 if at < high and low < at + HUGE:
                     low, high = min(low, at), max(high, at + HUGE)
-        for a, b in outside(self.private_pages, low, high):
+        for a, b in self.private_pages.gaps(low, high).spans:
             m = evolve(m, sure=m.sure.remove(a, b), dirty=m.dirty.remove(a, b), huge=m.huge.remove(a, b))
             if not present:
                 m = evolve(m, touched=m.touched.remove(a, b), stored=m.stored.remove(a, b))
@@ -276,14 +276,6 @@ def take(views: tuple[View, ...], count: int) -> tuple[tuple[View, ...], tuple[V
 
 def copy_view(pieces: Pieces, at: int = 0) -> View:
     return View(length_of(pieces), pieces=pieces, at=at)
-
-
-def outside(ranges: Ranges, low: int, high: int) -> list[tuple[int, int]]:
-    """Return the parts of ``low`` to ``high`` that are not in ``ranges``."""
-    left = Ranges().add(low, high)
-    for a, b in ranges.within(low, high).spans:
-        left = left.remove(a, b)
-    return list(left.spans)
 
 
 def page_floor(at: int) -> int:

@@ -82,8 +82,7 @@ def _range_of(state: State, operation: Operation, process: str) -> tuple[int, in
 
 def _settled(state: State, number: int, choice: Choice, *, huge: bool) -> State:
     """Return the one of the two states that a choice stands for."""
-    m = state.objects[number]
-    assert isinstance(m, Mapping)
+    m = state.mapping(number)
     m = evolve(m, either=tuple(one for one in m.either if one != choice))
     state = state.with_object(number, m)
     return mapped_at_once(state, number, choice) if huge else state
@@ -91,8 +90,7 @@ def _settled(state: State, number: int, choice: Choice, *, huge: bool) -> State:
 
 def mapped_at_once(state: State, number: int, choice: Choice) -> State:
     """Return the state in which the span of ``choice`` is mapped with one entry."""
-    m = state.objects[number]
-    assert isinstance(m, Mapping)
+    m = state.mapping(number)
     low, high = choice.start, choice.start + HUGE
     big = evolve(m, touched=m.touched.add(low, high), sure=m.sure.add(low, high), huge=m.huge.add(low, high))
     if choice.written:
@@ -121,8 +119,7 @@ def _join_with_another(left: dict[State, None], state: State) -> None:
         other = mapped_at_once(state, number, choice)
         if other in left and other != state:
             del left[state], left[other]
-            m = state.objects[number]
-            assert isinstance(m, Mapping)
+            m = state.mapping(number)
             left[state.with_object(number, evolve(m, either=tuple(sorted((*m.either, choice)))))] = None
             return
 

@@ -94,6 +94,11 @@ class State:
             raise TypeError(f"object {number} is a {type(thing).__name__}, not memory")
         return thing
 
+    def mapping(self, number: int) -> Mapping:
+        thing = self.objects[number]
+        assert isinstance(thing, Mapping)
+        return thing
+
     # -- content and views
 
     def resolve(self, views: tuple[View, ...]) -> Pieces:
@@ -102,9 +107,7 @@ class State:
 
     def _resolved(self, view: View) -> Pieces:
         if view.overlay:
-            mapping = self.objects[view.overlay]
-            assert isinstance(mapping, Mapping)
-            return mapping.overlay.read(view.start, view.start + view.length)
+            return self.mapping(view.overlay).overlay.read(view.start, view.start + view.length)
         if view.pieces is not None and not view.memory:
             return view.pieces
         now = self.memory(view.memory).content.read(view.start, view.start + view.length)

@@ -73,8 +73,7 @@ def _faulted(s: State, number: int, start: int, length: int, *, write: bool) -> 
     """Return the states after the access, each with the faults that it takes then."""
     if length <= 0:
         return [Next(s)]
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     memory = s.memory(m.memory)
     low, high = page_floor(start), page_ceil(start + length)
     states = touch(s, number, start, start + length, write=write)
@@ -88,8 +87,7 @@ def _faulted(s: State, number: int, start: int, length: int, *, write: bool) -> 
 
 def _counted(after: State, number: int, memory: Memory, held: tuple[Ranges, Ranges], low: int, high: int) -> Number:
     """Return how many faults the access takes that leaves ``after``, where the pages of ``held`` take none: perhaps, and surely."""
-    now = after.objects[number]
-    assert isinstance(now, Mapping)
+    now = after.mapping(number)
     most = _faults(held[1], now, low, high)
     if not memory.dax:
         return Number("C-FAULT-02", "faults", 0, most + FAULT_NOISE, f"at most {most} faults", "{} faults", _NO_FAULTS)
@@ -99,9 +97,7 @@ def _counted(after: State, number: int, memory: Memory, held: tuple[Ranges, Rang
 
 def _faults(held: Ranges, after: Mapping, low: int, high: int) -> int:
     """Return how many faults an access of ``low`` to ``high`` takes where the pages of ``held`` take none: one for a huge page."""
-    missing = Ranges().add(low, high)
-    for a, b in held.within(low, high).spans:
-        missing = missing.remove(a, b)
+    missing = held.gaps(low, high)
     spans = 0
     for a, b in after.huge.spans:
         for at in range(a, b, HUGE):

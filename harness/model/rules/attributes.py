@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, Next, Number
 from harness.model.objects import Memory, OpenFile
-from harness.model.rules.rule import file_memory, look_up, rule, volume_fact
+from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
@@ -35,7 +35,7 @@ clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no o
 @rule(Statx)
 def statx(c: Context, s: State, op: Statx) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     return c.returns("C-STAT-01", 0).then(Next(s, tuple(_shown(c, memory))))
 
 
@@ -62,7 +62,7 @@ def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:
 @rule(GetXflags)
 def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     if refused := c.refuses(("ENOTTY", memory.is_node, "C-FLAG-03")):
         return refused.leaving(s)
     if not memory.is_file:
@@ -73,7 +73,7 @@ def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
 @rule(SetXflags)
 def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     if refused := c.refuses(("ENOTTY", memory.is_node, "C-FLAG-03")):
         return refused.leaving(s)
     if not memory.is_file:

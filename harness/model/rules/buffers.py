@@ -2,7 +2,7 @@
 
 from harness.model.clause import Context
 from harness.model.content import Pieces, length_of, unknown
-from harness.model.objects import HUGE, Choice, Mapping, Memory, outside, page_ceil, page_floor
+from harness.model.objects import HUGE, Choice, Mapping, Memory, page_ceil, page_floor
 from harness.model.rules.effects import cache, laid, put
 from harness.model.spans import mapped_at_once
 from harness.model.state import State
@@ -33,8 +33,7 @@ def overlaps(s: State, m: Mapping, start: int, length: int, memory: int, at: int
 
 def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) -> State:
     """Return the state after ``pieces`` were stored through mapping ``number`` at ``start`` (by the program or the kernel)."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     end = start + length_of(pieces)
     if start == end:
         return s
@@ -51,7 +50,7 @@ def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) ->
         return s
     low, high = page_floor(start), page_ceil(end)
     overlay = m.overlay
-    for a, b in outside(m.private_pages, low, high):
+    for a, b in m.private_pages.gaps(low, high).spans:
         overlay = overlay.write(a, s.mapped(m, a, b))
     overlay = overlay.write(start, pieces)
     return s.with_object(number, evolve(m, overlay=overlay, private_pages=m.private_pages.add(low, high)))
@@ -71,15 +70,9 @@ def sent(s: State, number: int, start: int, length: int) -> list[State]:
 
 def spoilt(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
     """Return the states after a store of which nobody knows how far it came: nothing of it happened, or something."""
-    end = min(start + length, usable_end(s, _mapping(s, number)))
+    end = min(start + length, usable_end(s, s.mapping(number)))
     start = max(start, 0)
     return [s] if start >= end else [s, *received(c, s, number, start, unknown(end - start))]
-
-
-def _mapping(s: State, number: int) -> Mapping:
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
-    return m
 
 
 def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[State]:
@@ -89,8 +82,7 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
     whole span allocates all of it (fs/dax.c dax_iomap_pmd_fault asks for the span). Copying a page of a private huge mapping
     on write splits it, and then none of the other pages is mapped (mm/huge_memory.c __split_huge_pmd_locked, vma_is_dax).
     """
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     low, high = page_floor(start), page_ceil(end)
     if write and not m.shared:
         for a, b in [(a, b) for a, b in _whole_spans(m) if a < high and low < b]:
@@ -130,15 +122,8 @@ def huge_spans(m: Mapping, memory: Memory, low: int, high: int, *, write: bool) 
         start = at - m.offset
         inside = start >= 0 and start + HUGE <= m.end
         fresh = inside and not m.touched.touches(start, start + HUGE)
-        backed = memory.data.covers(at, at + HUGE) or memory.unwritten.covers(at, at + HUGE) or _mixed(memory, at, at + HUGE)
+        backed = memory.data.union(memory.unwritten.within(at, at + HUGE)).covers(at, at + HUGE)
         hole = not memory.data.touches(at, at + HUGE) and not memory.unwritten.touches(at, at + HUGE)
         if fresh and (backed or hole) and at + HUGE <= page_ceil(memory.size):
             spans.append((start, start + HUGE))
     return spans
-
-
-def _mixed(memory: Memory, low: int, high: int) -> bool:
-    both = memory.data
-    for a, b in memory.unwritten.within(low, high).spans:
-        both = both.add(a, b)
-    return both.covers(low, high)

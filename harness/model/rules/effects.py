@@ -68,10 +68,7 @@ def neighbours_in_doubt(c: Context, s: State, number: int) -> State:
     memory = s.memory(number)
     if not memory.is_file or memory.dax or not volume_fact(c, "large_folios", memory):
         return s
-    perhaps = memory.perhaps
-    for a, b in memory.cached.spans:
-        perhaps = perhaps.add(a, b)
-    s = s.with_object(number, evolve(memory, cached=Ranges(), perhaps=perhaps))
+    s = s.with_object(number, evolve(memory, cached=Ranges(), perhaps=memory.perhaps.union(memory.cached)))
     return forget_pages(s, number, 0, page_ceil(max(memory.size, 1)))
 
 

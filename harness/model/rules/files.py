@@ -8,7 +8,7 @@ from harness.model.objects import PAGE, Memory, MemoryKind, OpenFile, page_ceil,
 from harness.model.outcome import How
 from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, laid, layouts_broken, parted_by_growth, removed, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
-from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
 from harness.model.state import State
 from harness.model.value import evolve
@@ -155,7 +155,7 @@ clause(
 @rule(Lseek)
 def lseek(c: Context, s: State, op: Lseek) -> Expectations:
     number, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     if memory.is_bar:
         raise Undetermined("no clause covers lseek of a BAR")
     if op.whence in (Whence.DATA, Whence.HOLE):
@@ -203,7 +203,7 @@ def fdatasync(c: Context, s: State, op: Fdatasync) -> Expectations:
 
 def _synced(c: Context, s: State, file: str) -> Expectations:
     _, of = look_up(c, s, file, OpenFile)
-    if file_memory(s, of).is_bar:
+    if s.memory(of.memory).is_bar:
         raise Undetermined("no clause covers syncing a BAR")
     return c.returns("C-SYNC-01", 0).leaving(cleaned(s, of.memory))
 
@@ -211,7 +211,7 @@ def _synced(c: Context, s: State, file: str) -> Expectations:
 @rule(Ftruncate)
 def ftruncate(c: Context, s: State, op: Ftruncate) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     if refused := c.refuses(("EINVAL", not memory.is_file or not of.writable or op.length < 0, "C-SIZE-02")):
         return refused.leaving(s)
     if refused := c.refuses(("EFBIG", op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-SIZE-03")):
@@ -225,7 +225,7 @@ def ftruncate(c: Context, s: State, op: Ftruncate) -> Expectations:
 @rule(Fallocate)
 def fallocate(c: Context, s: State, op: Fallocate) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     punch, keep = AllocateFlag.PUNCH_HOLE in op.flags, AllocateFlag.KEEP_SIZE in op.flags
     zero = AllocateFlag.ZERO_RANGE in op.flags
     if refused := c.refuses(
@@ -295,15 +295,6 @@ def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool,
             s = removed(c, s, number, low, high)
             memory = laid(laid(s.memory(number), start, zeroes(low - start)), high, zeroes(max(0, min(end, stop) - high)))
     if not punch:
-        gained = memory.unwritten
-        for a, b in _holes(memory, page_floor(start), page_ceil(end)):
-            gained = gained.add(a, b)
-        memory = evolve(memory, unwritten=gained)
+        holes = memory.data.gaps(page_floor(start), page_ceil(end))
+        memory = evolve(memory, unwritten=memory.unwritten.union(holes))
     return s.with_object(number, memory)
-
-
-def _holes(memory: Memory, low: int, high: int) -> list[tuple[int, int]]:
-    holes = [(low, high)]
-    for a, b in memory.data.within(low, high).spans:
-        holes = [part for x, y in holes for part in ((x, min(y, a)), (max(x, b), y)) if part[0] < part[1]]
-    return holes

@@ -9,7 +9,7 @@ from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
-from harness.model.rules.rule import file_memory, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
@@ -87,7 +87,7 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
     if anonymous or op.file is None:
         return _mmap_anonymous(c, s, op, rows, shared=shared, readable=readable, writable=writable)
     _, of = look_up(c, s, op.file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     asks_sync = MapFlag.SYNC in flags
     offers_sync = not memory.is_bar and bool(volume_fact(c, "map_sync", memory))
     looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
@@ -197,15 +197,13 @@ def madvise(c: Context, s: State, op: Madvise) -> Expectations:
 
 def _dropped(s: State, number: int, start: int, end: int) -> State:
     """Return the state after MADV_DONTNEED: the pages are not mapped, and private copies are lost."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     m = evolve(m, private_pages=m.private_pages.remove(start, end)).without(start, end, present=False)
     return s.with_object(number, m)
 
 
 def _madvise_populate(c: Context, s: State, number: int, start: int, end: int, *, write: bool) -> Expectations:
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     allowed = (m.writable if write else m.readable) and mapping_is_normal(s, m)
     if refused := c.refuses(("EINVAL", not allowed, "C-MAP-14")):
         return refused.leaving(s)

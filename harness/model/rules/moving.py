@@ -287,8 +287,7 @@ def readable_bytes(s: State, m: Mapping, start: int, length: int) -> int:
 
 def mapped_views(c: Context, s: State, number: int, start: int, end: int) -> tuple[View, ...]:
     """Return one view a page of what the page table of mapping ``number`` refers to."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     memory = s.memory(m.memory)
     views = []
     while start < end:

@@ -20,8 +20,7 @@ def mapping_is_normal(s: State, m: Mapping) -> bool:
 
 def populate_pages(c: Context, s: State, number: int, start: int, length: int, *, write: bool) -> list[State]:
     """Return the states after the pages of a range were faulted in, as far as there are any."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     start = page_floor(start)
     end = min(page_ceil(start + length), usable_end(s, m))
     if start >= end:

@@ -120,8 +120,7 @@ def _first(rows: list[tuple[str, bool, str]]) -> list[tuple[str, bool, str]]:
 
 def _pinned(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
     """Return the states after every page of the range was faulted in: for writing, private pages are copied by that."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     low, high = page_floor(start), page_ceil(start + length)
     states = touch(s, number, low, high, write=True)
     return [store_into(c, state, number, low, mapping_bytes(state, m, low, high - low)) for state in states]
@@ -129,8 +128,7 @@ def _pinned(c: Context, s: State, number: int, start: int, length: int) -> list[
 
 def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
     """Return the states after a refusal: it may have come when the pages of a private mapping were copied already."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     memory = s.memory(m.memory)
     if m.shared or memory.dax or not m.writable or not memory.has_struct_pages or not mapping_reaches(s, m, start, length):
         return [s]

@@ -116,8 +116,7 @@ def _key(s: State, number: int, offset: int, private: bool) -> Key:
 
     A mapping belongs to one address space, so its number and the offset in it stand for the address.
     """
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     if private:
         return ("private", number, offset)
     if m.shared or (not m.writable and s.memory(m.memory).on_volume):
@@ -127,8 +126,7 @@ def _key(s: State, number: int, offset: int, private: bool) -> Key:
 
 def _key_taken(c: Context, s: State, number: int, offset: int, private: bool) -> list[State]:
     """Return the states after the kernel looked at the word: a shared one in a writable mapping is faulted for writing."""
-    m = s.objects[number]
-    assert isinstance(m, Mapping)
+    m = s.mapping(number)
     if private or s.memory(m.memory).is_bar:
         return [s]
     low, high = _page(offset)

@@ -8,7 +8,7 @@ from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import overlaps, received
 from harness.model.rules.effects import cache
-from harness.model.rules.rule import file_memory, first_data, look_up, volume_fact
+from harness.model.rules.rule import first_data, look_up, volume_fact
 from harness.model.rules.transfers import (
     declined,
     direct_refusals,
@@ -42,7 +42,7 @@ def read_buffers(
     c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()
 ) -> Expectations:
     number, of = look_up(c, s, file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
     if refused := refused_at_once(c, memory, at, buffers, flags, ("EBADF", not of.readable, "C-RW-01")):
@@ -57,7 +57,7 @@ def _reading(
 ) -> Expectations:
     """Return what is expected of a read that nothing forbids in itself."""
     of = file[1]
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
     behind = of.direct and not memory.dax and memory.is_file and at >= memory.size
@@ -89,7 +89,7 @@ def _read(
 ) -> list[State]:
     """Return the states after ``count`` bytes were read."""
     number, of = file
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     pieces = memory.content.read(at, at + count)
     if not of.direct:
         s = cache(s, of.memory, page_floor(at), page_ceil(at + count))

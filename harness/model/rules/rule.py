@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from harness.model.clause import Context, Undetermined
 from harness.model.expectation import Expectations
-from harness.model.objects import Mapping, Memory, Object, OpenFile
+from harness.model.objects import Mapping, Memory, Object
 from harness.model.state import State
 from harness.ops import Operation
 
@@ -37,10 +37,6 @@ def look_up(c: Context, s: State, name: str, kind: type[T]) -> tuple[int, T]:
     if not isinstance(thing, kind):
         raise Undetermined(f"{name} is not a {kind.__name__}")
     return number, thing
-
-
-def file_memory(s: State, of: OpenFile) -> Memory:
-    return s.memory(of.memory)
 
 
 def first_data(memory: Memory, start: int, end: int) -> int:

@@ -8,7 +8,7 @@ from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_end
 from harness.model.rules.effects import put, refused_direct
-from harness.model.rules.rule import file_memory, look_up, volume_fact
+from harness.model.rules.rule import look_up, volume_fact
 from harness.model.rules.transfers import (
     TAIL_WORD,
     declined,
@@ -39,7 +39,7 @@ def write_buffers(
     c: Context, s: State, file: str, offset: int | None, buffers: Sequence[Buffer], flags: Sequence[RwFlag] = ()
 ) -> Expectations:
     number, of = look_up(c, s, file, OpenFile)
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
     if refused := refused_at_once(c, memory, at, buffers, flags, ("EBADF", not of.writable, "C-RW-05")):
@@ -56,7 +56,7 @@ def _writing(
 ) -> Expectations:
     """Return what is expected of a write of something that nothing forbids in itself."""
     of = file[1]
-    memory = file_memory(s, of)
+    memory = s.memory(of.memory)
     asked = of.position if offset is None else offset
     buffered = RwFlag.NOWAIT in flags and not of.direct and not volume_fact(c, "buffered_nowait_write", memory)
     if refused := c.refuses(("EINVAL", buffered, "C-RWF-04")):
