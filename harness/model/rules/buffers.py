@@ -24,13 +24,6 @@ def mapping_bytes(s: State, m: Mapping, start: int, length: int) -> Pieces:
     return s.mapped(m, start, start + length)
 
 
-def overlaps(s: State, m: Mapping, start: int, length: int, memory: int, at: int) -> bool:
-    """Whether the range of the mapping shows bytes of ``memory`` that lie in ``at`` to ``at + length``, but not at the same place."""
-    if m.memory != memory or m.offset + start == at:
-        return False
-    return m.offset + start < at + length and at < m.offset + start + length
-
-
 def store_into(c: Context, s: State, number: int, start: int, pieces: Pieces) -> State:
     """Return the state after ``pieces`` were stored through mapping ``number`` at ``start`` (by the program or the kernel)."""
     m = s.mapping(number)

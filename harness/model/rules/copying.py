@@ -72,7 +72,7 @@ def _file_to_socket(c: Context, s: State, op: Sendfile, source: tuple[int, OpenF
         raise Undetermined("no clause covers a long sendfile from an O_DIRECT descriptor to a socket")
 
     def moved(count: int) -> list[State]:
-        after, views = file_views(c, s, of, at, count, copies=copies)
+        after, views = file_views(s, of, at, count, copies=copies)
         # Told that more will come, which a file that ends earlier does not keep, TCP holds the last bytes back (fs/splice.c SPLICE_F_MORE).
         held = into.kind is SocketKind.TCP and count < op.length
         after = after.with_object(goal, evolve(into, views=(*into.views, *views), held=held))
@@ -115,7 +115,7 @@ def _file_to_file(
         if of.memory == into.memory and at < to + count and to < at + count and at != to:
             after = put(c, s, into.memory, to, unknown(count), bypass=into.direct)
         elif count:
-            after, views = file_views(c, s, of, at, count, copies=copies)
+            after, views = file_views(s, of, at, count, copies=copies)
             after = write_views(c, after, into, to, views)
         after = with_position(after, goal, into, target_offset, count)
         return [with_position(after, number, of, offset, count)]
@@ -149,7 +149,7 @@ def _rounds(
         if refusal[1]:
             return moved, refusal
         count = min(most - moved, asked if copies else SLOTS * PAGE - (at + moved) % PAGE)
-        _, views = file_views(c, s, of, at + moved, count, copies=copies)
+        _, views = file_views(s, of, at + moved, count, copies=copies)
         if odd_for_direct(c, s.memory(into.memory), into, to + moved, views):
             return moved, ("EINVAL", True, "C-SPLICE-21")
         moved += count

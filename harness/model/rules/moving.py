@@ -140,7 +140,7 @@ def direct_refusal(c: Context, s: State, of: OpenFile, at: int, length: int, slo
     return ("EINVAL", odd and at < memory.size and start < at + length, "C-SPLICE-11")
 
 
-def file_views(c: Context, s: State, of: OpenFile, at: int, count: int, *, copies: bool) -> tuple[State, tuple[View, ...]]:
+def file_views(s: State, of: OpenFile, at: int, count: int, *, copies: bool) -> tuple[State, tuple[View, ...]]:
     """Return the slots that ``count`` bytes of ``of`` fill, and the state with the pages that they are in the cache."""
     end = at + count
     if copies:
@@ -227,7 +227,7 @@ def file_to_pipe(
     most, copies = file_moves(c, s, of, at, length, free)
 
     def moved(count: int) -> list[State]:
-        after, views = file_views(c, s, of, at, count, copies=copies)
+        after, views = file_views(s, of, at, count, copies=copies)
         after = after.with_object(goal, evolve(into, views=(*into.views, *views)))
         return [with_position(after, number, of, offset, count)]
 

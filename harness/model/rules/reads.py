@@ -6,7 +6,7 @@ from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, cut, unknown
 from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
-from harness.model.rules.buffers import overlaps, received
+from harness.model.rules.buffers import received
 from harness.model.rules.effects import cache
 from harness.model.rules.rule import first_data, look_up, volume_fact
 from harness.model.rules.transfers import (
@@ -14,9 +14,9 @@ from harness.model.rules.transfers import (
     direct_refusals,
     fault_refusals,
     first_buffers,
-    meets_mapping,
     moves,
     refused_at_once,
+    shows_itself,
     usable_bytes,
 )
 from harness.model.state import State
@@ -110,13 +110,10 @@ def _hole_hides_fault(c: Context, memory: Memory, at: int) -> bool:
 
 def _into_itself(c: Context, s: State, memory: int, at: int, buffers: Sequence[Buffer]) -> bool:
     """Whether a file is read into an overlapping part of itself: what that becomes is not specified."""
-    total = sum(b.length for b in buffers)
     for b in buffers:
         if b.mapping is not None:
             _, m = look_up(c, s, b.mapping, Mapping)
-            if m.shared and (
-                overlaps(s, m, b.offset, b.length, memory, at) or (len(buffers) > 1 and meets_mapping(m, b, memory, at, total))
-            ):
+            if m.shared and shows_itself(m, b, memory, at, buffers):
                 return True
     return False
 

@@ -149,9 +149,15 @@ def moves(c: Context, flags: Sequence[RwFlag], count: int, clause_id: str, least
     return c.returns(clause_id, count) if least is None else c.counts(clause_id, least, count, f"{least}..{count}")
 
 
-def meets_mapping(m: Mapping, b: Buffer, memory: int, at: int, total: int) -> bool:
-    start = m.offset + b.offset
-    return m.memory == memory and start < at + total and at < start + b.length
+def shows_itself(m: Mapping, b: Buffer, memory: int, at: int, buffers: Sequence[Buffer]) -> bool:
+    """Whether ``b``, a range of ``m`` and one of ``buffers``, shows bytes of the very ``memory`` that these are moved to or from at ``at``.
+
+    Bytes that a single buffer moves onto themselves are none.
+    """
+    start, total = m.offset + b.offset, sum(other.length for other in buffers)
+    shifted = start != at and start < at + b.length and at < start + b.length
+    several = len(buffers) > 1 and start < at + total and at < start + b.length
+    return m.memory == memory and (shifted or several)
 
 
 def first_buffers(buffers: Sequence[Buffer], count: int) -> tuple[Buffer, ...]:

@@ -6,7 +6,7 @@ from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, tagged, unknown
 from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
-from harness.model.rules.buffers import mapping_bytes, overlaps, sent, usable_end
+from harness.model.rules.buffers import mapping_bytes, sent, usable_end
 from harness.model.rules.effects import put, refused_direct
 from harness.model.rules.rule import look_up, volume_fact
 from harness.model.rules.transfers import (
@@ -15,10 +15,10 @@ from harness.model.rules.transfers import (
     direct_refusals,
     fault_refusals,
     first_buffers,
-    meets_mapping,
     moves,
     odd_before_append,
     refused_at_once,
+    shows_itself,
     usable_bytes,
 )
 from harness.model.state import State
@@ -134,13 +134,12 @@ def _gather(c: Context, s: State, of: OpenFile, at: int, buffers: Sequence[Buffe
     """Return what is written; of a file onto an overlapping part of itself nobody knows."""
     out: list[Pieces] = []
     source = 0
-    total = sum(b.length for b in buffers)
     for b in buffers:
         if b.mapping is None:
             out.append(tagged(c.writer, b.length, source))
         else:
             _, m = look_up(c, s, b.mapping, Mapping)
-            itself = overlaps(s, m, b.offset, b.length, of.memory, at) or (len(buffers) > 1 and meets_mapping(m, b, of.memory, at, total))
+            itself = shows_itself(m, b, of.memory, at, buffers)
             own = m.private_pages.covers(page_floor(b.offset), page_ceil(b.offset + b.length))
             out.append(unknown(b.length) if itself and not own else mapping_bytes(s, m, b.offset, b.length))
         source += b.length
