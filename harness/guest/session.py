@@ -35,7 +35,7 @@ from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
 from harness.host.log import took
-from harness.model.audit import Audit, audit_from
+from harness.model.audit_outcome import Audit, audit_from
 from harness.model.outcome import ALWAYS_SHOWN, How, Observation, observations_from
 from harness.model.stack import Namespace, StackReading, StorageStack
 from harness.ops import Program, describe

@@ -19,7 +19,8 @@ from harness.machine.command import GDB_SOCKET
 from harness.machine.ending import Ending as GuestEnding
 from harness.machine.ending import EndKind
 from harness.machine.machine import Machine
-from harness.model.audit import Audit, unsure_end, what_worked
+from harness.model.audit import unsure_end, what_worked
+from harness.model.audit_outcome import Audit
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from harness.errors import HarnessError
 from harness.machine.ending import Ending
-from harness.model.audit import Audit
+from harness.model.audit_outcome import Audit
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading
 from harness.ops import Program

@@ -121,7 +121,7 @@ def _judge_step(run: _Run, states: list[State], index: int, seen: Observation) -
         after = joined(after)
     if not accepted:
         told = refused[0]
-        because = _because(told.because)
+        because = because_of(told.because)
         if unsettled:
             reason = f"{unsettled}, and what was seen is not what it was without that"
             verdict = StepVerdict(index, Verdict.UNDETERMINED, told.observed, told.allowed, because, clauses, reason, told.because)
@@ -134,7 +134,7 @@ def _judge_step(run: _Run, states: list[State], index: int, seen: Observation) -
         lost = f"after step {index + 1} more than {MAX_STATES} states are possible"
     unsure = unjudged or next((c.unsure for c in accepted if c.unsure), "")
     word = Verdict.UNDETERMINED if unsure else Verdict.CONFORMS
-    return after, StepVerdict(index, word, seen.describe(), told.allowed, _because(told.because), clauses, unsure, told.because), lost
+    return after, StepVerdict(index, word, seen.describe(), told.allowed, because_of(told.because), clauses, unsure, told.because), lost
 
 
 def _one(run: _Run, context: Context, state: State, index: int, seen: Observation) -> Comparison:
@@ -267,7 +267,8 @@ def _undetermined(index: int, seen: Observation, reason: str) -> StepVerdict:
 
 
 @functools.cache
-def _because(clause_id: str) -> str:
+def because_of(clause_id: str) -> str:
+    """Return what a clause says, with its id and its source; nothing for an id that is none."""
     entry = CLAUSES.get(clause_id)
     return f"{entry.says}  (clause {entry.id}, {entry.source})" if entry else ""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union
 
 from harness.errors import UsageError
-from harness.model.audit import Audit, FileSeen
+from harness.model.audit_outcome import Audit, FileSeen
 from harness.model.outcome import OBSERVATION_FORMAT, How, Observation, Run, RunKind
 from harness.ops import Program
 from harness.ops.codec import DocumentError, as_list, as_mapping, steps_document, steps_from

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from harness.case.axes import Variant
 from harness.case.plan import Plan
-from harness.model.audit import Audit
+from harness.model.audit_outcome import Audit
 from harness.model.claims import Decision
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack

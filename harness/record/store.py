@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import AgentError, HostError, UsageError
-from harness.model.audit import Audit, audit_from
+from harness.model.audit_outcome import Audit, audit_from
 from harness.model.outcome import OBSERVATION_FORMAT, Observation, observations_from
 from harness.model.stack import StackReading
 from harness.record.documents import audit_document, from_text, observations_document, read_text, to_text, typed

@@ -8,7 +8,7 @@ from harness.errors import HarnessError
 from harness.lease.guest import Auditing, Performed
 from harness.lease.pool import Booter
 from harness.machine.ending import Ending, EndKind
-from harness.model.audit import Audit
+from harness.model.audit_outcome import Audit
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation
 from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.agent.volumes import age, look
-from harness.model.audit import FILE_LIMIT_BYTES, VolumeSeen, audit_from
+from harness.model.audit import FILE_LIMIT_BYTES
+from harness.model.audit_outcome import VolumeSeen, audit_from
 from harness.ops.tag import FOREIGN_WRITER, tag_bytes
 from harness.sizes import MIB
 from tests.unit.agent.conftest import Client

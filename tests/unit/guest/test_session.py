@@ -12,7 +12,7 @@ from harness.guest.facts import probe_program
 from harness.guest.link import AgentLink, Endpoint
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
-from harness.model.audit import Audit, VolumeSeen
+from harness.model.audit_outcome import Audit, VolumeSeen
 from harness.model.stack import (
     DaxOption,
     Disk,

@@ -17,7 +17,7 @@ from harness.lease.guest import Auditing
 from harness.lease.options import GuestOptions
 from harness.machine.ending import Ending, EndKind
 from harness.machine.machine import Machine
-from harness.model.audit import Audit, VolumeSeen
+from harness.model.audit_outcome import Audit, VolumeSeen
 from harness.model.complaint import Report, ReportKind
 from harness.model.known import ExpectedLine
 from harness.model.outcome import How, Observation

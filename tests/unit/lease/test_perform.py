@@ -16,7 +16,7 @@ from harness.lease.perform import run_item
 from harness.lease.pool import Lease
 from harness.machine.ending import Ending as GuestEnding
 from harness.machine.ending import EndKind
-from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
+from harness.model.audit_outcome import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.complaint import Report, ReportKind
 from harness.model.known import ExpectedLine, Known, KnownDeviation
 from harness.model.outcome import How, Observation, Run, RunKind

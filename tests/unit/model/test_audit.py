@@ -13,17 +13,13 @@ from harness.model.audit import (
     MOUNT,
     NOT_MOUNTED,
     UNMOUNT,
-    Audit,
     AuditedVolume,
-    CheckSeen,
-    FileSeen,
-    VolumeSeen,
-    audit_from,
     audited_volumes,
     unsure_end,
     what_worked,
     with_audit,
 )
+from harness.model.audit_outcome import Audit, CheckSeen, FileSeen, VolumeSeen, audit_from
 from harness.model.judge import Judgement, StepVerdict
 from harness.model.outcome import How, Observation, Run
 from harness.model.verdict import Verdict

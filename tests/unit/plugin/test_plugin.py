@@ -44,7 +44,7 @@ from harness.model.complaint import ReportKind
 from harness.machine.ending import Ending, EndKind
 from harness.ops import Pwrite
 from harness.model.outcome import How, Observation
-from harness.model.audit import Audit, VolumeSeen
+from harness.model.audit_outcome import Audit, VolumeSeen
 from tests.fakes.leased import FakeGuest, FakeHost, complaint, obedient
 
 def fails(operation):

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import BootError, GuestError
 from harness.machine.ending import Ending as GuestEnding
 from harness.machine.ending import EndKind
-from harness.model.audit import Audit, CheckSeen, FileSeen, VolumeSeen
+from harness.model.audit_outcome import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.claims import Claim, Status
 from harness.model.clause import CLAUSES
 from harness.model.complaint import ReportKind
