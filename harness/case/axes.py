@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.case.tree import Row, Table, Tree, accepted, as_row, as_table, as_text, as_words, require
+from harness.case.tree import Row, Tree, accepted, as_row, as_table, as_text, as_words, require
 from harness.errors import CaseError
 from harness.model.stack import Filesystem, NamespaceMode, PageMap, RegionKind
 
@@ -156,7 +156,7 @@ def _read_values(axis: str, tree: Tree) -> tuple[str, ...]:
 def _read_exclusion(axes: Axes, tree: Tree) -> Exclusion:
     table = as_table(tree, "an entry of exclude")
     reason = as_text(require(table, "reason", "an entry of exclude"), "reason")
-    rest = Table(tuple((key, value) for key, value in table.pairs if key.text != "reason"), table.where)
+    rest = table.without("reason")
     if not rest.pairs:
         raise CaseError(table.where, "an entry of exclude needs at least one axis besides its reason")
     return Exclusion(read_condition(axes, rest, "exclude"), reason, table.where)

@@ -7,11 +7,10 @@ from types import MappingProxyType
 
 from harness.case.axes import CHOICES, Axes, Condition, read_condition
 from harness.case.case import Family
-from harness.case.steps import NAME
+from harness.case.steps import read_name
 from harness.case.tree import (
     Table,
     Word,
-    accepted,
     as_row,
     as_table,
     as_text,
@@ -19,6 +18,7 @@ from harness.case.tree import (
     as_words,
     check_keys,
     nearest_file,
+    one_of,
     read_text,
     read_tree,
     require,
@@ -59,30 +59,24 @@ def read_claims(text: str, path: str) -> Mapping[str, Claim]:
 
 def _read_claim(table: Table, sources: Mapping[str, str]) -> Claim:
     check_keys(table, CLAIM_KEYS, "a claim")
-    claim_id = as_word(require(table, "id", "a claim"), "id")
-    if not NAME.fullmatch(claim_id.text):
-        raise CaseError(claim_id.where, f"{claim_id.text!r} is not a name: lower-case letters, digits and _, a letter first")
+    claim_id = read_name(as_word(require(table, "id", "a claim"), "id"))
     otherwise, reason = table.find("otherwise"), table.find("not_reproducible")
     if (otherwise is None) == (reason is None):
-        raise CaseError(table.where, f"the claim {claim_id.text!r} needs exactly one of otherwise and not_reproducible")
-    cited = as_words(require(table, "source", "a claim"), "source")
-    for word in cited:
-        if word.text not in sources:
-            raise CaseError(word.where, f"no source {word.text!r} under sources; {accepted(word.text, sources)}")
+        raise CaseError(table.where, f"the claim {claim_id!r} needs exactly one of otherwise and not_reproducible")
+    words = as_words(require(table, "source", "a claim"), "source")
+    cited = [one_of(word, sources, f"no source {word.text!r} under sources") for word in words]
     return Claim(
-        id=claim_id.text,
+        id=claim_id,
         family=as_word(require(table, "family", "a claim"), "family").text,
         words=as_text(require(table, "words", "a claim"), "words"),
-        source="; ".join(sources[word.text] for word in cited),
+        source="; ".join(sources[name] for name in cited),
         otherwise=None if otherwise is None else _read_otherwise(as_word(otherwise, "otherwise")),
         not_reproducible=None if reason is None else as_text(reason, "not_reproducible"),
     )
 
 
 def _read_otherwise(word: Word) -> Status:
-    if word.text not in set(OTHERWISE):
-        raise CaseError(word.where, f"unknown word {word.text!r} for otherwise; {accepted(word.text, OTHERWISE)}")
-    return Status(word.text)
+    return Status(one_of(word, OTHERWISE, f"unknown word {word.text!r} for otherwise"))
 
 
 def load_families(folder: Path) -> tuple[Family, ...]:
@@ -100,7 +94,6 @@ def read_family(text: str, path: str) -> Family:
     for row in () if rows is None else as_row(rows, "does_not_apply").items:
         entry = as_table(row, "an entry of does_not_apply")
         reason = as_text(require(entry, "reason", "an entry of does_not_apply"), "reason")
-        rest = Table(tuple((key, value) for key, value in entry.pairs if key.text != "reason"), entry.where)
-        reasons.append((read_condition(every, rest, "does_not_apply"), reason))
+        reasons.append((read_condition(every, entry.without("reason"), "does_not_apply"), reason))
     title = as_text(require(table, "title", "a family"), "title")
     return Family(Path(path).parent.name, title, tuple(reasons))

@@ -9,13 +9,13 @@ from harness.case.claims import FAMILY_FILE
 from harness.case.tree import (
     Table,
     Word,
-    accepted,
     as_row,
     as_table,
     as_text,
     as_word,
     check_keys,
     nearest_file,
+    one_of,
     read_text,
     read_tree,
     require,
@@ -59,8 +59,7 @@ def _read_known_deviation(table: Table, cases: Path | None) -> KnownDeviation:
     what = "a known deviation"
     check_keys(table, DEVIATION_KEYS, what)
     clause, item = (as_word(require(table, key, what), key) for key in ("clause", "item"))
-    if clause.text not in CLAUSES:
-        raise CaseError(clause.where, f"the model has no clause {clause.text!r}; {accepted(clause.text, CLAUSES)}")
+    one_of(clause, CLAUSES, f"the model has no clause {clause.text!r}")
     if not re.fullmatch(r"[^/]+/[^/]+", item.text):
         raise CaseError(item.where, f"item is {item.text!r}; a family and a case are written splice/tee")
     if cases is not None:
@@ -74,9 +73,7 @@ def _read_known_deviation(table: Table, cases: Path | None) -> KnownDeviation:
 def _require_case(item: Word, cases: Path) -> None:
     family = cases / item.text.split("/")[0]
     names = {f"{family.name}/{name}" for name in _names_in(family)}
-    if item.text not in names:
-        known = names or {path.parent.name for path in cases.glob(f"*/{FAMILY_FILE}")}
-        raise CaseError(item.where, f"there is no case {item.text!r} in {cases}; {accepted(item.text, known)}")
+    one_of(item, names or {path.parent.name for path in cases.glob(f"*/{FAMILY_FILE}")}, f"there is no case {item.text!r} in {cases}")
 
 
 def _names_in(family: Path) -> Iterator[str]:

@@ -16,7 +16,6 @@ from harness.case.tree import (
     Table,
     Tree,
     Word,
-    accepted,
     as_row,
     as_table,
     as_text,
@@ -24,6 +23,7 @@ from harness.case.tree import (
     as_word,
     as_words,
     check_keys,
+    one_of,
     read_text,
     read_tree,
     require,
@@ -45,28 +45,20 @@ def is_case_file(path: Path) -> bool:
     return path.suffix == ".yaml" and path.name not in {CLAIMS_FILE, FAMILY_FILE, CONSOLE_FILE, KNOWN_FILE}
 
 
-def load_plans(path: Path, claims: Mapping[str, Claim] | None = None) -> tuple[Plan, ...]:
-    """Return the plans of the case in ``path``, one a variant. ``claims``: see :func:`load_case`."""
-    return make_plans(_read_unchecked(read_text(path), str(path), load_nearest_claims(path) if claims is None else claims))
+def load_plans(path: Path) -> tuple[Plan, ...]:
+    """Return the plans of the case in ``path``, one a variant. It may name claims of the claims.yaml in the nearest folder above it.
 
-
-def load_case(path: Path, claims: Mapping[str, Claim] | None = None) -> Case:
-    """Return the case in ``path``, every variant checked.
-
-    ``claims`` is the registry that it may name claims of; None: the claims.yaml in the nearest folder above the case.
     Raises CaseError.
     """
-    return read_case(read_text(path), str(path), load_nearest_claims(path) if claims is None else claims)
+    return read_plans(read_text(path), str(path), load_nearest_claims(path))
 
 
-def read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
-    """Like :func:`load_case`, from ``text``."""
-    case = _read_unchecked(text, path, claims)
-    make_plans(case)
-    return case
+def read_plans(text: str, path: str, claims: Mapping[str, Claim]) -> tuple[Plan, ...]:
+    """Like :func:`load_plans`, from ``text``."""
+    return make_plans(_read_case(text, path, claims))
 
 
-def _read_unchecked(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
+def _read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
     """Return the case in ``text`` before its variants are checked, which making their plans does."""
     table = as_table(read_tree(text, path), "a case")
     check_keys(table, CASE_KEYS, "a case")
@@ -114,25 +106,24 @@ def _read_program(tree: Tree) -> tuple[Table, ...]:
 def _read_needs(table: Table) -> Needs:
     check_keys(table, ("kernel_flavour", "ivshmem", "kernel_options"), "needs")
     flavour, ivshmem, options = (table.find(key) for key in ("kernel_flavour", "ivshmem", "kernel_options"))
-    word = None if flavour is None else as_word(flavour, "kernel_flavour")
-    if word is not None and word.text not in KERNEL_FLAVOURS:
-        raise CaseError(word.where, f"unknown kernel_flavour {word.text!r}; {accepted(word.text, KERNEL_FLAVOURS)}")
     return Needs(
-        word.text if word else None,
+        None if flavour is None else _kernel_flavour(as_word(flavour, "kernel_flavour")),
         ivshmem is not None and as_truth(ivshmem, "ivshmem"),
         () if options is None else tuple(_kernel_option(word) for word in as_words(options, "kernel_options")),
     )
 
 
+def _kernel_flavour(word: Word) -> str:
+    return one_of(word, KERNEL_FLAVOURS, f"unknown kernel_flavour {word.text!r}")
+
+
 def _kernel_option(word: Word) -> str:
-    if word.text not in KERNEL_OPTIONS:
-        raise CaseError(word.where, f"unknown kernel option {word.text!r}; {accepted(word.text, KERNEL_OPTIONS)}")
-    return word.text
+    return one_of(word, KERNEL_OPTIONS, f"unknown kernel option {word.text!r}")
 
 
 def _read_decides(tree: Tree, axes: Axes, claims: Mapping[str, Claim]) -> DecidesText:
-    table = as_table(tree, "an entry of decides")
     what = "an entry of decides"
+    table = as_table(tree, what)
     check_keys(table, ("claim", "where", "step", "holds_if"), what)
     claim = as_word(require(table, "claim", what), "claim")
     condition = table.find("where")
@@ -153,12 +144,8 @@ def _read_decides(tree: Tree, axes: Axes, claims: Mapping[str, Claim]) -> Decide
 
 
 def _claim_id(word: Word, claims: Mapping[str, Claim]) -> str:
-    if word.text not in claims:
-        raise CaseError(word.where, f"the registry ({CLAIMS_FILE}) has no claim {word.text!r}; {accepted(word.text, claims)}")
-    return word.text
+    return one_of(word, claims, f"the registry ({CLAIMS_FILE}) has no claim {word.text!r}")
 
 
 def _fact_name(word: Word) -> str:
-    if word.text not in FACTS:
-        raise CaseError(word.where, f"the model has no fact {word.text!r}; {accepted(word.text, FACTS)}")
-    return word.text
+    return one_of(word, FACTS, f"the model has no fact {word.text!r}")

@@ -1,6 +1,6 @@
 """The names in a program: each is made before it is used, is of the right kind, and is known to the process that uses it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.case.steps import BoundStep, told_kinds
@@ -108,20 +108,20 @@ def _check_ids(steps: Sequence[BoundStep]) -> None:
 
 
 def _references(value: Frozen) -> list[tuple[str, tuple[str, ...]]]:
-    return _named(value, "refers", lambda kinds: tuple(kinds))
+    return _named(value, "refers")
 
 
 def _makes(value: Frozen) -> list[tuple[str, str]]:
-    return _named(value, "makes", str)
+    return _named(value, "makes")
 
 
-def _named(value: Frozen, key: str, kind: Callable[[Any], Any]) -> list[tuple[str, Any]]:
-    """Return (name, kind) of the fields with the metadata ``key``, those of buffers in lists included."""
+def _named(value: Frozen, key: str) -> list[tuple[str, Any]]:
+    """Return name and kind of the fields with the metadata ``key``, those of buffers in lists included."""
     found: list[tuple[str, Any]] = []
     for name, field in value.fields.items():
         held = getattr(value, name)
         if key in field.metadata and held is not None:
-            found.append((held, kind(field.metadata[key])))
+            found.append((held, field.metadata[key]))
         elif isinstance(held, tuple):
-            found += [pair for item in held if isinstance(item, Frozen) for pair in _named(item, key, kind)]
+            found += [pair for item in held if isinstance(item, Frozen) for pair in _named(item, key)]
     return found

@@ -7,7 +7,7 @@ from harness.case.axes import CHOICES, Axes, Condition, Destination, Storage, Va
 from harness.case.case import Case, DecidesText, Family
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
-from harness.case.tree import Table, Tree, Word, accepted, as_table, as_truth, as_word, check_keys, require, substitute
+from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, check_keys, one_of, require, substitute
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
 from harness.model.outcome import ALWAYS_SHOWN
@@ -48,11 +48,6 @@ class Plan:
     def id(self) -> str:
         """The variant's id; whoever knows the kernel appends it."""
         return self.variant.id
-
-    @property
-    def claims(self) -> tuple[str, ...]:
-        """The claims that this variant decides, each once."""
-        return tuple(dict.fromkeys(decision.claim for decision in self.decisions))
 
 
 def make_plans(case: Case) -> tuple[Plan, ...]:
@@ -169,9 +164,7 @@ def _check_shown(table: Table, operation: Operation) -> None:
 
 
 def _index_of(word: Word, indices: Mapping[str, int]) -> int:
-    if word.text not in indices:
-        raise CaseError(word.where, f"no step has the id {word.text!r}; {accepted(word.text, indices)}")
-    return indices[word.text]
+    return indices[one_of(word, indices, f"no step has the id {word.text!r}")]
 
 
 def _read_holds_if(table: Table, indices: Mapping[str, int]) -> HoldsIf:
@@ -213,8 +206,7 @@ def _read_range(tree: Tree | None, what: str) -> Range | None:
 
 def _read_growth(table: Table, indices: Mapping[str, int]) -> Growth:
     since = _index_of(as_word(require(table, "since", "growth"), "since"), indices)
-    rest = Table(tuple((key, value) for key, value in table.pairs if key.text != "since"), table.where)
-    by = _read_range(rest, "growth")
+    by = _read_range(table.without("since"), "growth")
     return Growth(since, by or Range())
 
 

@@ -13,7 +13,7 @@ def describe_operations() -> str:
     lines = ["| Operation | Arguments (`= default` where it may be left out) | What it is | What it shows |", "| --- | --- | --- | --- |"]
     for call, cls in OPERATIONS.items():
         arguments = ", ".join(map(_describe_field, cls.fields.values())) or "none"
-        documented = cls.__doc__ if cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}(") else f"{call}(2)."
+        documented = cls.__doc__ or f"{call}(2)."
         shown = ", ".join(f"`{one.name}`" for one in cls.shows)
         lines.append(f"| `{call}` | {arguments} | {' '.join(documented.split()).replace('``', '`')} | {shown} |")
     buffer = ", ".join(map(_describe_field, Buffer.fields.values()))

@@ -24,6 +24,7 @@ from harness.case.tree import (
     as_words,
     check_keys,
     line_of,
+    one_of,
     substitute,
 )
 from harness.errors import CaseError
@@ -55,8 +56,7 @@ def read_step(tree: Table, axes: Axes, values: Mapping[str, str]) -> BoundStep:
         names = ", ".join(key.text for key in calls) or "none"
         raise CaseError(tree.where, f"a step has exactly one operation, this one has {names}; beside it: {', '.join(STEP_KEYS)}")
     call = calls[0]
-    if call.text not in OPERATIONS:
-        raise CaseError(call.where, f"unknown operation {call.text!r}; {accepted(call.text, [*OPERATIONS, *STEP_KEYS])}")
+    one_of(call, [*OPERATIONS, *STEP_KEYS], f"unknown operation {call.text!r}")
     expect = bound.find("expect")
     step = Step(
         operation=read_operation(call, bound.find(call.text) or Table((), call.where)),
@@ -131,9 +131,7 @@ def _read_flags(flags: type[StrEnum], tree: Tree, what: str) -> tuple[StrEnum, .
 
 
 def _read_choice(choices: type[StrEnum], word: Word, what: str) -> StrEnum:
-    if word.text not in set(choices):
-        raise CaseError(word.where, f"unknown word {word.text!r} for {what}; {accepted(word.text, choices)}")
-    return choices(word.text)
+    return choices(one_of(word, list(choices), f"unknown word {word.text!r} for {what}"))
 
 
 def _read_kind(kind: Kind, word: Word, what: str) -> int | str:
@@ -200,7 +198,7 @@ def _read_alternatives(tree: Tree, axes: Axes) -> list[tuple[Condition | None, P
 
 def _read_when(table: Table, axes: Axes) -> tuple[Condition | None, Pin]:
     when = table.find("when")
-    pin = read_pin(Table(tuple((key, value) for key, value in table.pairs if key.text != "when"), table.where))
+    pin = read_pin(table.without("when"))
     return (None if when is None else read_condition(axes, when, "when"), pin)
 
 

@@ -5,7 +5,7 @@ Whoever reads on complains through the tree, so that every complaint names file 
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class Table:
     def find(self, key: str) -> "Tree | None":
         return next((value for word, value in self.pairs if word.text == key), None)
 
+    def without(self, key: str) -> "Table":
+        return Table(tuple((word, value) for word, value in self.pairs if word.text != key), self.where)
+
     @property
     def keys(self) -> tuple[Word, ...]:
         return tuple(word for word, _ in self.pairs)
@@ -64,6 +67,13 @@ def accepted(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{hint}accepted: {', '.join(known) or 'nothing'}"
+
+
+def one_of(word: Word, choices: Collection[str], problem: str) -> str:
+    """Return the text of ``word``, which must be among ``choices``. Raises CaseError: ``problem``, and what is accepted."""
+    if word.text not in choices:
+        raise CaseError(word.where, f"{problem}; {accepted(word.text, choices)}")
+    return word.text
 
 
 def as_table(tree: Tree, what: str) -> Table:
@@ -106,12 +116,10 @@ def as_truth(tree: Tree, what: str) -> bool:
     return word.text == "true"
 
 
-def check_keys(table: Table, choices: Iterable[str], what: str) -> None:
+def check_keys(table: Table, choices: Collection[str], what: str) -> None:
     """Complain about the first key of ``table`` that is not among ``choices``."""
-    known = tuple(choices)
     for key in table.keys:
-        if key.text not in known:
-            raise CaseError(key.where, f"unknown key {key.text!r} in {what}; {accepted(key.text, known)}")
+        one_of(key, choices, f"unknown key {key.text!r} in {what}")
 
 
 def require(table: Table, key: str, what: str) -> Tree:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.case.claims import load_families
-from harness.case.loader import find_case_files, load_case, load_plans
-from harness.case.plan import COLUMNS, Cell, MatrixRow, Plan, make_matrix, make_plans, unexplained_cells
+from harness.case.loader import find_case_files, load_plans
+from harness.case.plan import COLUMNS, Cell, MatrixRow, Plan, make_matrix, unexplained_cells
 from harness.cli.options import add_kernel, add_kernel_args
 from harness.errors import HarnessError, UsageError
 from harness.image.bundle import guest_image, is_built
@@ -58,7 +58,7 @@ def _show_matrix(folder: Path) -> int:
     files = find_case_files(folder)
     if not files:
         raise UsageError(f"no cases below {folder}")
-    matrix = make_matrix([plan for path in files for plan in make_plans(load_case(path))], load_families(folder))
+    matrix = make_matrix([plan for path in files for plan in load_plans(path)], load_families(folder))
     show(*matrix_parts(matrix))
     unexplained = unexplained_cells(matrix)
     for line in unexplained:

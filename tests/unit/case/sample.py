@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from harness.case.case import Case
-from harness.case.loader import read_case
-from harness.case.plan import Plan, make_plans
+from harness.case.loader import read_plans
+from harness.case.plan import Plan
 from harness.model.claims import Claim, Status
 
 CLAIMS: Mapping[str, Claim] = {
@@ -16,13 +16,13 @@ HEAD = "title: A sample\naxes: {storage: [dax, node], region: [e820]}\n"
 OPEN = "  - open: {name: f, path: a, flags: [rdwr, creat]}\n"
 
 
-def sample(steps: str, head: str = HEAD) -> Case:
-    """Return the case with ``head`` and the program ``steps`` (after an open of ``f``)."""
-    return read_case(f"{head}program:\n{OPEN}{steps}", "cases/family/sample.yaml", CLAIMS)
-
-
 def plans(steps: str, head: str = HEAD) -> dict[str, Plan]:
-    return {plan.id: plan for plan in make_plans(sample(steps, head))}
+    """Return the plans, by variant, of the case with ``head`` and the program ``steps`` (after an open of ``f``)."""
+    return {plan.id: plan for plan in read_plans(f"{head}program:\n{OPEN}{steps}", "cases/family/sample.yaml", CLAIMS)}
+
+
+def sample(steps: str, head: str = HEAD) -> Case:
+    return next(iter(plans(steps, head).values())).case
 
 
 def only(steps: str) -> Plan:

@@ -7,8 +7,8 @@ import pytest
 
 from harness.case.claims import load_claims, load_families
 from harness.case.known import load_nearest_known
-from harness.case.loader import find_case_files, is_case_file, load_case, read_case
-from harness.case.plan import Plan, make_matrix, make_plans, unexplained_cells
+from harness.case.loader import find_case_files, is_case_file, load_plans, read_plans
+from harness.case.plan import make_matrix, unexplained_cells
 from harness.case.reference import describe_evidence, describe_flags, describe_operations
 from harness.model.facts import FACTS
 from harness.model.known import KnownDeviation
@@ -20,9 +20,7 @@ FILES = find_case_files(CASES)
 GUIDE = ROOT / "docs" / "writing-a-case.md"
 
 
-@functools.cache
-def plans_of(path: Path) -> tuple[Plan, ...]:
-    return make_plans(load_case(path))
+plans_of = functools.cache(load_plans)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CASES)))
@@ -56,7 +54,7 @@ def test_every_claim_belongs_to_a_family() -> None:
 
 
 def test_every_claim_is_decided_by_a_case() -> None:
-    decided = {claim for path in FILES for plan in plans_of(path) for claim in plan.claims}
+    decided = {decision.claim for path in FILES for plan in plans_of(path) for decision in plan.decisions}
     claims = load_claims(CASES / "claims.yaml").values()
     assert [c.id for c in claims if c.not_reproducible is None and c.id not in decided] == []
 
@@ -87,7 +85,7 @@ def test_every_empty_cell_of_the_matrix_states_its_reason() -> None:
 
 def test_the_first_case_of_the_guide_is_a_case() -> None:
     text = GUIDE.read_text().partition("```yaml\n")[2].partition("```")[0]
-    assert len(make_plans(read_case(text, "cases/coherence/store_is_read.yaml", {}))) == 14
+    assert len(read_plans(text, "cases/coherence/store_is_read.yaml", {})) == 14
 
 
 def test_the_guide_has_every_operation_and_every_word_as_the_code_has_them() -> None:

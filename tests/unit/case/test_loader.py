@@ -6,7 +6,7 @@ import pytest
 
 from harness.case.claims import load_claims, read_claims, read_family
 from harness.case.known import load_nearest_expected, load_nearest_known, read_expected, read_known
-from harness.case.loader import find_case_files, load_case, read_case
+from harness.case.loader import find_case_files, load_plans, read_plans
 from harness.errors import CaseError
 from harness.model.claims import Status
 from harness.model.known import ExpectedLine, KnownDeviation
@@ -69,7 +69,7 @@ def test_the_registry_is_found_in_the_nearest_folder_above_the_case(tmp_path: Pa
     case = tmp_path / "family" / "sample.yaml"
     case.parent.mkdir()
     case.write_text(HEAD + "claim: first\nprogram:\n" + OPEN)
-    assert load_case(case).claims == ("first",)
+    assert load_plans(case)[0].case.claims == ("first",)
     assert find_case_files(tmp_path) == [case]
 
 
@@ -77,7 +77,7 @@ def test_without_a_registry_no_claim_is_known(tmp_path: Path) -> None:
     case = tmp_path / "sample.yaml"
     case.write_text(HEAD + "claim: first\nprogram:\n" + OPEN)
     with pytest.raises(CaseError, match="has no claim 'first'; accepted: nothing"):
-        load_case(case)
+        load_plans(case)
 
 
 # ---- complaints about the file ---------------------------------------------------------------------------------------
@@ -121,18 +121,18 @@ def test_without_a_registry_no_claim_is_known(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_case_is_refused_with_its_line(text: str, line: int, problem: str) -> None:
     with pytest.raises(CaseError) as caught:
-        read_case(text, "c.yaml", CLAIMS)
+        read_plans(text, "c.yaml", CLAIMS)
     assert (caught.value.where, problem in caught.value.problem) == (f"c.yaml:{line}", True), str(caught.value)
 
 
 def test_a_character_that_yaml_does_not_have_is_refused() -> None:
     with pytest.raises(CaseError, match=r"not YAML: .*special characters"):
-        read_case("title: a\x00\n", "c.yaml", CLAIMS)
+        read_plans("title: a\x00\n", "c.yaml", CLAIMS)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="cannot read the file"):
-        load_case(tmp_path / "missing.yaml")
+        load_plans(tmp_path / "missing.yaml")
 
 
 # ---- complaints about a step -----------------------------------------------------------------------------------------

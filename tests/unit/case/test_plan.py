@@ -22,6 +22,7 @@ from harness.model.stack import (
     Volume,
 )
 from harness.ops import Pin
+from harness.record.item import Target, make_item
 from harness.sizes import KIB, MIB
 from tests.unit.case.sample import HEAD, plans, sample
 
@@ -138,10 +139,10 @@ def test_a_decision_is_made_for_the_variants_that_where_names() -> None:
     }
 
 
-def test_a_plan_names_each_claim_that_it_decides_once() -> None:
+def test_an_item_names_each_claim_that_it_decides_once() -> None:
     entry = "{claim: it_works, step: second, holds_if: {returns: 8}}"
     (plan, _) = make_plans(sample(DECIDED, HEAD + f"decides:\n  - {entry}\n  - {entry}\n"))
-    assert plan.claims == ("it_works",)
+    assert make_item(plan, Target("k", "k"), plan.case.path).claims == ("it_works",)
 
 
 @pytest.mark.parametrize(

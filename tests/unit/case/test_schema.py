@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from harness.case.claims import load_nearest_claims
-from harness.case.loader import find_case_files, read_case
+from harness.case.loader import find_case_files, read_plans
 from harness.case.schema import case_schema
 from harness.case.tree import Row, Table, Tree, read_tree
 from harness.errors import CaseError
@@ -59,7 +59,7 @@ def document_of(tree: Tree) -> Any:
 def loads(document: Any) -> bool:
     """Whether the loader takes a document (JSON is YAML)."""
     try:
-        read_case(json.dumps(document), "family/c.yaml", CLAIMS)
+        read_plans(json.dumps(document), "family/c.yaml", CLAIMS)
     except CaseError:
         return False
     return True
