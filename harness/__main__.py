@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from harness.cli.words import progress
 from harness.errors import CaseError, HarnessError, UsageError, logs_of
 from harness.host.log import told
 from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     chosen = make_parser(words[0] if words else "").parse_args(words)
     try:
-        with told(_say_line) if getattr(chosen, "verbose", False) else contextlib.nullcontext():
+        with told(progress) if getattr(chosen, "verbose", False) else contextlib.nullcontext():
             status: int = chosen.command(chosen)
     except (CaseError, UsageError) as error:
         _say_error(error)
@@ -70,10 +71,6 @@ def make_parser(chosen: str) -> argparse.ArgumentParser:
         if name == chosen:
             importlib.import_module(f"harness.cli.{name}").add_arguments(command)
     return parser
-
-
-def _say_line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _say_error(error: Exception) -> None:

@@ -12,7 +12,7 @@ from harness.cli.options import add_kernel, add_verbose
 from harness.errors import HarnessError
 from harness.host import settings
 from harness.host.memory import find_room
-from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, find_tool
+from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, missing_tools
 from harness.image.bundle import image_store, is_built
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.image.kernel import check_options, find_kernel_files, usable_options
@@ -60,13 +60,13 @@ class Finding:
 def examine(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iterator[Finding]:
     """Yield everything that is worth knowing about this computer, for ``kernels``. Boots nothing but the accelerator's self-test."""
     yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])
-    missing = [tool for tool in RUN_TOOLS if find_tool(tool.program) is None]
+    missing = missing_tools(RUN_TOOLS)
     for tool in missing:
         yield Finding(tool.program, False, f"missing: {tool.purpose}; package {tool.package} (./bootstrap installs it)")
     if not missing:
         yield from _machine_findings()
     yield from _image_findings(catalog, kernels)
-    lacking = [tool for tool in BUILD_TOOLS if find_tool(tool.program) is None]
+    lacking = missing_tools(BUILD_TOOLS)
     for tool in lacking:
         yield Finding(tool.program, False, f"missing: {tool.purpose}; package {tool.package} (needed only to build images)", needed=False)
     if not lacking:

@@ -21,6 +21,7 @@ from harness.machine.emulator import find_emulator
 from harness.machine.spec import MachineSpec, needed_ram_bytes
 from harness.model.stack import StorageStack
 from harness.ops import describe
+from harness.record.script import option_lines
 from harness.report.status import ALL_CONFORM, WRONG_USAGE
 from harness.report.tables import Part, make_table, show
 
@@ -116,13 +117,7 @@ def command_lines(stack: StorageStack, choice: KernelChoice, catalog: Catalog, k
         emulator = _ASSUMED
     spec = replace(_spec(stack, choice, catalog), kernel_arguments=kernel_arguments)
     words = qemu_command(spec, emulator, "tcg", Path("FOLDER"), Channels(3, 4), pvh=spec.boot_kernel.name != "bzImage")
-    lines: list[str] = []
-    for word in words:
-        if lines and not word.startswith("-") and lines[-1].startswith("-") and " " not in lines[-1]:
-            lines[-1] += f" {shlex.quote(word)}"
-        else:
-            lines.append(shlex.quote(word))
-    return lines
+    return option_lines(shlex.quote(word) for word in words)
 
 
 def _spec(stack: StorageStack, choice: KernelChoice, catalog: Catalog) -> MachineSpec:

@@ -8,7 +8,6 @@ from harness.report.status import ALL_CONFORM
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-
     parser.set_defaults(command=run)
 
 

@@ -61,7 +61,7 @@ def find_room(proc: Path = _PROC) -> Room:
 
 def count_kills(proc: Path = _PROC) -> int:
     """Return how many processes of this process's own control group the kernel has killed for want of memory; 0 where nobody counts."""
-    return sum(_statistic(group.folder / group.names.kills_file, "oom_kill") for group in _own_groups(proc))
+    return sum(_statistic(group.folder / group.names.kills_file, "oom_kill") for group, _ in _placed(proc))
 
 
 def _rooms(group: _Group) -> Iterator[Room]:
@@ -84,11 +84,6 @@ def _groups(proc: Path) -> Iterator[_Group]:
             yield _Group(folder, group.names)
             if folder == mount:
                 break
-
-
-def _own_groups(proc: Path) -> Iterator[_Group]:
-    for group, _ in _placed(proc):
-        yield group
 
 
 def _placed(proc: Path) -> Iterator[tuple[_Group, Path]]:

@@ -1,6 +1,5 @@
 """The only home of ``subprocess``: running commands to their end, and starting ones that live on."""
 
-import contextlib
 import logging
 import os
 import re
@@ -8,8 +7,10 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from harness.errors import HostError
 from harness.host.deadline import Deadline
@@ -45,7 +46,8 @@ def run(
     """
     line = shlex.join(command)
     try:
-        with took(_log, logging.DEBUG, f"ran {_without_passwords(line)}"), _output(log) as sink:
+        output: AbstractContextManager[IO[bytes] | int] = log.open("ab") if log else nullcontext(subprocess.PIPE)
+        with took(_log, logging.DEBUG, f"ran {_without_passwords(line)}"), output as sink:
             process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.PIPE,
@@ -77,20 +79,20 @@ def run(
 def start(
     command: Sequence[str],
     *,
-    stdout: int | None = None,
-    stderr: int | None = None,
-    stdin: int | None = None,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
+    stdin: int = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     new_session: bool = True,
 ) -> "subprocess.Popen[bytes]":
-    """Start ``command`` and return at once; None streams are /dev/null. Raises HostError when the program is missing."""
+    """Start ``command`` and return at once. Raises HostError when the program is missing."""
     try:
         process = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.DEVNULL if stdout is None else stdout,
-            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             pass_fds=tuple(pass_fds),
             env=dict(env) if env is not None else None,
             start_new_session=new_session,
@@ -101,26 +103,12 @@ def start(
         raise HostError(f"cannot run {command[0]}: no such program on this computer") from error
 
 
-class _output:  # noqa: N801  (a with-statement helper, named as used)
-    """The sink of a command's output: a log file, or a pipe."""
-
-    def __init__(self, log: Path | None) -> None:
-        self._file = log.open("ab") if log else None
-
-    def __enter__(self) -> int:
-        return self._file.fileno() if self._file else subprocess.PIPE
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
-
-
 def _without_passwords(line: str) -> str:
     """A package mirror may be named with a password."""
     return re.sub(r"(?<=//)[^/@\s]+@", "", line)
 
 
 def _kill_group(process: "subprocess.Popen[str]") -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -57,7 +57,7 @@ def require_tool(program: str) -> Path:
     return found
 
 
-def missing_tools(tools: Iterable[Tool] = RUN_TOOLS + BUILD_TOOLS) -> tuple[Tool, ...]:
+def missing_tools(tools: Iterable[Tool]) -> tuple[Tool, ...]:
     """Return those of ``tools`` that are not on this computer."""
     return tuple(tool for tool in tools if find_tool(tool.program) is None)
 

@@ -85,14 +85,13 @@ def select_kernels(options: Sequence[str], catalog: Catalog, arguments: str = ""
     Raises UsageError saying what there is, and what cannot be added.
     """
     words = parse_kernel_arguments(arguments)
-    paths: dict[str, str] = {}
-    for option in options:
+    choices: dict[str, tuple[KernelChoice, str]] = {}
+    for option in options or [""]:
         choice = choose_kernel(option or None, catalog)
-        if str(choice.path) != paths.setdefault(choice.name, str(choice.path)):
-            raise UsageError(
-                f"two kernels would both be called {choice.name}: {paths[choice.name]} and {choice.path}; rename one of the files"
-            )
-    choices = {choice.name: (choice, option) for option in options or [""] if (choice := choose_kernel(option or None, catalog))}
+        first, _ = choices.get(choice.name, (choice, option))
+        if choice.path != first.path:
+            raise UsageError(f"two kernels would both be called {choice.name}: {first.path} and {choice.path}; rename one of the files")
+        choices[choice.name] = choice, option
     selected = tuple(
         Target(name, name, "" if name == catalog.default_kernel else option, " ".join(words)) for name, (_, option) in choices.items()
     )

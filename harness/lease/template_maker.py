@@ -5,7 +5,6 @@ There are two levels. A *machine template* is a booted guest whose agent answers
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +43,7 @@ from harness.machine.snapshot import SavedMachine, restored_machine, save_machin
 from harness.machine.spec import MachineSpec
 from harness.model.stack import StackReading, StorageStack
 from harness.ops import Meminfo, Program, Step
-from harness.record.documents import to_document
+from harness.record.documents import to_text
 
 log = logging.getLogger(__name__)
 
@@ -205,5 +204,4 @@ def _save(machine: Machine, folder: Path, manifest: Manifest, deadline: Deadline
     for name in names:
         (folder / name).chmod(0o444)
     checksums = tuple((name, checksum(folder / name)) for name in names)
-    document = to_document(replace(manifest, checksums=checksums))
-    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, **document}, indent=1))
+    (folder / MANIFEST).write_text(to_text(replace(manifest, checksums=checksums), FORMAT))

@@ -1,9 +1,8 @@
-"""A machine whose guest is ready: asked, pressed keys on, diagnosed, powered off."""
+"""A machine whose guest is ready: asked, pressed keys on, diagnosed."""
 
 import contextlib
 import logging
 import re
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +72,6 @@ class Machine:
     @property
     def pid(self) -> int:
         return self.qemu.pid
-
-    @property
-    def command_line(self) -> str:
-        """The QEMU command as a line for a shell (its two ``fd=`` sockets are inherited ones)."""
-        return shlex.join(self.qemu.command)
 
     def ending(self) -> Ending:
         """Return how the guest ended, as far as can be seen now."""
@@ -149,9 +143,3 @@ class Machine:
             log.warning("asking ended: %s", error)
             said.append(f"(no more: {error})")
         return "\n".join(said).replace("\r", "") + "\n"
-
-    def power_off(self, deadline: Deadline) -> Ending:
-        """Have the guest's kernel power off and return how it ended: RUNNING where it did not listen (leaving the ``with`` kills it)."""
-        with contextlib.suppress(MachineError):  # a guest that is gone already needs no powering off
-            self.send_sysrq("o", deadline)
-        return self.wait_ended(deadline)

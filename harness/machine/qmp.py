@@ -73,10 +73,6 @@ class Qmp:
         with self._lock:
             return tuple(self._events)
 
-    def wait_event(self, name: str, deadline: Deadline) -> Message | None:
-        """Return the first event called ``name``, or None when the deadline passed first."""
-        return wait_until(lambda: next((event for event in self.events() if event["event"] == name), None), deadline)
-
     def wait_closed(self, deadline: Deadline) -> bool:
         """Wait until QEMU hung up and every event is in; False when the deadline passed first."""
         # After the end of the stream qemu.qmp waits for a disconnect by us, in this state or (never connected) in idle.

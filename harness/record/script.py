@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -23,7 +23,7 @@ def qemu_script(command: tuple[str, ...]) -> str:
         "trap 'rm -rf \"$work\"' EXIT",
     ]
     lines += [f'truncate -s {sizes.get(path.removeprefix("$work/"), "256M")} "{path}"' for path in files if path != "$work/qmp"]
-    lines.append(" \\\n  ".join(_option_lines([f'"{word}"' if "$work" in word else shlex.quote(word) for word in words])))
+    lines.append(" \\\n  ".join(option_lines(f'"{word}"' if "$work" in word else shlex.quote(word) for word in words)))
     return "\n".join(lines) + "\n"
 
 
@@ -39,7 +39,7 @@ def _cold(command: tuple[str, ...]) -> Iterator[str]:
             yield word
 
 
-def _option_lines(words: list[str]) -> list[str]:
+def option_lines(words: Iterable[str]) -> list[str]:
     """Return the words of a command with each option's value beside it."""
     lines: list[str] = []
     for word in words:

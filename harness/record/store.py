@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import AgentError, HostError, UsageError
-from harness.model.audit_outcome import Audit, audit_from
-from harness.model.outcome import OBSERVATION_FORMAT, Observation, observations_from
+from harness.model.audit_outcome import audit_from
+from harness.model.outcome import OBSERVATION_FORMAT, observations_from
 from harness.model.stack import StackReading
 from harness.record.documents import audit_document, from_text, observations_document, read_text, to_text, typed
 from harness.record.item import Item, Record, RunOutcome
@@ -77,9 +77,9 @@ def load_record(folder: Path) -> Record:
     return Record(
         item=_typed(Item, folder / PLAN),
         reading=_typed(StackReading, folder / STACK),
-        observations=_load_observations(folder / OBSERVATIONS),
+        observations=_said(folder / OBSERVATIONS, OBSERVATION_FORMAT, observations_from),
         outcome=_typed(RunOutcome, folder / RUN),
-        audit=_load_audit(folder / AUDIT),
+        audit=_said(folder / AUDIT, FORMAT, audit_from),
     )
 
 
@@ -94,14 +94,6 @@ def _write(path: Path, value: Any, format_: int = FORMAT) -> None:
 
 def _typed(kind: type[T], path: Path) -> T:
     return typed(kind, read_text(path, _WHAT), FORMAT, str(path))
-
-
-def _load_observations(path: Path) -> tuple[Observation, ...] | None:
-    return _said(path, OBSERVATION_FORMAT, observations_from)
-
-
-def _load_audit(path: Path) -> Audit | None:
-    return _said(path, FORMAT, audit_from)
 
 
 def _said(path: Path, format_: int, read: Callable[[dict[str, Any]], T]) -> T | None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import re
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_a_machine_is_handed_over_when_init_says_ready(tmp_path: Path) -> None:
         assert 0 < machine.boot_times.qmp_s <= machine.boot_times.ready_s
         assert machine.folder.stat().st_mode & 0o777 == 0o700
         assert (machine.folder / "ram").stat().st_size == machine.spec.ram_bytes
-        assert (tmp_path / "logs/boot/command").read_text().strip() == machine.command_line
+        assert (tmp_path / "logs/boot/command").read_text() == shlex.join(machine.qemu.command) + "\n"
     assert machine.ending().kind is EndKind.STOPPED
     assert "ready" in (tmp_path / "logs/boot/console.log").read_text()
     said = [json.loads(line)[1:] for line in (tmp_path / "logs/boot/qmp.jsonl").read_text().splitlines()]
@@ -217,17 +218,20 @@ def test_a_guest_that_panics_is_classified_by_pvpanic(tmp_path: Path) -> None:
 
 def test_a_guest_that_powers_off_ended_by_itself(tmp_path: Path) -> None:
     with started(tmp_path, {"quiet": [READY], "sysrq": {"o": [POWER_OFF, EXIT]}}) as machine:
-        assert machine.power_off(Deadline.after(60)).kind is EndKind.SHUTDOWN
+        machine.send_sysrq("o", Deadline.after(60))
+        assert machine.wait_ended(Deadline.after(60)).kind is EndKind.SHUTDOWN
 
 
-def test_a_guest_that_does_not_listen_is_still_running_after_power_off(tmp_path: Path) -> None:
+def test_a_guest_that_does_not_listen_to_a_key_is_still_running(tmp_path: Path) -> None:
     with started(tmp_path, {"quiet": [READY]}) as machine:
-        assert machine.power_off(Deadline.after(0.2)).kind is EndKind.RUNNING
+        machine.send_sysrq("o", Deadline.after(60))
+        assert machine.wait_ended(Deadline.after(0.2)).kind is EndKind.RUNNING
 
 
 def test_pressing_a_key_on_a_machine_that_is_gone_is_a_machine_error(tmp_path: Path) -> None:
     with started(tmp_path, {"quiet": [READY], "sysrq": {"o": [POWER_OFF, EXIT]}}) as machine:
-        machine.power_off(Deadline.after(60))
+        machine.send_sysrq("o", Deadline.after(60))
+        machine.wait_ended(Deadline.after(60))
         with pytest.raises(MachineError):
             machine.send_sysrq("w", Deadline.after(60))
 
@@ -310,7 +314,7 @@ def test_the_log_has_the_process_its_command_the_boot_and_the_end(tmp_path: Path
         pass
     log = caplog.text
     assert f"QEMU is process {machine.pid}\n" in log
-    assert f"the command of process {machine.pid}: {machine.command_line}\n" in log
+    assert f"the command of process {machine.pid}: {shlex.join(machine.qemu.command)}\n" in log
     assert re.search(rf"process {machine.pid}: QMP after [\d.]+ s, ready after [\d.]+ s under \w+\n", log)
     assert re.search(r"QMP cont: [\d.]+ s\n.*QMP quit: [\d.]+ s\n", log, re.DOTALL)
     assert f"QEMU, process {machine.pid}, is gone: the harness ended it\n" in log

@@ -162,7 +162,8 @@ def test_a_guest_that_qemu_has_paused_is_our_own_fault(tmp_path: Path) -> None:
 def test_how_a_guest_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
     with started(tmp_path, sysrq={"o": [["console", "powering off\r\n"], ["exit", 0]]}) as machine:
         assert machine.find_end() is None
-        machine.power_off(soon())
+        machine.send_sysrq("o", soon())
+        machine.wait_ended(soon())
         assert "powering off" in (machine.find_end() or "")
 
 
