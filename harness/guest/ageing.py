@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from harness import ops as op
 from harness.guest.layout import PlacedVolume
+from harness.model.value import evolve
 from harness.ops import Program, Step
 from harness.ops.tag import FOREIGN_WRITER
 from harness.sizes import KIB, MIB
@@ -20,7 +21,6 @@ _NAME = ".harness-age"
 #: blocks are allocated first. Allocators remember where they were, so what one round does moves none of the next (docs/architecture.md has
 #: the measure). More than these 11.75 MiB a volume would not leave the templates of a whole suite within their limit.
 _ROUNDS = (((4, 64 * KIB, True),), ((5, 2 * MIB, False), (4, 256 * KIB, False), (8, 64 * KIB, False)))
-AGED_BYTES = sum(count * length for kinds in _ROUNDS for count, length, _ in kinds)
 
 
 def aged_volumes(volumes: Sequence[PlacedVolume]) -> tuple[PlacedVolume, ...]:
@@ -30,7 +30,7 @@ def aged_volumes(volumes: Sequence[PlacedVolume]) -> tuple[PlacedVolume, ...]:
 
 def mounting(volumes: Sequence[PlacedVolume]) -> Program:
     """Return what mounts ``volumes`` without any option: one that the stack is about may be refused."""
-    return Program(tuple(Step(op.MountVolume(placed.volume.role, _filesystem(placed))) for placed in volumes))
+    return Program(tuple(Step(evolve(placed.mounting, options="")) for placed in volumes))
 
 
 def unmounting(volumes: Sequence[PlacedVolume]) -> Program:
@@ -45,8 +45,3 @@ def ageing_requests(volumes: Sequence[PlacedVolume]) -> list[dict[str, object]]:
 def _request(volumes: Sequence[PlacedVolume], kinds: Sequence[tuple[int, bool]]) -> dict[str, object]:
     files = [[f"{placed.folder}/{_NAME}-{number}", *kind] for placed in volumes for number, kind in enumerate(kinds)]
     return {"writer": FOREIGN_WRITER, "files": files}
-
-
-def _filesystem(placed: PlacedVolume) -> str:
-    assert placed.volume.mount is not None
-    return str(placed.volume.mount.filesystem)

@@ -1,8 +1,8 @@
 """What the agent is asked for a final audit (harness/model/audit.py): how each volume is unmounted, checked and mounted again."""
 
 from harness.guest.layout import Layout, PlacedVolume
-from harness.model.audit import FILE_LIMIT_BYTES, AuditedVolume, audited_volumes
-from harness.ops import Program
+from harness.model.audit import FILE_LIMIT_BYTES, audited_volumes
+from harness.ops import MountVolume, Program
 
 #: Each exits with 0 where it finds nothing, and writes nothing.
 _CHECKS = {"ext4": ("e2fsck", "-fn"), "xfs": ("xfs_repair", "-n")}
@@ -13,25 +13,18 @@ _BUSY_S = 5.0
 
 def audit_request(layout: Layout, program: Program, *, check: bool, scale: float, limit_s: float) -> dict[str, object] | None:
     """Return the arguments of the agent's request ``audit``, or None where no volume is mounted when ``program`` has ended."""
-    found = audited_volumes(program, [as_set_up(placed) for placed in layout.mounted])
+    found = audited_volumes(program, [placed.mounting for placed in layout.mounted])
     places = {placed.volume.role: placed for placed in layout.volumes}
-    volumes = [_row(volume, places[volume.role], check, limit_s) for volume in found if volume.filesystem in _CHECKS]
+    volumes = [_row(mount, places[mount.volume], check, limit_s) for mount in found if mount.filesystem in _CHECKS]
     return {"volumes": volumes, "file_limit": FILE_LIMIT_BYTES, "busy_s": _BUSY_S * scale} if volumes else None
 
 
-def as_set_up(placed: PlacedVolume) -> AuditedVolume:
-    """Return a volume as the set-up mounts it."""
-    mount = placed.volume.mount
-    assert mount is not None
-    return AuditedVolume(placed.volume.role, str(mount.filesystem), "" if mount.dax is None else f"dax={mount.dax}")
-
-
-def _row(volume: AuditedVolume, placed: PlacedVolume, check: bool, limit_s: float) -> dict[str, object]:
+def _row(mount: MountVolume, placed: PlacedVolume, check: bool, limit_s: float) -> dict[str, object]:
     row: dict[str, object] = {
-        "role": volume.role,
+        "role": mount.volume,
         "folder": placed.folder,
         "device": placed.node,
-        "filesystem": volume.filesystem,
-        "options": volume.options,
+        "filesystem": mount.filesystem,
+        "options": mount.options,
     }
-    return {**row, "check": [*_CHECKS[volume.filesystem], placed.node], "limit_s": limit_s} if check else row
+    return {**row, "check": [*_CHECKS[mount.filesystem], placed.node], "limit_s": limit_s} if check else row

@@ -1,14 +1,14 @@
 """The stack as it IS: read from the guest, with the physical frame of a mapping as direct evidence of DAX."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness import ops as op
-from harness.errors import GuestError
-from harness.guest.filesystem import MOUNT_TABLE, MountEntry, parse_mounts
+from harness.errors import GuestError, StackMismatchError, first_line
+from harness.guest.filesystem import MOUNT_FOLDER, MOUNT_TABLE, MountEntry, parse_mounts
 from harness.guest.layout import Layout, PlacedVolume
-from harness.guest.link import GuestFiles
+from harness.guest.link import CommandOutput, GuestFiles
 from harness.guest.pmem import REGION_PATTERNS, PmemRegion, read_regions
 from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading, VolumeReading
@@ -22,6 +22,18 @@ _TAINT_FACT = "kernel taint"
 _CPU = "/proc/cpuinfo"
 #: Features of the CPU that change what pmem does or how fast.
 _CPU_FLAGS = ("clflush", "clflushopt", "clwb", "rdrand", "avx2", "avx512f", "pcommit")
+
+
+#: What says the versions of the programs that make stacks, and what there is of regions and namespaces.
+VERSION_COMMANDS = (("mkfs.ext4", "-V"), ("mkfs.xfs", "-V"), ("ndctl", "--version"), ("ndctl", "list", "--regions", "--namespaces"))
+
+
+def version_facts(outputs: Sequence[CommandOutput]) -> tuple[tuple[str, str], ...]:
+    """Return what the VERSION_COMMANDS printed: some programs say their version on one stream, some on the other."""
+    *versions, listed = outputs
+    lines = [first_line((said.stdout + said.stderr).strip()) or "unknown" for said in versions]
+    told = [(f"version of {argv[0]}", line) for argv, line in zip(VERSION_COMMANDS, lines, strict=False)]
+    return (*told, ("ndctl list", " ".join(listed.stdout.split())))
 
 
 def fact_patterns(layout: Layout) -> tuple[str, ...]:
@@ -53,12 +65,10 @@ def clone_program(layout: Layout) -> Program:
 
     It leaves page cache only of a bare node, which is then dropped.
     """
-    steps: list[Operation] = []
-    for placed in _probed(layout):
-        steps += _probe_steps(placed.volume.role, placed.volume.mount is not None)
+    steps = list(_probe_steps(layout))
     if any(placed.volume.mount is None for placed in _probed(layout)):
         steps.append(op.DropCaches())
-    return Program(tuple(Step(step) for step in steps))
+    return Program(tuple(map(Step, steps)))
 
 
 def probe_program(layout: Layout) -> Program:
@@ -66,38 +76,28 @@ def probe_program(layout: Layout) -> Program:
 
     It mounts what set-up is to mount, makes one small file on each and drops the caches last.
     """
-    steps: list[Operation] = []
-    for placed in layout.mounted:
-        mount = placed.volume.mount
-        assert mount is not None
-        options = "" if mount.dax is None else f"dax={mount.dax}"
-        steps.append(op.MountVolume(placed.volume.role, str(mount.filesystem), options))
-    for placed in _probed(layout):
-        steps += _probe_steps(placed.volume.role, placed.volume.mount is not None)
-    steps.append(op.DropCaches())
-    return Program(tuple(Step(step) for step in steps))
+    steps = [*(placed.mounting for placed in layout.mounted), *_probe_steps(layout), op.DropCaches()]
+    return Program(tuple(map(Step, steps)))
 
 
 def _probed(layout: Layout) -> tuple[PlacedVolume, ...]:
     return () if layout.stack.mount_in_program else layout.volumes
 
 
-def _probe_steps(role: str, mounted: bool) -> list[Operation]:
-    name, mapping = f"f_{role}", f"m_{role}"
-    flags = (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if mounted else (op.OpenFlag.RDWR,)
-    # A hole maps the shared zero page, so a file needs a byte first; of a node one load is enough, and changes nothing.
-    fill: list[Operation] = [op.Pwrite(name, 0, _PAGE)] if mounted else []
-    touch: Operation = op.Store(mapping, 0, 8) if mounted else op.Load(mapping, 0, 8)
-    return [
-        op.Open(name, f"{role}:{PROBE_FILE}", flags),
-        *fill,
-        op.Statx(name),
-        op.Mmap(mapping, _PAGE, name),
-        touch,
-        op.Pagemap(mapping),
-        op.Munmap(mapping),
-        op.Close(name),
-    ]
+def _probe_steps(layout: Layout) -> Iterator[Operation]:
+    for placed in _probed(layout):
+        role, mounted = placed.volume.role, placed.volume.mount is not None
+        name, mapping = f"f_{role}", f"m_{role}"
+        yield op.Open(name, f"{role}:{PROBE_FILE}", (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if mounted else (op.OpenFlag.RDWR,))
+        # A hole maps the shared zero page, so a file needs a byte first; of a node one load is enough, and changes nothing.
+        if mounted:
+            yield op.Pwrite(name, 0, _PAGE)
+        yield op.Statx(name)
+        yield op.Mmap(mapping, _PAGE, name)
+        yield op.Store(mapping, 0, 8) if mounted else op.Load(mapping, 0, 8)
+        yield op.Pagemap(mapping)
+        yield op.Munmap(mapping)
+        yield op.Close(name)
 
 
 def read_stack(
@@ -111,18 +111,7 @@ def read_stack(
     found = _probe_outcomes(program, observations)
     mounts = parse_mounts(_text(files, MOUNT_TABLE))
     regions = read_regions(files)
-    volumes = tuple(
-        _read_volume(
-            placed,
-            layout,
-            mounts,
-            regions,
-            files,
-            found.get(f"statx {placed.volume.role}"),
-            found.get(f"pagemap {placed.volume.role}"),
-        )
-        for placed in layout.volumes
-    )
+    volumes = tuple(_read_volume(placed, layout, mounts, regions, files, found) for placed in layout.volumes)
     flags = set(re.findall(r"[a-z0-9_]+", (re.search(r"^flags\s*:(.*)$", _text(files, _CPU), re.M) or [""])[0]))
     facts = (
         (_TAINT_FACT, _text(files, TAINT)),
@@ -146,9 +135,7 @@ def read_again(
     volumes = []
     for placed, volume in zip(layout.volumes, saved.volumes, strict=True):
         role = placed.volume.role
-        mount = next((m for m in reversed(mounts) if m.folder == placed.folder), None)
-        start, size = volume.region_start, volume.region_size_bytes
-        frame = _frame(found.get(f"pagemap {role}"))
+        mount = _mount_on(placed.folder, mounts)
         volumes.append(
             replace(
                 volume,
@@ -157,11 +144,32 @@ def read_again(
                 mount_options=mount.options if mount else (),
                 dax=_is_dax(found.get(f"statx {role}")) if role in probed else volume.dax,
                 queue_dax=files.text(f"/sys/block/{placed.block}/queue/dax") == "1",
-                frame_in_region=None if start is None or size is None or frame is None else start <= frame < start + size,
+                frame_in_region=_is_inside(found.get(f"pagemap {role}"), volume.region_start, volume.region_size_bytes),
             )
         )
     facts = tuple((name, _text(files, TAINT) if name == _TAINT_FACT else value) for name, value in saved.facts)
     return replace(saved, kernel_release=_text(files, _RELEASE), volumes=tuple(volumes), facts=facts)
+
+
+def require_same_mounts(saved: StackReading, files: GuestFiles) -> None:
+    """Raise StackMismatchError where a restored guest has other mounts than those that it was saved with."""
+    mounts = [m for m in parse_mounts(_text(files, MOUNT_TABLE)) if m.folder.startswith(f"{MOUNT_FOLDER}/")]
+    found = sorted((m.device, m.folder, m.filesystem, m.options) for m in mounts)
+    wanted = sorted((v.device, v.root, v.filesystem, v.mount_options) for v in saved.volumes if v.filesystem is not None)
+    if found != wanted:
+        raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {found}, not {wanted}")
+
+
+def require_same(saved: StackReading, now: StackReading) -> None:
+    """Raise StackMismatchError with a line for every field in which the reading of a restored guest is not the one it was saved with."""
+    pairs: list[tuple[str, object, object]] = [("kernel", saved.kernel_release, now.kernel_release)]
+    for was, found in zip(saved.volumes, now.volumes, strict=True):
+        pairs += [(f"{was.role}: {name}", value, getattr(found, name)) for name, value in vars(was).items()]
+    facts = dict(now.facts)
+    pairs += [(name, value, facts.get(name)) for name, value in saved.facts]
+    differences = [f"- {name}: saved with {value}, now {found}" for name, value, found in pairs if value != found]
+    if differences:
+        raise StackMismatchError("\n".join(["the restored guest has another storage stack than it was saved with:", *differences]))
 
 
 def _probe_outcomes(program: Program, observations: Sequence[Observation]) -> dict[str, Observation]:
@@ -176,9 +184,16 @@ def _probe_outcomes(program: Program, observations: Sequence[Observation]) -> di
     return found
 
 
-def _frame(pagemap: Observation | None) -> int | None:
-    """Return the physical address of the first page, or None where none is present."""
-    return pagemap.frames[0] * _PAGE if pagemap is not None and pagemap.frames and pagemap.frames[0] else None
+def _is_inside(pagemap: Observation | None, start: int | None, size_bytes: int | None) -> bool | None:
+    """Return whether the first page lies in a region; None where it is not present, or there is no region."""
+    if pagemap is None or not pagemap.frames or not pagemap.frames[0] or start is None or size_bytes is None:
+        return None
+    return start <= pagemap.frames[0] * _PAGE < start + size_bytes
+
+
+def _mount_on(folder: str, mounts: Sequence[MountEntry]) -> MountEntry | None:
+    """Return the last mount on a folder: the one that paths reach."""
+    return next((mount for mount in reversed(mounts) if mount.folder == folder), None)
 
 
 def _is_dax(statx: Observation | None) -> bool:
@@ -191,33 +206,30 @@ def _read_volume(
     mounts: Sequence[MountEntry],
     regions: Sequence[PmemRegion],
     files: GuestFiles,
-    statx: Observation | None,
-    pagemap: Observation | None,
+    found: Mapping[str, Observation],
 ) -> VolumeReading:
-    queue = f"/sys/block/{placed.block}/queue"
-    # The last mount on a folder is the one that paths reach.
-    mount = next((m for m in reversed(mounts) if m.folder == placed.folder), None)
+    role, queue = placed.volume.role, f"/sys/block/{placed.block}/queue"
+    mount = _mount_on(placed.folder, mounts)
     region = next((r for r in regions if any(n.block == placed.block for n in r.namespaces)), None)
     namespace = next((n for n in region.namespaces if n.block == placed.block), None) if region else None
-    frame = _frame(pagemap)
-    inside = None if region is None or frame is None else region.start <= frame < region.start + region.size_bytes
+    start, size_bytes = (region.start, region.size_bytes) if region else (None, None)
     return VolumeReading(
-        role=placed.volume.role,
+        role=role,
         device=placed.node if mount is None else mount.device,
         root=placed.root(layout.stack.mount_in_program),
         filesystem=mount.filesystem if mount else None,
         mount_options=mount.options if mount else (),
-        dax=_is_dax(statx),
+        dax=_is_dax(found.get(f"statx {role}")),
         queue_dax=files.text(f"{queue}/dax") == "1",
         logical_block_bytes=int(_text(files, f"{queue}/logical_block_size")),
         filesystem_block_bytes=files.block_bytes.get(placed.folder) if mount else None,
         size_bytes=int(_text(files, f"/sys/block/{placed.block}/size")) * 512,
-        region_start=region.start if region else None,
-        region_size_bytes=region.size_bytes if region else None,
+        region_start=start,
+        region_size_bytes=size_bytes,
         provider=region.provider if region else None,
         namespace_mode=namespace.mode if namespace else None,
         page_map=namespace.page_map if namespace else None,
-        frame_in_region=inside,
+        frame_in_region=_is_inside(found.get(f"pagemap {role}"), start, size_bytes),
     )
 
 

@@ -7,22 +7,29 @@ from harness.errors import GuestError
 from harness.guest.filesystem import MOUNT_FOLDER
 from harness.guest.pmem import PmemRegion, RegionPlacement, find_namespace, find_region
 from harness.model.stack import Disk, Namespace, StorageStack, Volume
+from harness.ops import MountVolume
 
 _IVSHMEM = ("0x1af4", "0x1110")
 
 
 @dataclass(frozen=True)
 class PlacedVolume:
-    """A volume with its node in the guest, the folder where it is mounted, and where its region is (none: a disk)."""
+    """A volume with its node in the guest, and the folder where it is mounted."""
 
     volume: Volume
     node: str
     folder: str
-    placement: RegionPlacement | None
 
     @property
     def block(self) -> str:
         return self.node.removeprefix("/dev/")
+
+    @property
+    def mounting(self) -> MountVolume:
+        """What mounts it as the set-up does."""
+        mount = self.volume.mount
+        assert mount is not None
+        return MountVolume(self.volume.role, str(mount.filesystem), "" if mount.dax is None else f"dax={mount.dax}")
 
     def root(self, mount_in_program: bool) -> str:
         """What paths of the volume start at: the folder, or the node itself where nothing is ever mounted."""
@@ -71,13 +78,12 @@ def place_volume(
         if volume.device.name not in disks:
             there = ", ".join(filter(None, disks)) or "none"
             raise GuestError(f"the guest has no disk with the serial {volume.device.name!r}; it has: {there}")
-        return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder, None)
-    placement = region_placement(volume.device, placements)
-    region = find_region(regions, placement)
+        return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder)
+    region = find_region(regions, region_placement(volume.device, placements))
     namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.block is not None), None)
     if namespace is None or namespace.block is None:
         raise GuestError(f"no block device came of {region.describe()}: {region.namespaces}")
-    return PlacedVolume(volume, f"/dev/{namespace.block}", folder, placement)
+    return PlacedVolume(volume, f"/dev/{namespace.block}", folder)
 
 
 def find_bar(files: Mapping[str, str | None]) -> str:

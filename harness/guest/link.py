@@ -204,8 +204,7 @@ class AgentLink:
         return outputs
 
     def read_files(self, patterns: Sequence[str], deadline: Deadline) -> GuestFiles:
-        answer = self.request("read_files", deadline, patterns=list(patterns))
-        return _files_of(answer)
+        return _files_of(self.request("read_files", deadline, patterns=list(patterns)))
 
     def inspect(
         self, program: Mapping[str, Any], roots: Mapping[str, str], patterns: Sequence[str], remove: Sequence[str], deadline: Deadline

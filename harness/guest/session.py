@@ -6,13 +6,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import AgentError, GuestError, StackMismatchError
+from harness.errors import AgentError, GuestError
 from harness.guest.ageing import aged_volumes, ageing_requests, mounting, unmounting
 from harness.guest.audit import audit_request
-from harness.guest.facts import PROBE_FILE, TAINT, clone_patterns, clone_program, fact_patterns, probe_program, read_again, read_stack
+from harness.guest.facts import (
+    PROBE_FILE,
+    TAINT,
+    VERSION_COMMANDS,
+    clone_patterns,
+    clone_program,
+    fact_patterns,
+    probe_program,
+    read_again,
+    read_stack,
+    require_same,
+    require_same_mounts,
+    version_facts,
+)
 from harness.guest.filesystem import (
     FILESYSTEMS,
-    MOUNT_FOLDER,
     MOUNT_TABLE,
     clear_commands,
     make_commands,
@@ -54,7 +66,6 @@ _STEP_LIMIT_S = 120.0
 class KernelLine:
     """One message of the guest's kernel. ``level``: 0 (emergency) to 7 (debug)."""
 
-    sequence: int
     uptime_s: float
     level: int
     text: str
@@ -157,15 +168,8 @@ class GuestSession:
             program_document(program), layout.roots, clone_patterns(layout), self._probes(), deadline or self._limit(120)
         )
         reading = read_again(layout, saved, program, _observations(program, document), files)
-        mounts = [m for m in parse_mounts(files.text(MOUNT_TABLE) or "") if m.folder.startswith(f"{MOUNT_FOLDER}/")]
-        found = [(m.device, m.folder, m.filesystem, m.options) for m in mounts]
-        wanted = [(v.device, v.root, v.filesystem, v.mount_options) for v in saved.volumes if v.filesystem is not None]
-        if sorted(found) != sorted(wanted):
-            raise StackMismatchError(f"the restored guest has other mounts than it was saved with: {sorted(found)}, not {sorted(wanted)}")
-        differences = _differences(saved, reading)
-        if differences:
-            listed = "\n".join(f"- {line}" for line in differences)
-            raise StackMismatchError(f"the restored guest has another storage stack than it was saved with:\n{listed}")
+        require_same_mounts(saved, files)
+        require_same(saved, reading)
         return reading
 
     def _probes(self) -> list[str]:
@@ -225,7 +229,7 @@ class GuestSession:
     def kernel_log(self, after: int = 0) -> tuple[tuple[KernelLine, ...], int]:
         """Return the kernel's messages from sequence number ``after`` on, and the number to go on from."""
         answer = self._link.request("kernel_log", self._limit(60), after=after)
-        lines = tuple(KernelLine(row[0], row[1] / 1e6, row[2], row[3]) for row in answer["lines"])
+        lines = tuple(KernelLine(row[1] / 1e6, row[2], row[3]) for row in answer["lines"])
         return lines, int(answer["next"])
 
     def commands(self, commands: Sequence[GuestCommand], deadline: Deadline | None = None) -> tuple[CommandOutput, ...]:
@@ -298,11 +302,7 @@ class GuestSession:
                 raise GuestError(f"while ageing a volume, {describe(step.operation)} gave {seen.describe()}")
 
     def _read_versions(self, deadline: Deadline) -> tuple[tuple[str, str], ...]:
-        asked = {"mkfs.ext4": ("mkfs.ext4", "-V"), "mkfs.xfs": ("mkfs.xfs", "-V"), "ndctl": ("ndctl", "--version")}
-        outputs = self._link.commands([GuestCommand(argv, may_fail=True) for argv in asked.values()], deadline)
-        versions = [(f"version of {name}", first_line(out)) for name, out in zip(asked, outputs, strict=True)]
-        (listed,) = self._link.commands([GuestCommand(("ndctl", "list", "--regions", "--namespaces"), may_fail=True)], deadline)
-        return (*versions, ("ndctl list", " ".join(listed.stdout.split())))
+        return version_facts(self._link.commands([GuestCommand(argv, may_fail=True) for argv in VERSION_COMMANDS], deadline))
 
 
 def _observations(program: Program, document: Mapping[str, Any]) -> tuple[Observation, ...]:
@@ -315,18 +315,3 @@ def _observations(program: Program, document: Mapping[str, Any]) -> tuple[Observ
         if strange:
             raise AgentError(f"the observation of step {seen.step} has {strange[0]}, which {operation.call} does not show")
     return observations
-
-
-def _differences(saved: StackReading, now: StackReading) -> list[str]:
-    """Return one line for every field in which the reading of a clone is not that of its template."""
-    pairs: list[tuple[str, object, object]] = [("kernel", saved.kernel_release, now.kernel_release)]
-    for was, found in zip(saved.volumes, now.volumes, strict=True):
-        pairs += [(f"{was.role}: {name}", value, getattr(found, name)) for name, value in vars(was).items()]
-    facts = dict(now.facts)
-    pairs += [(name, value, facts.get(name)) for name, value in saved.facts]
-    return [f"{name}: saved with {value}, now {found}" for name, value, found in pairs if value != found]
-
-
-def first_line(output: CommandOutput) -> str:
-    """What a program says of its version: some say it on one stream, some on the other."""
-    return next(iter((output.stdout + output.stderr).strip().splitlines()), "unknown")

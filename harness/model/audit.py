@@ -49,24 +49,14 @@ AUDIT_CALLS = {
 # ---- which volumes, and when not -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class AuditedVolume:
-    """A volume to audit: how it is to be mounted again."""
-
-    role: str
-    filesystem: str
-    options: str
-
-
-def audited_volumes(program: Program, mounted: Sequence[AuditedVolume]) -> tuple[AuditedVolume, ...]:
-    """Return the volumes of ``mounted`` (by the set-up), as the mounts and unmounts of ``program`` leave them, all of which worked."""
-    left = {volume.role: volume for volume in mounted}
+def audited_volumes(program: Program, mounted: Sequence[MountVolume]) -> tuple[MountVolume, ...]:
+    """Return how each volume is to be mounted again: as the set-up ``mounted`` it, and ``program``, all of whose steps worked, left it."""
+    left = {mount.volume: mount for mount in mounted}
     for step in program.steps:
         if isinstance(step.operation, UmountVolume):
             left.pop(step.operation.volume, None)
         elif isinstance(step.operation, MountVolume):
-            found = step.operation
-            left[found.volume] = AuditedVolume(found.volume, found.filesystem, found.options)
+            left[step.operation.volume] = step.operation
     return tuple(left.values())
 
 

@@ -13,7 +13,6 @@ from harness.model.audit import (
     MOUNT,
     NOT_MOUNTED,
     UNMOUNT,
-    AuditedVolume,
     audited_volumes,
     unsure_end,
     what_worked,
@@ -167,7 +166,7 @@ def test_a_store_behind_the_end_is_no_part_of_what_is_left() -> None:
     assert audited(volume((seen(tag(100, 2)),), (seen(tag(100, 2)),)), rows=rows).verdict is Verdict.CONFORMS
 
 
-SET_UP = (AuditedVolume("main", "ext4", "dax=always"),)
+SET_UP = (MountVolume("main", "ext4", "dax=always"),)
 
 
 def test_what_was_refused_or_never_ended_mounted_nothing() -> None:
@@ -180,7 +179,7 @@ def test_what_was_refused_or_never_ended_mounted_nothing() -> None:
     )
     worked = what_worked(Program(steps), observations)
     assert worked.steps == steps[1:2]
-    assert audited_volumes(worked, ()) == (AuditedVolume("main", "ext4", ""),)
+    assert audited_volumes(worked, ()) == (MountVolume("main", "ext4", ""),)
 
 
 def test_what_was_started_worked_if_its_join_shows_it() -> None:
@@ -205,13 +204,13 @@ def test_a_volume_that_is_not_mounted_any_more_is_undetermined() -> None:
     [
         ((), SET_UP, SET_UP),
         ((UmountVolume(),), SET_UP, ()),
-        ((UmountVolume(), MountVolume("main", "ext4", "dax=never")), SET_UP, (AuditedVolume("main", "ext4", "dax=never"),)),
-        ((MountVolume("main", "xfs"),), (), (AuditedVolume("main", "xfs", ""),)),
-        ((MountVolume("main", "ext4"),), (), (AuditedVolume("main", "ext4", ""),)),
+        ((UmountVolume(), MountVolume("main", "ext4", "dax=never")), SET_UP, (MountVolume("main", "ext4", "dax=never"),)),
+        ((MountVolume("main", "xfs"),), (), (MountVolume("main", "xfs", ""),)),
+        ((MountVolume("main", "ext4"),), (), (MountVolume("main", "ext4", ""),)),
     ],
 )
 def test_volumes_are_mounted_again_as_the_program_left_them(
-    steps: tuple[UmountVolume | MountVolume, ...], mounted: tuple[AuditedVolume, ...], left: tuple[AuditedVolume, ...]
+    steps: tuple[UmountVolume | MountVolume, ...], mounted: tuple[MountVolume, ...], left: tuple[MountVolume, ...]
 ) -> None:
     assert audited_volumes(Program(tuple(Step(step) for step in steps)), mounted) == left
 
