@@ -11,19 +11,7 @@ from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, ch
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
 from harness.model.outcome import ALWAYS_SHOWN
-from harness.model.stack import (
-    MAIN,
-    TARGET,
-    DaxOption,
-    Disk,
-    Filesystem,
-    Mount,
-    Namespace,
-    Region,
-    RegionKind,
-    StorageStack,
-    Volume,
-)
+from harness.model.stack import MAIN, TARGET, DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
 from harness.sizes import MIB

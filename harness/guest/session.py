@@ -35,14 +35,7 @@ from harness.guest.filesystem import (
 )
 from harness.guest.layout import Layout, PlacedVolume, find_bar, place_volume, region_placement
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
-from harness.guest.pmem import (
-    REGION_PATTERNS,
-    RegionPlacement,
-    find_namespace,
-    find_region,
-    namespace_command,
-    read_regions,
-)
+from harness.guest.pmem import REGION_PATTERNS, RegionPlacement, find_namespace, find_region, namespace_command, read_regions
 from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline

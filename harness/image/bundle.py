@@ -58,6 +58,7 @@ class GuestImage:
     bzimage: Path | None
     initrd: Path
     rootfs: Path
+    rootfs_format: str
     client_key: Path
     host_public_key: str
     packages: Mapping[str, str]
@@ -68,10 +69,12 @@ class GuestImage:
 
 @dataclass(frozen=True)
 class StoredEntry:
-    """An entry of the image store: a kernel or a root file system."""
+    """An entry of the image store: a kernel or a root file system, with what its manifest says."""
 
     name: str
+    folder: Path
     size_bytes: int
+    versions: Mapping[str, str]
 
 
 def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | None = None, store: Path | None = None) -> GuestImage:
@@ -93,6 +96,7 @@ def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | Non
         bzimage=kernel / "bzImage" if (kernel / "bzImage").is_file() else None,
         initrd=kernel / "initrd",
         rootfs=rootfs / IMAGE,
+        rootfs_format="raw",
         client_key=rootfs / CLIENT_KEY,
         host_public_key=(rootfs / HOST_PUBLIC_KEY).read_text().strip(),
         packages={**root_facts["packages"], **facts["packages"]},
@@ -124,7 +128,7 @@ def stored_entries(store: Path | None = None) -> tuple[StoredEntry, ...]:
     found = []
     for manifest in sorted(store.glob(f"*/{_MANIFEST}")):
         size = sum(file.stat().st_blocks * 512 for file in manifest.parent.iterdir())
-        found.append(StoredEntry(manifest.parent.name, size))
+        found.append(StoredEntry(manifest.parent.name, manifest.parent, size, json.loads(manifest.read_text())["packages"]))
     return tuple(found)
 
 

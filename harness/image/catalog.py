@@ -1,13 +1,15 @@
 """images/*.yaml as types: which kernels there are, what they need, what the root file system is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from harness.errors import CaseError, UsageError
 
+T = TypeVar("T")
 FORMAT = 1
 IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
 
@@ -153,20 +155,27 @@ class _Node:
 
 
 def _open(file: Path, required: set[str]) -> dict[str, _Node]:
-    try:
+    def compose() -> yaml.Node | None:
         with file.open() as stream:
-            node = yaml.compose(stream, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise CaseError(str(file), f"cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CaseError(f"{file}:{line}", f"not YAML: {error.problem}") from error
+            return yaml.compose(stream, Loader=yaml.SafeLoader)
+
+    node = _reading(file, compose)
     if node is None:
         raise CaseError(str(file), "the file is empty")
     fields = _Node(file, node).fields(required)
     if fields["format"].text() != str(FORMAT):
         raise fields["format"].error(f"format {fields['format'].text()} is not known here; this harness reads format {FORMAT}")
     return fields
+
+
+def _reading(file: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except OSError as error:
+        raise CaseError(str(file), f"cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise CaseError(f"{file}:{line}", f"not YAML: {error.problem}") from error
 
 
 def _packaged_kernel(name: str, node: _Node) -> PackagedKernel:

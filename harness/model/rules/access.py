@@ -8,10 +8,7 @@ from harness.model.rules.buffers import mapping_bytes, spoilt, store_into, touch
 from harness.model.rules.pages import FAULT_NOISE
 from harness.model.rules.rule import look_up, rule
 from harness.model.state import State
-from harness.ops import (
-    Load,
-    Store,
-)
+from harness.ops import Load, Store
 
 clause("C-LOAD-01", "a load shows what was last written there, by whatever way it was written", "mmap(2); fs/dax.c: one copy of the data")
 clause("C-LOAD-02", "an access behind the page that holds the end of the file is SIGBUS", "mmap(2) NOTES")

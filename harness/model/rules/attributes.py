@@ -8,11 +8,7 @@ from harness.model.objects import Memory, OpenFile
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    GetXflags,
-    SetXflags,
-    Statx,
-)
+from harness.ops import GetXflags, SetXflags, Statx
 
 clause("C-STAT-01", "statx succeeds on an open descriptor and shows the size of a regular file", "statx(2)")
 clause("C-STAT-02", "STATX_ATTR_DAX is set exactly on files in DAX state", "statx(2); Documentation/filesystems/dax.rst")

@@ -25,10 +25,7 @@ from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    CopyFileRange,
-    Sendfile,
-)
+from harness.ops import CopyFileRange, Sendfile
 
 
 @rule(Sendfile)

@@ -12,15 +12,7 @@ from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal
 from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Advice,
-    Madvise,
-    MapFlag,
-    Mmap,
-    Mprotect,
-    Munmap,
-    Protection,
-)
+from harness.ops import Advice, Madvise, MapFlag, Mmap, Mprotect, Munmap, Protection
 
 clause("C-MAP-01", "mmap of an open file, a node or anonymous memory succeeds", "mmap(2)")
 clause(

@@ -14,11 +14,7 @@ from harness.model.rules.writes import write_file
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Pipe as PipeOperation
-from harness.ops import (
-    Read,
-    SetPipeSize,
-    Write,
-)
+from harness.ops import Read, SetPipeSize, Write
 
 clause("C-PIPE-01", "pipe2 gives a pipe of 16 slots, each for at most one page", "pipe(7); include/linux/pipe_fs_i.h PIPE_DEF_BUFFERS")
 clause("C-PIPE-02", "F_SETPIPE_SZ rounds up to a power of two of pages and returns that", "fcntl(2); fs/pipe.c round_pipe_size")

@@ -21,11 +21,7 @@ from harness.model.rules.transfers import (
 )
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Buffer,
-    Read,
-    RwFlag,
-)
+from harness.ops import Buffer, Read, RwFlag
 
 
 def chosen_offset(offset: int, flags: Sequence[RwFlag]) -> int | None:

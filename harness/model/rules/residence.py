@@ -10,15 +10,7 @@ from harness.model.rules.pages import FAULT_AROUND_PAGES, is_locked, mapping_is_
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Mincore,
-    Mlock,
-    Msync,
-    Munlock,
-    Pagemap,
-    Smaps,
-    SyncFlag,
-)
+from harness.ops import Mincore, Mlock, Msync, Munlock, Pagemap, Smaps, SyncFlag
 
 clause("C-SYNC-02", "msync of a mapping succeeds; MS_SYNC and MS_ASYNC together are EINVAL", "msync(2)")
 clause(

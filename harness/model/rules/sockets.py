@@ -21,15 +21,7 @@ from harness.model.rules.moving import (
 from harness.model.rules.rule import look_up, rule
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Recv,
-    RecvErrqueue,
-    Send,
-    SendFlag,
-    SetZerocopy,
-    TcpPair,
-    UnixPair,
-)
+from harness.ops import Recv, RecvErrqueue, Send, SendFlag, SetZerocopy, TcpPair, UnixPair
 
 clause("C-SOCK-01", "a connected pair of stream sockets is made", "socketpair(2), tcp(7)")
 clause("C-SOCK-02", "SO_ZEROCOPY can be set on TCP, and is EOPNOTSUPP on Unix sockets", "net/core/sock.c sock_setsockopt; msg_zerocopy.rst")

@@ -26,12 +26,7 @@ from harness.model.rules.rule import look_up, rule
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Splice,
-    SpliceFlag,
-    Tee,
-    Vmsplice,
-)
+from harness.ops import Splice, SpliceFlag, Tee, Vmsplice
 
 clause(
     "C-SPLICE-30",

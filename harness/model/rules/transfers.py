@@ -10,10 +10,7 @@ from harness.model.rules.buffers import usable_end
 from harness.model.rules.rule import look_up, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Buffer,
-    RwFlag,
-)
+from harness.ops import Buffer, RwFlag
 
 #: The largest offset that a number of 64 bits can say.
 MOST_OFFSET = 2**63 - 1

@@ -23,11 +23,7 @@ from harness.model.rules.transfers import (
 )
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Buffer,
-    RwFlag,
-    Write,
-)
+from harness.ops import Buffer, RwFlag, Write
 
 
 def write_file(c: Context, s: State, op: Write) -> Expectations:

@@ -53,10 +53,10 @@ def test_image_counts_as_built_when_both_entries_are_there(tmp_path: Path) -> No
     assert not is_built(KernelChoice("debian_6.1"), CATALOG, tmp_path)
 
 
-def test_entries_are_listed_and_removed_by_name(tmp_path: Path) -> None:
+def test_entries_are_listed_with_versions_and_removed_by_name(tmp_path: Path) -> None:
     fill(tmp_path)
     entries = stored_entries(tmp_path)
-    assert [entry.name for entry in entries] == sorted(entry_names(CHOICE, CATALOG))
+    assert [entry.versions for entry in entries] == [{"linux-image-x": "6.12.1-1"}, {"ndctl": "81"}]
     assert all(entry.size_bytes > 0 for entry in entries)
     remove_stored_entry(entries[0].name, silent, tmp_path)
     assert stored_entries(tmp_path) == entries[1:]

@@ -200,6 +200,7 @@ def test_words_on_the_command_line_are_part_of_the_name_of_every_template(tmp_pa
         bzimage=None,
         initrd=tmp_path / "initrd",
         rootfs=tmp_path / "root.img",
+        rootfs_format="raw",
         client_key=tmp_path / "key",
         host_public_key="",
         packages={},
