@@ -1,8 +1,4 @@
-"""The command line beside pytest: each command is a module of harness/cli, imported when it is asked for.
-
-Exit status: 0 all is well or conforms, 1 something deviates or is undetermined, 2 wrong usage or a broken case,
-3 the harness or this computer could not do it.
-"""
+"""The command line beside pytest: each command is a module of harness/cli, imported when it is asked for."""
 
 import argparse
 import contextlib

@@ -87,7 +87,11 @@ class Qemu:
             except MachineError as error:
                 log.warning("QEMU, process %d, did not take the request to quit: %s", self.pid, error)
         wait_until(lambda: self._process.poll() is not None, Deadline.after(QUIT_LIMIT_S))
-        end_process(self._process)
+        if self._process.poll() is None:
+            log.warning("QEMU, process %d, did not quit: killing it", self.pid)
+            self._process.kill()
+            # Only a process that is stuck inside the kernel outlasts this; the reaper has it then.
+            wait_until(lambda: self._process.poll() is not None, Deadline.after(QUIT_LIMIT_S))
         log.info("QEMU, process %d, is gone: %s", self.pid, self.ending().reason)
 
     def _drain(self) -> None:
@@ -116,15 +120,6 @@ def running_qemu(make_command: Callable[[Channels], Sequence[str]], logs: Path) 
         qemu = Qemu(command, running, qmp, console, logs)
         lifetime.callback(qemu.stop)
         yield qemu
-
-
-def end_process(running: _Process) -> None:
-    """Kill what is still running and wait until it is gone."""
-    if running.poll() is None:
-        log.warning("QEMU, process %d, did not quit: killing it", running.pid)
-        running.kill()
-        # Only a process that is stuck inside the kernel outlasts this; the reaper has it then.
-        wait_until(lambda: running.poll() is not None, Deadline.after(QUIT_LIMIT_S))
 
 
 def connect_qmp(qemu: Qemu, deadline: Deadline) -> None:

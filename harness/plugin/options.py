@@ -235,11 +235,6 @@ def artifacts_of(config: pytest.Config) -> Path:
     return run_folder(Path(config.getoption("artifacts")), run_of(config))
 
 
-def make_keeper(config: pytest.Config) -> LogKeeper:
-    """Return what keeps the logs of failed set-ups in the folder of the run."""
-    return LogKeeper(artifacts_of(config) / FOLDER, find_ledger(config).locked)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of a distributed run which run it is, and where the ledger is."""
@@ -260,7 +255,7 @@ def _booters(config: pytest.Config, items: Sequence[pytest.Item]) -> Mapping[Lif
         detail=progress if config.getoption("verbose") > 0 else lambda _: None,
         kernel_arguments=config.stash[KERNELS].arguments,
         expected=expected_in_set_up(items),
-        keeper=make_keeper(config),
+        keeper=LogKeeper(artifacts_of(config) / FOLDER, find_ledger(config).locked),
     )
     return {
         Lifecycle.BOOTED: make_booter(choose, progress, options),

@@ -30,6 +30,7 @@ from typing import Any, Protocol, TextIO
 
 from harness.agent.bundle import agent_archive
 from harness.case.plan import named_stacks
+from harness.cli.words import progress
 from harness.errors import GuestError, HarnessError, reason_of
 from harness.guest.facts import taint_of
 from harness.guest.filesystem import clear_commands
@@ -49,7 +50,7 @@ from harness.model.judge import Judgement, StepVerdict, judge
 from harness.model.outcome import How, Observation, observations_from
 from harness.model.stack import StackReading, StorageStack, VolumeReading
 from harness.model.verdict import Verdict
-from harness.ops import OPERATIONS, Program, arguments
+from harness.ops import Program, arguments
 from harness.ops.codec import program_document
 from harness.record.documents import from_document, observations_document, to_document
 from harness.record.item import Ending
@@ -580,8 +581,9 @@ def program_lines(one: Judged) -> Iterator[str]:
         yield f"# the judge failed: {one.crash}"
     verdicts = {step.step: step for step in one.judgement.steps} if one.judgement else {}
     for index, step in enumerate(recording.program.steps):
-        plain = {name: value for name, value in arguments(step.operation).items() if not _is_default(step.operation.call, name, value)}
-        words = ", ".join(f"{name}: {_as_yaml(value)}" for name, value in plain.items())
+        plain, fields = arguments(step.operation), step.operation.fields.items()
+        given = [field.key for name, field in fields if getattr(step.operation, name) != field.default]
+        words = ", ".join(f"{key}: {_as_yaml(plain[key])}" for key in given)
         more = "".join(
             f", {key}: {value}" for key, value in (("process", step.process), ("start", step.start)) if value not in (None, "main")
         )
@@ -594,12 +596,6 @@ def program_lines(one: Judged) -> Iterator[str]:
         elif verdict is not None and verdict.verdict is Verdict.UNDETERMINED:
             told += f": {verdict.reason}"
         yield f"    # step {index + 1}: {seen}{told}"
-
-
-def _is_default(call: str, name: str, value: Any) -> bool:
-    field = next(field for field in OPERATIONS[call].fields.values() if field.key == name)
-    default = [str(word) for word in field.default] if isinstance(field.default, tuple) else field.default
-    return bool(value == default)
 
 
 def _as_yaml(value: Any) -> str:
@@ -669,9 +665,6 @@ def _run(chosen: argparse.Namespace) -> int:
     def choose(world: World) -> Iterator[tuple[int, int, Program]]:
         for index in range(chosen.first, chosen.first + chosen.programs):
             yield chosen.seed, index, draw(chosen.seed, index, world)
-
-    def progress(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     stages = host_stages() if chosen.host else guest_stages(known[chosen.stack], kernel, progress)
     last: StackReading | None = None
