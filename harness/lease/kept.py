@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, logs_of, reason_of
@@ -33,16 +34,12 @@ _COMMAND = "command"
 _PRIVATE = re.compile(rf"[^\s'\"=,;]*/{PREFIX}[^/\s'\"=,;]+")
 
 
+@dataclass(frozen=True)
 class LogKeeper:
     """Keeps logs in ``folder``, once for each reason, at most :data:`MOST` of them; ``locked`` keeps other processes of the run out."""
 
-    def __init__(
-        self,
-        folder: Path,
-        locked: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
-    ) -> None:
-        self.folder = folder
-        self._locked = locked
+    folder: Path
+    locked: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
     def clear(self) -> None:
         """Remove everything that was kept."""
@@ -56,7 +53,7 @@ class LogKeeper:
         if not any(path.is_file() for path in logs.rglob("*")):
             return ""
         try:
-            with self._locked():
+            with self.locked():
                 kept = sorted(path.parent for path in self.folder.glob(f"*/{REASON}"))
                 same = [path for path in kept if reason_of((path / REASON).read_text()) == reason_of(message)]
                 if not same and len(kept) >= MOST:

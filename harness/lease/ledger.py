@@ -98,13 +98,13 @@ def make_state(entries: Iterable[Entry], column: str, default: str) -> State:
     return state
 
 
+@dataclass(frozen=True)
 class Ledger:
     """The ledger in ``folder``, which whoever made the folder removes. ``keep_going``: everything is tried, whatever failed before."""
 
-    def __init__(self, folder: Path, default: StorageStack, keep_going: bool = False) -> None:
-        self.default = default
-        self.folder = folder
-        self._keep_going = keep_going
+    folder: Path
+    default: StorageStack
+    keep_going: bool = False
 
     def note_failure(self, place: Place, error: Exception) -> None:
         """Count a failed set-up, where it is of a kind that the next item shares."""
@@ -124,7 +124,7 @@ class Ledger:
 
     def find_refusal(self, place: Place) -> Refusal | None:
         """Return why ``place`` is not to be tried, or None."""
-        if self._keep_going:
+        if self.keep_going:
             return None
         state = self._state(place)
         failures = state.failures.get(repr(place.stack), [])
@@ -133,7 +133,7 @@ class Ledger:
     @contextlib.contextmanager
     def probing(self, place: Place) -> Iterator[bool]:
         """Say whether the caller is to try the default stack now. Other workers wait here until it has."""
-        if self._keep_going or not self._state(place).needs_probe:
+        if self.keep_going or not self._state(place).needs_probe:
             yield False
             return
         log.info("waiting until no other worker tries the default stack on %s", place.column)

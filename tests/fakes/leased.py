@@ -11,7 +11,7 @@ from harness.machine.ending import Ending, EndKind
 from harness.model.audit_outcome import Audit
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation
-from harness.model.stack import Namespace, NamespaceMode, RegionKind, StackReading, StorageStack, Volume, VolumeReading
+from harness.model.stack import Namespace, NamespaceMode, StackReading, StorageStack, Volume, VolumeReading
 from harness.ops import Operation, Pread, Program, Pwrite
 from harness.record.item import GuestDescription, Lifecycle
 
@@ -97,7 +97,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         base,
         region_start=1 << 28,
         region_size_bytes=device.region.size_bytes,
-        provider="e820" if device.region.kind is RegionKind.E820 else "ACPI.NFIT",
+        provider=device.region.kind.provider,
         namespace_mode=str(device.mode),
         page_map=None if device.map is None else str(device.map),
         frame_in_region=volume.asks_dax,
