@@ -32,9 +32,9 @@ def check_names(steps: Sequence[BoundStep], roles: Sequence[str]) -> None:
                 where, f"the process {step.process!r} is still in the started step {label!r}: join it first, or fork another process"
             )
         known = visible[step.process]
-        for name, kinds in _references(step.operation):
+        for name, kinds in _named(step.operation, "refers"):
             _check_reference(name, kinds, where, known, made_at, visible)
-        for name, kind in _makes(step.operation):
+        for name, kind in _named(step.operation, "makes"):
             _check_new(name, where, made_at)
             if kind != PROCESS:
                 known[name] = kind
@@ -105,14 +105,6 @@ def _check_ids(steps: Sequence[BoundStep]) -> None:
             if bound.id in seen:
                 raise CaseError(bound.where, f"the step id {bound.id!r} is taken (at {seen[bound.id]})")
             seen[bound.id] = bound.where
-
-
-def _references(value: Frozen) -> list[tuple[str, tuple[str, ...]]]:
-    return _named(value, "refers")
-
-
-def _makes(value: Frozen) -> list[tuple[str, str]]:
-    return _named(value, "makes")
 
 
 def _named(value: Frozen, key: str) -> list[tuple[str, Any]]:

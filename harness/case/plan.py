@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.case.axes import CHOICES, Axes, Condition, Destination, Storage, Variant, make_variants
+from harness.case.axes import CHOICES, Axes, Destination, Storage, Variant, make_variants
 from harness.case.case import Case, DecidesText, Family
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
@@ -261,11 +261,7 @@ def _reason_for(storage: str, region: str | None, family: Family | None, plans: 
     here = {"storage": storage} | ({"region": region} if region else {})
     stated = [(condition, reason) for condition, reason in (family.does_not_apply if family else ())]
     stated += [(e.condition, e.reason) for case in {p.case.path: p.case for p in plans}.values() for e in case.axes.exclusions]
-    return next((reason for condition, reason in stated if _covers(condition, here)), None)
-
-
-def _covers(condition: Condition, here: Mapping[str, str]) -> bool:
-    return bool(condition.values) and condition.matches(here)
+    return next((reason for condition, reason in stated if condition.values and condition.matches(here)), None)
 
 
 def unexplained_cells(matrix: Sequence[MatrixRow]) -> list[str]:

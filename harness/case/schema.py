@@ -60,7 +60,7 @@ def case_schema() -> Schema:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "a case",
         **_table(keys, "claim", "decides", "probes", "needs", "mount_in_program", "notes"),
-        "definitions": {"step": _step(), "pin": _pin(), "errno": _errno(), "signal": _signal()},
+        "definitions": {"step": _step(), "pin": _pin(), "errno": _words(known_errnos()), "signal": _words(s.name for s in signal.Signals)},
     }
 
 
@@ -141,14 +141,6 @@ def _argument(hint: Any, named: bool) -> Schema:
 
 
 # ---- what comes of a step --------------------------------------------------------------------------------------------
-
-
-def _errno() -> Schema:
-    return _words(known_errnos())
-
-
-def _signal() -> Schema:
-    return _words(number.name for number in signal.Signals)
 
 
 def _pin() -> Schema:

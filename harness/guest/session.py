@@ -128,7 +128,8 @@ class GuestSession:
             enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
             self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
             layout = Layout(stack, placed, bar)
-            self.state = SessionState(self.state.endpoint, layout, self._read_versions(deadline))
+            versions = self._link.commands([GuestCommand(argv, may_fail=True) for argv in VERSION_COMMANDS], deadline)
+            self.state = SessionState(self.state.endpoint, layout, version_facts(versions))
 
     def refresh(self, deadline: Deadline | None = None) -> StackReading:
         """Make the stack fresh for a case (mkfs, aged, mounted; a bare node cleared; caches dropped) and read it back.
@@ -293,9 +294,6 @@ class GuestSession:
         for step, seen in zip(program.steps, self.run(program, deadline), strict=True):
             if seen.how is not How.RETURNED:
                 raise GuestError(f"while ageing a volume, {describe(step.operation)} gave {seen.describe()}")
-
-    def _read_versions(self, deadline: Deadline) -> tuple[tuple[str, str], ...]:
-        return version_facts(self._link.commands([GuestCommand(argv, may_fail=True) for argv in VERSION_COMMANDS], deadline))
 
 
 def _observations(program: Program, document: Mapping[str, Any]) -> tuple[Observation, ...]:

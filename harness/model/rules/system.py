@@ -74,7 +74,7 @@ def _dax_wanted(options: str) -> bool:
 def umount(c: Context, s: State, op: UmountVolume) -> Expectations:
     if refused := c.refuses(
         ("EINVAL", op.volume not in s.mounted and not _set_up(c, op.volume), "C-MOUNT-05"),
-        ("EBUSY", _is_used(s, op.volume), "C-MOUNT-05"),
+        ("EBUSY", any(s.is_used(number) for number, _ in _memories(s, op.volume)), "C-MOUNT-05"),
     ):
         return refused.leaving(s)
     expected = c.returns("C-MOUNT-04", 0)
@@ -91,10 +91,6 @@ def umount(c: Context, s: State, op: UmountVolume) -> Expectations:
 def _memories(s: State, volume: str) -> list[tuple[int, Memory]]:
     """Return the files of a volume that the model knows."""
     return [(n, thing) for n, thing in s.objects.items() if isinstance(thing, Memory) and thing.is_file and thing.volume == volume]
-
-
-def _is_used(s: State, volume: str) -> bool:
-    return any(s.is_used(number) for number, _ in _memories(s, volume))
 
 
 @rule(DropCaches)
