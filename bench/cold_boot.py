@@ -25,7 +25,8 @@ from harness.machine.boot import started_machine
 from harness.machine.command import Emulator
 from harness.machine.console import MILESTONE
 from harness.machine.spec import MachineSpec, needed_ram_bytes
-from harness.model.stack import Region, RegionKind
+from harness.model.kinds import RegionKind
+from harness.model.stack import Region
 
 #: The lane that the harness itself takes.
 OURS = "uncompressed kernel, qboot"

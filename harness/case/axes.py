@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.case.tree import Row, Tree, accepted, as_row, as_table, as_text, as_words, require
 from harness.errors import CaseError
-from harness.model.stack import Filesystem, NamespaceMode, PageMap, RegionKind
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import NamespaceMode, PageMap, RegionKind
 
 
 class Storage(StrEnum):
@@ -46,8 +47,9 @@ AXES: dict[str, type[StrEnum]] = {
 #: What they accept, as it is written.
 CHOICES = {axis: tuple(map(str, kind)) for axis, kind in AXES.items()}
 
-_DEFAULTS: dict[str, tuple[str, ...]] = {
-    "region": (str(RegionKind.E820), str(RegionKind.NVDIMM)),  # named: a new kind is not in every case by itself
+#: What an axis has that a case leaves out. Regions are named: a new kind is not in every case by itself.
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "region": (str(RegionKind.E820), str(RegionKind.NVDIMM)),
     "namespace": (str(NamespaceMode.FSDAX),),
     "map": (str(PageMap.MEM),),
     "filesystem": (str(Filesystem.EXT4),),
@@ -130,7 +132,7 @@ def read_axes(tree: Tree) -> Axes:
         if key.text not in CHOICES and not re.fullmatch(r"[a-z][a-z0-9_]*", key.text):
             raise CaseError(key.where, f"the axis {key.text!r} needs a name of lower-case letters, digits and _")
         named[key.text] = _read_values(key.text, value)
-    ordered = {axis: named.pop(axis, _DEFAULTS.get(axis, ())) for axis in CHOICES} | named
+    ordered = {axis: named.pop(axis, DEFAULTS.get(axis, ())) for axis in CHOICES} | named
     values = tuple((axis, choices) for axis, choices in ordered.items() if choices)
     without = Axes(values, (), table.where)
     excluded = table.find("exclude")
@@ -213,9 +215,10 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
         on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
         drop = {"namespace", "map"} if on_pmem else {"region", "namespace", "map"}
         return {axis: value for axis, value in kept.items() if axis not in drop}
-    if not RegionKind(kept["region"]).takes(NamespaceMode(kept["namespace"]), PageMap(kept["map"])):
+    mode = NamespaceMode(kept["namespace"])
+    if (mode, PageMap(kept["map"])) not in RegionKind(kept["region"]).traits.namespaces:
         return None
-    if kept["namespace"] != NamespaceMode.FSDAX:
+    if not mode.traits.has_page_map:
         del kept["map"]
     if kept["storage"] == Storage.NODE:
         del kept["filesystem"]

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.case.axes import CHOICES, Axes, Destination, Storage, Variant, make_variants
+from harness.case.axes import CHOICES, DEFAULTS, Axes, Condition, Destination, Storage, Variant, make_variants
 from harness.case.case import Case, DecidesText, Family
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
 from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, check_keys, one_of, require, substitute
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption, RegionKind
 from harness.model.outcome import ALWAYS_SHOWN
-from harness.model.stack import MAIN, TARGET, DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
+from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
 from harness.sizes import MIB
@@ -106,7 +108,7 @@ def _target_volume(variant: Variant) -> Volume:
 
 def _region(name: str, variant: Variant) -> Region:
     assert variant.region is not None  # as find_meaning has it
-    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region.has_labels else 0)
+    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region.traits.has_labels else 0)
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
@@ -261,6 +263,8 @@ def _reason_for(storage: str, region: str | None, family: Family | None, plans: 
     here = {"storage": storage} | ({"region": region} if region else {})
     stated = [(condition, reason) for condition, reason in (family.does_not_apply if family else ())]
     stated += [(e.condition, e.reason) for case in {p.case.path: p.case for p in plans}.values() for e in case.axes.exclusions]
+    if region is not None and region not in DEFAULTS["region"]:
+        stated.append((Condition((("region", (region,)),)), "only cases that are about it name it"))
     return next((reason for condition, reason in stated if condition.values and condition.matches(here)), None)
 
 

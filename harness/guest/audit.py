@@ -2,10 +2,9 @@
 
 from harness.guest.layout import Layout, PlacedVolume
 from harness.model.audit import FILE_LIMIT_BYTES, audited_volumes
+from harness.model.filesystems import FILESYSTEM_TRAITS
 from harness.ops import MountVolume, Program
 
-#: Each exits with 0 where it finds nothing, and writes nothing.
-_CHECKS = {"ext4": ("e2fsck", "-fn"), "xfs": ("xfs_repair", "-n")}
 #: How long a volume may be busy after the processes that used it are gone, before an accelerator's time scale: an io_uring lets go of
 #: its files in a worker of the kernel's.
 _BUSY_S = 5.0
@@ -15,11 +14,16 @@ def audit_request(layout: Layout, program: Program, *, check: bool, scale: float
     """Return the arguments of the agent's request ``audit``, or None where no volume is mounted when ``program`` has ended."""
     found = audited_volumes(program, [placed.mounting for placed in layout.mounted])
     places = {placed.volume.role: placed for placed in layout.volumes}
-    volumes = [_row(mount, places[mount.volume], check, limit_s) for mount in found if mount.filesystem in _CHECKS]
+    rows = (_row(mount, places[mount.volume], check, limit_s) for mount in found)
+    volumes = [row for row in rows if row is not None]
     return {"volumes": volumes, "file_limit": FILE_LIMIT_BYTES, "busy_s": _BUSY_S * scale} if volumes else None
 
 
-def _row(mount: MountVolume, placed: PlacedVolume, check: bool, limit_s: float) -> dict[str, object]:
+def _row(mount: MountVolume, placed: PlacedVolume, check: bool, limit_s: float) -> dict[str, object] | None:
+    """One volume, or None where nobody knows how its file system is checked."""
+    traits = FILESYSTEM_TRAITS.get(mount.filesystem)
+    if traits is None or traits.checker is None:
+        return None
     row: dict[str, object] = {
         "role": mount.volume,
         "folder": placed.folder,
@@ -27,4 +31,4 @@ def _row(mount: MountVolume, placed: PlacedVolume, check: bool, limit_s: float) 
         "filesystem": mount.filesystem,
         "options": mount.options,
     }
-    return {**row, "check": [*_CHECKS[mount.filesystem], placed.node], "limit_s": limit_s} if check else row
+    return {**row, "check": [*traits.checker.command, placed.node], "limit_s": limit_s} if check else row

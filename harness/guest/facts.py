@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness import ops as op
 from harness.errors import GuestError, StackMismatchError, first_line
-from harness.guest.filesystem import MOUNT_FOLDER, MOUNT_TABLE, MountEntry, parse_mounts
+from harness.guest.filesystem import MAKERS, MOUNT_FOLDER, MOUNT_TABLE, MountEntry, parse_mounts
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.link import CommandOutput, GuestFiles
 from harness.guest.pmem import REGION_PATTERNS, PmemRegion, read_regions
@@ -25,7 +25,11 @@ _CPU_FLAGS = ("clflush", "clflushopt", "clwb", "rdrand", "avx2", "avx512f", "pco
 
 
 #: What says the versions of the programs that make stacks, and what there is of regions and namespaces.
-VERSION_COMMANDS = (("mkfs.ext4", "-V"), ("mkfs.xfs", "-V"), ("ndctl", "--version"), ("ndctl", "list", "--regions", "--namespaces"))
+VERSION_COMMANDS = (
+    *(maker.version for maker in MAKERS.values()),
+    ("ndctl", "--version"),
+    ("ndctl", "list", "--regions", "--namespaces"),
+)
 
 
 def version_facts(outputs: Sequence[CommandOutput]) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from harness.errors import GuestError
 from harness.guest.link import CommandOutput, GuestCommand
-from harness.model.stack import Filesystem
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption
+from harness.model.stack import Mount
 from harness.sizes import MIB
 
 MOUNT_TABLE = "/proc/self/mountinfo"
@@ -14,11 +16,29 @@ MOUNT_TABLE = "/proc/self/mountinfo"
 FILESYSTEMS = "/proc/filesystems"
 #: Where set-up mounts volumes, each in a folder named after its role; nothing else is ever mounted below.
 MOUNT_FOLDER = "/mnt"
-#: Beyond the features, which the image chooses: an option that makes the file system allocate in whole, aligned 2 MiB units.
-#: Without it xfs never gets 2 MiB DAX mappings, nor does ext4 on 6.1.
-_GEOMETRY = {Filesystem.EXT4: ("-E", "stride=512,stripe_width=512"), Filesystem.XFS: ("-d", "su=2m,sw=1")}
 #: How much of a bare node is zeroed before a case.
 CLEARED_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How the guest comes by a file system; the image chooses the features.
+
+    ``geometry``: an option of mkfs with its value, by which it allocates in whole, aligned 2 MiB units: without it xfs never gets 2 MiB DAX
+    mappings, nor does ext4 on 6.1. ``version``: the command that says which mkfs it is. ``dax_words``: what mount is told.
+    """
+
+    geometry: tuple[str, str]
+    version: tuple[str, ...]
+    dax_words: Mapping[DaxOption, str]
+
+
+#: As ext4 and xfs have them (since 5.8).
+_DAX_WORDS = {option: f"dax={option}" for option in DaxOption}
+MAKERS: Mapping[Filesystem, Maker] = {
+    Filesystem.EXT4: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext4", "-V"), _DAX_WORDS),
+    Filesystem.XFS: Maker(("-d", "su=2m,sw=1"), ("mkfs.xfs", "-V"), _DAX_WORDS),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,8 @@ def make_commands(filesystem: Filesystem, device: str, mkfs: Mapping[str, tuple[
     command = mkfs.get(str(filesystem))
     if command is None:
         raise GuestError(f"the image does not say how to make {filesystem}: it knows {', '.join(mkfs) or 'nothing'}")
-    return (GuestCommand(("wipefs", "--all", "--quiet", device)), GuestCommand((*_with_option(command, *_GEOMETRY[filesystem]), device)))
+    made = _with_option(command, *MAKERS[filesystem].geometry)
+    return (GuestCommand(("wipefs", "--all", "--quiet", device)), GuestCommand((*made, device)))
 
 
 def _with_option(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]:
@@ -87,6 +108,11 @@ def _with_option(command: tuple[str, ...], option: str, value: str) -> tuple[str
         return (*command, option, value)
     at = command.index(option) + 1
     return (*command[:at], f"{command[at]},{value}", *command[at + 1 :])
+
+
+def mount_options(mount: Mount) -> str:
+    """Return what mount(2) is told of a file system that the set-up mounts."""
+    return "" if mount.dax is None else MAKERS[mount.filesystem].dax_words[mount.dax]
 
 
 def clear_commands(device: str) -> tuple[GuestCommand, ...]:

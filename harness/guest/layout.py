@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import GuestError
-from harness.guest.filesystem import MOUNT_FOLDER
+from harness.guest.filesystem import MOUNT_FOLDER, mount_options
 from harness.guest.pmem import PmemRegion, RegionPlacement, find_namespace, find_region
 from harness.model.stack import Disk, Namespace, StorageStack, Volume
 from harness.ops import MountVolume
@@ -29,7 +29,7 @@ class PlacedVolume:
         """What mounts it as the set-up does."""
         mount = self.volume.mount
         assert mount is not None
-        return MountVolume(self.volume.role, str(mount.filesystem), "" if mount.dax is None else f"dax={mount.dax}")
+        return MountVolume(self.volume.role, str(mount.filesystem), mount_options(mount))
 
     def root(self, mount_in_program: bool) -> str:
         """What paths of the volume start at: the folder, or the node itself where nothing is ever mounted."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from harness.errors import GuestError
 from harness.guest.link import GuestCommand, GuestFiles
-from harness.model.stack import Namespace, NamespaceMode, PageMap, RegionKind
+from harness.model.kinds import PageMap, RegionKind
+from harness.model.stack import Namespace
 from harness.sizes import format_size
 
 _ND = "/sys/bus/nd/devices"
@@ -119,7 +120,7 @@ def find_region(regions: Sequence[PmemRegion], placement: RegionPlacement) -> Pm
 def find_namespace(region: PmemRegion, wanted: Namespace) -> PmemNamespace | None:
     """Return the namespace of ``region`` if it is as wanted already, else None."""
     for namespace in region.namespaces:
-        same_map = wanted.mode is not NamespaceMode.FSDAX or wanted.map is None or namespace.page_map == wanted.map
+        same_map = not wanted.mode.traits.has_page_map or wanted.map is None or namespace.page_map == wanted.map
         if namespace.mode == wanted.mode and same_map and namespace.block is not None:
             return namespace
     return None
@@ -129,9 +130,8 @@ def namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
     """Return the ndctl command that brings the region's namespace (or its free space) into the wanted mode."""
     existing = region.namespaces[0] if region.namespaces else None
     target = ("--reconfig", existing.name) if existing else ("--region", region.name)
-    mapped = wanted.mode is NamespaceMode.FSDAX
     # A label would keep the sector size of an earlier mode.
-    reset = existing is not None and existing.sector_bytes not in (None, 512) and wanted.mode is not NamespaceMode.SECTOR
+    reset = existing is not None and existing.sector_bytes not in (None, 512) and not wanted.mode.traits.sets_sector_size
     return GuestCommand(
         (
             "ndctl",
@@ -139,7 +139,7 @@ def namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
             "--force",
             *target,
             *("--mode", str(wanted.mode)),
-            *(("--map", str(wanted.map or PageMap.MEM)) if mapped else ()),
+            *(("--map", str(wanted.map or PageMap.MEM)) if wanted.mode.traits.has_page_map else ()),
             *(("--sector-size", "512") if reset else ()),
             "--no-autorecover",
         )

@@ -23,6 +23,7 @@ from harness.lease.options import GuestOptions
 from harness.lease.pool import Booter
 from harness.lease.template import Template, note_use
 from harness.lease.template_maker import TemplateMaker
+from harness.machine.regions import never_saved
 from harness.machine.snapshot import SavedMachine, restored_machine
 from harness.model.stack import StorageStack
 from harness.record.item import Lifecycle
@@ -69,10 +70,13 @@ class Cloner:
         def restored(host: Host) -> BootedGuest:
             return lifetime.enter_context(self._restored(host, image, stack, self.templates.stack_template(host, image, stack)))
 
+        obstacle = never_saved(stack.regions)
         for last in (False, True):
             if (stack, kernel) in self._given_up:
                 return None
             try:
+                if obstacle:
+                    raise MachineError(obstacle)
                 return self._host.start(f"a clone of {kernel}", restored)
             except (BootError, StackMismatchError, UsageError):
                 raise
@@ -81,7 +85,7 @@ class Cloner:
                 if self._options.keep is not None:
                     raise
                 # Setting up a stack may fail for reasons of the guest's: those show again, and plainly, when it is booted.
-                if last:
+                if last or obstacle:
                     self._give_up(stack, kernel, error)
                 else:
                     log.warning("no clone for %s, trying once more: %s", stack.describe(), error)

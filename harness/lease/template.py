@@ -18,7 +18,7 @@ from harness.host import settings
 from harness.host.cache import Progress, remove_entry
 from harness.host.deadline import Deadline
 from harness.host.sparse import checksum
-from harness.machine.spec import Placement
+from harness.machine.regions.maker import Placement
 from harness.model.stack import StackReading
 from harness.ops.codec import DocumentError
 from harness.record.documents import from_document

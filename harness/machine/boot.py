@@ -1,12 +1,13 @@
 """Starting a machine from nothing: its files, QEMU, and the wait until the guest's init says that it is ready."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.errors import BootError, HostError, MachineError
+from harness.errors import BootError, HostError
 from harness.host.deadline import Deadline, wait_until
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import READY_LINE, Channels, Emulator, backing_files, qemu_command
@@ -15,8 +16,9 @@ from harness.machine.ending import EndKind
 from harness.machine.machine import BootTimes, Machine
 from harness.machine.qemu import QMP_LIMIT_S, QUIT_LIMIT_S, Qemu, connect_qmp, read_ssh_port, running_qemu
 from harness.machine.qmp import Qmp
-from harness.machine.spec import MachineSpec, Placement, check, place_e820
-from harness.model.stack import RegionKind
+from harness.machine.regions import by_maker
+from harness.machine.regions.maker import Placement
+from harness.machine.spec import MachineSpec, check, place_in_ram
 from harness.sizes import format_size
 
 log = logging.getLogger(__name__)
@@ -104,17 +106,12 @@ def _make_files(sizes: Mapping[Path, int]) -> None:
 
 
 def read_placements(spec: MachineSpec, qmp: Qmp, deadline: Deadline) -> tuple[Placement, ...]:
-    """Return where every region of ``spec`` lies: e820 as we placed them, NVDIMMs as QEMU did. Raises MachineError."""
-    found = {placement.name: placement for placement in place_e820(spec.regions, spec.ram_bytes) or ()}
-    devices = qmp.execute("query-memory-devices", deadline=deadline) if spec.nvdimms else []
-    for device in devices if isinstance(devices, list) else []:
-        data = device["data"]
-        sizes = {region.name: region.size_bytes for region in spec.nvdimms}
-        if data.get("id") in sizes:
-            found[data["id"]] = Placement(data["id"], RegionKind.NVDIMM, int(data["addr"]), sizes[data["id"]])
-    lost = [region.name for region in spec.regions if region.name not in found]
-    if lost:
-        raise MachineError(f"QEMU does not list the NVDIMMs {', '.join(lost)}; it said: {devices}")
+    """Return where every region of ``spec`` lies: parts of RAM as we placed them, the others as QEMU did. Raises MachineError."""
+    ask = functools.partial(qmp.execute, deadline=deadline)
+    placed = [*(place_in_ram(spec.regions, spec.ram_bytes) or ())]
+    for maker, regions in by_maker(spec.regions):
+        placed += maker.placements(regions, ask)
+    found = {placement.name: placement for placement in placed}
     return tuple(found[region.name] for region in spec.regions)
 
 

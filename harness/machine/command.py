@@ -1,14 +1,21 @@
-"""The QEMU command line and the kernel command line: pure functions from a spec to lists."""
+"""The QEMU command line and the kernel command line: pure functions from a spec to lists.
 
-from collections.abc import Sequence
+What regions need of both is said by what makes them, kind by kind (``regions/``).
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.machine.spec import MachineSpec, Placement, place_e820
+from harness.machine.options import Memory, escaped, file_memory, joined
+from harness.machine.regions import MAKERS, by_maker
+from harness.machine.spec import MachineSpec, place_in_ram
 from harness.sizes import MIB
 
 #: The oldest version that the supported QEMUs (8.2 and newer) share: the guest sees the same machine under each of them.
 MACHINE_TYPE = "pc-q35-8.2"
+#: The options of the machine where no kind of region needs them otherwise.
+MACHINE_OPTIONS = ("memory-backend=ram", "nvdimm=off", "vmport=off", "usb=off")
 #: The line that the guest's init prints on the console when it can be used.
 READY_LINE = "pmem-harness: ready"
 #: The buffer for translated code under TCG, by whether the guest is a clone. QEMU's own default is a large share of the host's RAM for each
@@ -42,14 +49,6 @@ class Channels:
     console_fd: int
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Where the files behind RAM and NVDIMMs are. ``private``: they belong to a template, and what the guest writes stays its own."""
-
-    folder: Path
-    private: bool = False
-
-
 def qemu_command(
     spec: MachineSpec,
     emulator: Emulator,
@@ -65,12 +64,14 @@ def qemu_command(
 ) -> list[str]:
     """Return the argument vector of QEMU.
 
-    ``folder`` is the machine's own; it holds the files behind disks and, unless ``memory`` says otherwise, those behind RAM and NVDIMMs
+    ``folder`` is the machine's own; it holds the files behind disks and, unless ``memory`` says otherwise, those behind RAM and regions
     (see ``backing_files``). ``pvh``: the boot kernel is an uncompressed ELF file, which QEMU enters directly. ``verbose`` makes the
     kernel print all that it has to say. ``incoming``: the guest does not boot, its state is loaded. ``gdb``: a debugger can attach
     to the socket ``gdb`` in ``folder``.
     """
     memory = memory or Memory(folder)
+    made = tuple(by_maker(spec.regions))
+    qboot = pvh and emulator.has_qboot and all(maker.boots_with_qboot for maker, _ in made)
     return [
         emulator.program,
         *("-name", "pmem-harness"),
@@ -84,14 +85,14 @@ def qemu_command(
         # The reaper finds a machine by its folder, and a clone may have no other file in it.
         *("-pidfile", str(folder / "pid")),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-machine", _joined(MACHINE_TYPE, "memory-backend=ram", f"nvdimm={'on' if spec.nvdimms else 'off'}", "vmport=off", "usb=off")),
+        *("-machine", joined(MACHINE_TYPE, *_machine_words(spec))),
         *("-accel", f"tcg,tb-size={TRANSLATION_MIB[memory.private]}" if accelerator == "tcg" else accelerator),
         # `max` has RDRAND (early entropy), clflushopt and clwb (the flushes of pmem) under every accelerator.
-        *("-cpu", "max"),
+        *("-cpu", joined("max", *(word for maker, _ in made for word in maker.cpu_words))),
         *("-smp", str(spec.vcpus)),
         *("-m", _memory_option(spec)),
-        *("-object", _file_memory("ram", memory, "ram", spec.ram_bytes)),
-        *(("-bios", "qboot.rom") if pvh and emulator.has_qboot else ()),
+        *("-object", file_memory("ram", memory, "ram", spec.ram_bytes)),
+        *(("-bios", "qboot.rom") if qboot else ()),
         *("-kernel", str(spec.boot_kernel)),
         *("-initrd", str(spec.initrd)),
         *("-append", kernel_command_line(spec, verbose=verbose)),
@@ -109,13 +110,13 @@ def qemu_command(
         *("-device", f"virtio-net-pci,netdev={NETWORK_ID},romfile="),
         *_disk_options("rootfs", spec.rootfs, ROOTFS_SERIAL, read_only=True),
         *(option for disk in spec.disks for option in _disk_options(disk.name, folder / f"disk-{disk.name}", disk.name, read_only=False)),
-        *_nvdimm_options(spec, memory),
+        *(option for maker, regions in made for option in maker.options(regions, memory)),
         *_ivshmem_options(spec),
     ]
 
 
 def kernel_command_line(spec: MachineSpec, *, verbose: bool = False) -> str:
-    """Return the kernel's command line: quiet until the initrd, no self-tests, the e820 regions, then the spec's own arguments."""
+    """Return the kernel's command line: quiet until the initrd, no self-tests, the regions in RAM, then the spec's own arguments."""
     talk = ["ignore_loglevel", "earlyprintk=serial,ttyS0"] if verbose else ["loglevel=5"]
     return " ".join(
         [
@@ -132,15 +133,17 @@ def kernel_command_line(spec: MachineSpec, *, verbose: bool = False) -> str:
             *("cryptomgr.notests", "ima=off", "apparmor=0", "audit=0", "mitigations=off", "random.trust_cpu=on"),
             # An emulated CPU on a busy host may stand still for seconds: report what hangs, not what is slow.
             *("watchdog_thresh=30", "nmi_watchdog=0", "rcupdate.rcu_cpu_stall_timeout=60", "sysctl.kernel.hung_task_timeout_secs=60"),
-            *(memmap_argument(placement) for placement in place_e820(spec.regions, spec.ram_bytes) or ()),
+            *_region_words(spec),
             *spec.kernel_arguments,
         ]
     )
 
 
-def memmap_argument(placement: Placement) -> str:
-    """Return the ``memmap=`` argument that makes this range of RAM an e820 pmem region."""
-    return f"memmap={placement.size_bytes // MIB}M!{placement.start // MIB}M"
+def _region_words(spec: MachineSpec) -> Iterator[str]:
+    """Yield what the kernel is told of the regions that are parts of RAM."""
+    placed = place_in_ram(spec.regions, spec.ram_bytes) or ()
+    for kind, maker in MAKERS.items():
+        yield from maker.kernel_words([placement for placement in placed if placement.kind is kind])
 
 
 def backing_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
@@ -151,7 +154,8 @@ def backing_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
 def memory_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
     """Return those of them that are the guest's memory: a clone maps them privately."""
     files = {folder / "ram": spec.ram_bytes}
-    files |= {folder / f"nvdimm-{region.name}": region.size_bytes + region.label_bytes for region in spec.nvdimms}
+    for maker, regions in by_maker(spec.regions):
+        files |= {folder / name: size_bytes for name, size_bytes in maker.files(regions).items()}
     return files
 
 
@@ -160,23 +164,20 @@ def disk_files(spec: MachineSpec, folder: Path) -> dict[Path, int]:
     return {folder / f"disk-{disk.name}": disk.size_bytes for disk in spec.disks}
 
 
+def _machine_words(spec: MachineSpec) -> list[str]:
+    options = dict(option.split("=") for option in MACHINE_OPTIONS)
+    for maker, _ in by_maker(spec.regions):
+        options |= maker.machine_options
+    return ["=".join(option) for option in options.items()]
+
+
 def _memory_option(spec: MachineSpec) -> str:
     ram = f"size={spec.ram_bytes // MIB}M"
-    if not spec.nvdimms:
+    rooms = [maker.room(regions) for maker, regions in by_maker(spec.regions)]
+    size_bytes = sum(room.size_bytes for room in rooms)
+    if not size_bytes:
         return ram
-    # QEMU aligns each DIMM within the space that maxmem leaves, so every DIMM gets a GiB of slack.
-    room = sum(region.size_bytes + region.label_bytes for region in spec.nvdimms) + len(spec.nvdimms) * 1024 * MIB
-    return _joined(ram, f"slots={len(spec.nvdimms)}", f"maxmem={-(-(spec.ram_bytes + room) // MIB)}M")
-
-
-def _nvdimm_options(spec: MachineSpec, memory: Memory) -> Sequence[str]:
-    options: list[str] = []
-    for region in spec.nvdimms:
-        # The label area is taken from the end of the file, so the file is larger than what is usable.
-        backend = _file_memory(f"mem-{region.name}", memory, f"nvdimm-{region.name}", region.size_bytes + region.label_bytes)
-        label = (f"label-size={region.label_bytes}",) if region.label_bytes else ()
-        options += ["-object", backend, "-device", _joined("nvdimm", f"id={region.name}", f"memdev=mem-{region.name}", *label)]
-    return options
+    return joined(ram, f"slots={sum(room.slots for room in rooms)}", f"maxmem={-(-(spec.ram_bytes + size_bytes) // MIB)}M")
 
 
 def _ivshmem_options(spec: MachineSpec) -> Sequence[str]:
@@ -190,21 +191,6 @@ def _ivshmem_options(spec: MachineSpec) -> Sequence[str]:
 def _disk_options(name: str, path: Path, serial: str, *, read_only: bool) -> Sequence[str]:
     mode = ("read-only=on",) if read_only else ("cache.no-flush=on",)
     return (
-        *("-blockdev", _joined("driver=file", f"node-name=disk-{name}", f"filename={_escaped(path)}", *mode)),
+        *("-blockdev", joined("driver=file", f"node-name=disk-{name}", f"filename={escaped(path)}", *mode)),
         *("-device", f"virtio-blk-pci,drive=disk-{name},serial={serial}"),
     )
-
-
-def _file_memory(object_id: str, memory: Memory, name: str, size_bytes: int) -> str:
-    # Opened read-only, a template cannot be damaged; rom=off: the guest may write all the same, to pages of its own.
-    sharing = ("share=off", "readonly=on", "rom=off") if memory.private else ("share=on",)
-    return _joined("memory-backend-file", f"id={object_id}", f"mem-path={_escaped(memory.folder / name)}", f"size={size_bytes}", *sharing)
-
-
-def _escaped(path: Path) -> str:
-    """Return ``path`` as a value in a QEMU option, where a comma is written twice."""
-    return str(path).replace(",", ",,")
-
-
-def _joined(*parts: str) -> str:
-    return ",".join(parts)

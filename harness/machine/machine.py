@@ -15,7 +15,8 @@ from harness.machine.console import Console
 from harness.machine.ending import Ending, EndKind
 from harness.machine.qemu import QMP_LIMIT_S, Qemu
 from harness.machine.qmp import Qmp
-from harness.machine.spec import MachineSpec, Placement
+from harness.machine.regions.maker import Placement
+from harness.machine.spec import MachineSpec
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,14 @@ from harness.host.log import took
 from harness.host.sparse import copy_sparse
 from harness.machine.accelerator import Accelerator
 from harness.machine.boot import is_elf
-from harness.machine.command import Channels, Emulator, Memory, backing_files, disk_files, memory_files, qemu_command
+from harness.machine.command import Channels, Emulator, backing_files, disk_files, memory_files, qemu_command
 from harness.machine.custody import REMEDY, private_folder
 from harness.machine.machine import BootTimes, Machine
+from harness.machine.options import Memory
 from harness.machine.qemu import QMP_LIMIT_S, Qemu, connect_qmp, read_ssh_port, running_qemu
 from harness.machine.qmp import Qmp
-from harness.machine.spec import MachineSpec, Placement, check
+from harness.machine.regions.maker import Placement
+from harness.machine.spec import MachineSpec, check
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,29 @@
-"""What a machine is made of, where its e820 regions lie, and every check that can be made before QEMU starts."""
+"""What a machine is made of, where the regions lie that are parts of its RAM, and every check that can be made before QEMU starts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.model.stack import Disk, Region, RegionKind
+from harness.machine.regions import MAKERS
+from harness.machine.regions.maker import Placement
+from harness.model.stack import Disk, Region
 from harness.sizes import GIB, KIB, MIB, format_size
 
 #: A region and its start must be a multiple of this. libnvdimm aligns namespaces to 16 MiB by default and calls a region
-#: that is not a multiple of it misaligned (``MEMREMAP_COMPAT_ALIGN_MAX``); 2 MiB would do for the struct pages of an e820 range alone.
+#: that is not a multiple of it misaligned (``MEMREMAP_COMPAT_ALIGN_MAX``); 2 MiB would do for the struct pages of a range of RAM alone.
 REGION_ALIGN_BYTES = 16 * MIB
-#: The label area of an NVDIMM holds two index blocks and the labels; QEMU and the kernel refuse less.
-MIN_LABEL_BYTES = 128 * KIB
-#: e820 regions start on the kernel's memory sections (128 MiB on x86-64), so that RAM and pmem never share one at the start.
+#: Regions in RAM start on the kernel's memory sections (128 MiB on x86-64), so that RAM and pmem never share one at the start.
 SECTION_BYTES = 128 * MIB
 #: Below this lie the kernel, its early allocations and the DMA zone.
-E820_FLOOR_BYTES = 256 * MIB
+FLOOR_BYTES = 256 * MIB
 #: At the top of low RAM lie firmware tables and the initrd. A ``memmap=`` range that touches them is split and silently lost.
 TOP_MARGIN_BYTES = 128 * MIB
 #: What the firmware itself needs of the margin, beside the initrd.
 FIRMWARE_BYTES = 16 * MIB
 #: Two ranges that touch are merged into one by the kernel's e820 table, so there is always RAM between them.
-E820_GAP_BYTES = REGION_ALIGN_BYTES
-#: RAM that is left when the e820 regions are taken away: less than this and set-up runs out of memory.
+GAP_BYTES = REGION_ALIGN_BYTES
+#: RAM that is left when the regions are taken away: less than this and set-up runs out of memory.
 MIN_GUEST_RAM_BYTES = 320 * MIB
 #: From this RAM size on, q35 puts only 2 GiB below the PCI hole and the rest above 4 GiB.
 Q35_SPLIT_FROM_BYTES = 0xB000_0000
@@ -37,9 +37,9 @@ DEFAULT_RAM_BYTES = GIB
 class MachineSpec:
     """One machine, before it exists.
 
-    ``boot_kernel`` is an uncompressed ELF kernel (started through its PVH note) or a bzImage; ``ram_bytes`` includes the e820
-    regions; ``rootfs`` is a raw image, attached read-only with the serial ``pmem-root``; ``ivshmem_bytes`` above 0 adds a PCI device
-    whose BAR is memory without struct pages.
+    ``boot_kernel`` is an uncompressed ELF kernel (started through its PVH note) or a bzImage; ``ram_bytes`` includes the regions
+    that are parts of RAM; ``rootfs`` is a raw image, attached read-only with the serial ``pmem-root``; ``ivshmem_bytes`` above 0 adds
+    a PCI device whose BAR is memory without struct pages.
     """
 
     boot_kernel: Path
@@ -52,40 +52,19 @@ class MachineSpec:
     disks: tuple[Disk, ...] = ()
     ivshmem_bytes: int = 0
 
-    @property
-    def nvdimms(self) -> tuple[Region, ...]:
-        return tuple(region for region in self.regions if not region.kind.is_ram)
 
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a region lies in the guest's physical memory; compare it with ``/proc/iomem``."""
-
-    name: str
-    kind: RegionKind
-    start: int
-    size_bytes: int
-
-    @property
-    def end(self) -> int:
-        """The first byte behind the region."""
-        return self.start + self.size_bytes
-
-
-def place_e820(regions: Iterable[Region], ram_bytes: int) -> tuple[Placement, ...] | None:
-    """Return where each e820 region lies, or None where ``ram_bytes`` has no room for all of them."""
+def place_in_ram(regions: Iterable[Region], ram_bytes: int) -> tuple[Placement, ...] | None:
+    """Return where each region lies that is a part of RAM, or None where ``ram_bytes`` has no room for all of them."""
     windows = list(_ram_windows(ram_bytes))
     placed: list[Placement] = []
-    for region in regions:
-        if not region.kind.is_ram:
-            continue
+    for region in _parts_of_ram(regions):
         while windows and windows[0][0] + region.size_bytes > windows[0][1]:
             windows.pop(0)
         if not windows:
             return None
         start, end = windows[0]
         placed.append(Placement(region.name, region.kind, start, region.size_bytes))
-        windows[0] = (_round_up(start + region.size_bytes + E820_GAP_BYTES, SECTION_BYTES), end)
+        windows[0] = (_round_up(start + region.size_bytes + GAP_BYTES, SECTION_BYTES), end)
     return tuple(placed)
 
 
@@ -93,7 +72,7 @@ def needed_ram_bytes(regions: Iterable[Region]) -> int:
     """Return the RAM size for these regions: 1 GiB, or the next multiple of 128 MiB that has room for them and for the guest."""
     regions = tuple(regions)
     ram_bytes = DEFAULT_RAM_BYTES
-    while place_e820(regions, ram_bytes) is None or ram_bytes - _e820_bytes(regions) < MIN_GUEST_RAM_BYTES:
+    while place_in_ram(regions, ram_bytes) is None or ram_bytes - _bytes_of_ram(regions) < MIN_GUEST_RAM_BYTES:
         ram_bytes += SECTION_BYTES
     return ram_bytes
 
@@ -132,9 +111,9 @@ def check(spec: MachineSpec) -> None:
 
 
 def _ram_windows(ram_bytes: int) -> Iterable[tuple[int, int]]:
-    """Yield the ranges of guest RAM in which e820 regions may lie, lowest first."""
+    """Yield the ranges of guest RAM in which regions may lie, lowest first."""
     low_end = min(ram_bytes, 2 * GIB) if ram_bytes >= Q35_SPLIT_FROM_BYTES else ram_bytes
-    yield E820_FLOOR_BYTES, low_end - TOP_MARGIN_BYTES
+    yield FLOOR_BYTES, low_end - TOP_MARGIN_BYTES
     if ram_bytes > low_end:
         yield 4 * GIB, 4 * GIB + ram_bytes - low_end
 
@@ -148,16 +127,9 @@ def _region_problems(region: Region) -> list[str]:
             f"{called} has {format_size(region.size_bytes)}: its usable size must be a multiple of {format_size(REGION_ALIGN_BYTES)}, "
             f"or the kernel calls it misaligned; take {format_size(nearest)}"
         )
-    if region.label_bytes and not region.kind.has_labels:
-        problems.append(f"{called} has a label area: only an NVDIMM has one; set label_bytes to 0")
-    elif region.label_bytes and region.label_bytes < MIN_LABEL_BYTES:
-        problems.append(
-            f"{called} has a label area of {format_size(region.label_bytes)}: labels need at least {format_size(MIN_LABEL_BYTES)} "
-            "(0 means no labels, and a namespace that comes up raw)"
-        )
-    if region.kind.has_labels and region.label_bytes % (4 * KIB):
-        problems.append(f"{called} has a label area of {region.label_bytes} bytes: take a multiple of 4KiB")
-    return problems
+    if region.label_bytes and not region.kind.traits.has_labels:
+        problems.append(f"{called} has a label area, which regions of its kind do not have; set label_bytes to 0")
+    return problems + MAKERS[region.kind].problems(region)
 
 
 def _disk_problems(disk: Disk) -> list[str]:
@@ -174,29 +146,35 @@ def _ram_problems(spec: MachineSpec, initrd_bytes: int) -> list[str]:
     ram = format_size(spec.ram_bytes)
     if spec.ram_bytes <= 0 or spec.ram_bytes % (2 * MIB):
         problems.append(f"RAM of {ram}: take a multiple of 2MiB")
-    e820_bytes = _e820_bytes(spec.regions)
-    left = spec.ram_bytes - e820_bytes
+    parts = _parts_of_ram(spec.regions)
+    taken = _bytes_of_ram(parts)
+    left = spec.ram_bytes - taken
+    regions = f"{' and '.join(dict.fromkeys(region.kind for region in parts))} regions".lstrip()
     if left < MIN_GUEST_RAM_BYTES:
         problems.append(
-            f"RAM of {ram} leaves the guest {format_size(left)} beside its e820 regions: it needs {format_size(MIN_GUEST_RAM_BYTES)}; "
-            f"take ram_bytes of at least {format_size(needed_ram_bytes(spec.regions))}"
+            f"RAM of {ram} leaves the guest {format_size(left)} beside its {regions}: it needs {format_size(MIN_GUEST_RAM_BYTES)}; "
+            f"take ram_bytes of at least {format_size(needed_ram_bytes(parts))}"
         )
-    elif place_e820(spec.regions, spec.ram_bytes) is None:
+    elif place_in_ram(parts, spec.ram_bytes) is None:
         problems.append(
-            f"{format_size(e820_bytes)} of e820 regions do not fit into RAM of {ram}: the first {format_size(E820_FLOOR_BYTES)} belong to "
+            f"{format_size(taken)} of {regions} do not fit into RAM of {ram}: the first {format_size(FLOOR_BYTES)} belong to "
             f"the kernel, and a memmap= range that touches the last {format_size(TOP_MARGIN_BYTES)} of low RAM (firmware tables, initrd) "
-            f"is split and silently lost; take ram_bytes of at least {format_size(needed_ram_bytes(spec.regions))}"
+            f"is split and silently lost; take ram_bytes of at least {format_size(needed_ram_bytes(parts))}"
         )
-    if e820_bytes and initrd_bytes > TOP_MARGIN_BYTES - FIRMWARE_BYTES:
+    if parts and initrd_bytes > TOP_MARGIN_BYTES - FIRMWARE_BYTES:
         problems.append(
             f"the initrd has {initrd_bytes // MIB + 1}MiB and lies at the top of low RAM, where {format_size(TOP_MARGIN_BYTES)} are kept "
-            "free of e820 regions: put fewer modules in it, or use an NVDIMM"
+            f"free of {regions}: put fewer modules in it, or use an NVDIMM"
         )
     return problems
 
 
-def _e820_bytes(regions: Iterable[Region]) -> int:
-    return sum(region.size_bytes for region in regions if region.kind.is_ram)
+def _parts_of_ram(regions: Iterable[Region]) -> tuple[Region, ...]:
+    return tuple(region for region in regions if MAKERS[region.kind].in_ram)
+
+
+def _bytes_of_ram(regions: Iterable[Region]) -> int:
+    return sum(region.size_bytes for region in _parts_of_ram(regions))
 
 
 def _round_up(value: int, step: int) -> int:

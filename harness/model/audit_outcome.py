@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import AgentError
+from harness.model.filesystems import FILESYSTEM_TRAITS
 from harness.model.outcome import Run, run_from
 
-#: Exit statuses: of what is no program, and of signals above; e2fsck(8): the bits of errors corrected, reboot needed, errors left.
-_NOT_RUN, _E2FSCK_FOUND = 126, 7
-#: xfsprogs' do_error.
-_XFS_REPAIR_GAVE_UP = "fatal error -- "
+#: The exit status of what is no program, and above it those of signals.
+_NOT_RUN = 126
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,9 @@ def _check_from(row: Mapping[str, Any]) -> CheckSeen:
     """One that was not there, was ended at its limit, or could not do its work says nothing of the volume. Raises AgentError."""
     command, status = " ".join(row["argv"]), int(row["status"])
     text = _text(row["stdout"]) + _text(row["stderr"])
-    unable = status < 0 or status >= _NOT_RUN or (command.startswith("e2fsck") and status != 0 and not status & _E2FSCK_FOUND)
-    # xfs_repair has one status for what it found and for what it could not do.
-    unable = unable or (command.startswith("xfs_repair") and _XFS_REPAIR_GAVE_UP in text)
-    if unable:
+    checkers = (traits.checker for traits in FILESYSTEM_TRAITS.values() if traits.checker is not None)
+    unable = (checker.was_unable(status, text) for checker in checkers if command.startswith(checker.command[0]))
+    if status < 0 or status >= _NOT_RUN or any(unable):
         raise AgentError(f"the check of a volume could not be made: {command} gave exit status {status}\n{text.strip()}")
     return CheckSeen(command, status, text)
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from harness import ops as op
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations
+from harness.model.filesystems import filesystem_traits
+from harness.model.kinds import DaxOption
 from harness.model.objects import Mapping, OpenFile, Pipe, Ring, Socket, SocketKind, page_ceil
 from harness.model.stack import dax_mode
 from harness.model.state import State
@@ -93,6 +95,7 @@ def flipped_at_last_close(c: Context, s: State, number: int) -> State:
     if not memory.is_file or memory.volume in s.mounted:
         return s
     reading = c.env.reading.volume(memory.volume)
-    if not reading.queue_dax or dax_mode(reading) != "inode" or memory.dax == memory.dax_flag or s.is_used(number):
+    by_flag = reading.queue_dax and dax_mode(reading, filesystem_traits(reading.filesystem)) == DaxOption.INODE
+    if not by_flag or memory.dax == memory.dax_flag or s.is_used(number):
         return s
     return s.with_object(number, evolve(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.model.filesystems import FILESYSTEM_TRAITS
+
 
 class ReportKind(StrEnum):
     """What the kernel complained about."""
@@ -62,26 +64,8 @@ PATTERNS: Patterns = tuple(
         (ReportKind.WARNING, r"WARNING: (?:CPU: \d+|.+ at )"),
         (ReportKind.OUT_OF_MEMORY, r"Out of memory: |oom-kill:"),
         # What follows leaves no taint. tests/unit/model/test_complaint.py has a line of a real kernel for each alternative.
-        # fs/ext4/super.c __ext4_error and its like. A warning counts but where it tells of a full directory or inode and of no damage.
-        (ReportKind.FILE_SYSTEM, r"EXT4-fs error"),
-        (ReportKind.FILE_SYSTEM, r"EXT4-fs warning(?!.*(?:index full|Large directory feature is not enabled|Unable to expand inode))"),
-        (ReportKind.FILE_SYSTEM, r"EXT4-fs: \S+: aborting transaction"),
-        (ReportKind.FILE_SYSTEM, r"EXT4-fs \(\S+\): (?:shut down requested|Delayed block allocation failed|This should not happen!!)"),
-        (
-            ReportKind.FILE_SYSTEM,
-            r"EXT4-fs \(\S+\): .*(?:I/O error|IO failure|[Cc]orrupt|checksum|fs with errors|error (?:loading|reading))",
-        ),
+        *((ReportKind.FILE_SYSTEM, pattern) for filesystem in FILESYSTEM_TRAITS.values() for pattern in filesystem.complaints),
         (ReportKind.FILE_SYSTEM, r"Remounting filesystem read-only"),
-        # fs/jbd2: an aborted journal is a file system that has stopped.
-        (ReportKind.FILE_SYSTEM, r"Aborting journal on device"),
-        (ReportKind.FILE_SYSTEM, r"JBD2(?:: | unexpected failure)"),
-        # fs/xfs/xfs_message.c puts "XFS (device): " before everything.
-        (
-            ReportKind.FILE_SYSTEM,
-            r"XFS \(\S+\): (?:Internal error|.*(?:[Cc]orrupt|CRC error|[Ss]hut[a-z ]*down|page discard|failed|[Ee]rror -?\d))",
-        ),
-        # DAX was asked for and is not given: right where a stack or a case asks for it on a device that has none.
-        (ReportKind.FILE_SYSTEM, r"(?:EXT4-fs|XFS) \(\S+\): (?:DAX (?:un|not )supported|unsupported blocksize for DAX)"),
         # fs/iomap/buffered-io.c iomap_finish_ioend; fs/super.c generic_shutdown_super.
         (ReportKind.FILE_SYSTEM, r"writeback error on inode"),
         (ReportKind.FILE_SYSTEM, r"VFS: Busy inodes after unmount"),

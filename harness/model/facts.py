@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from harness.model.filesystems import Filesystem, FilesystemTraits, Version, WithoutDax, filesystem_traits
+from harness.model.kinds import is_synchronous
 from harness.model.stack import StackReading, VolumeReading
 from harness.model.value import evolve
 
@@ -25,6 +27,10 @@ class Kernel:
 
     def since(self, major: int, minor: int) -> bool:
         return (self.major, self.minor) >= (major, minor)
+
+    def has(self, since: Version | None) -> bool:
+        """Whether what came with kernel ``since`` is there; None: it never came."""
+        return since is not None and self.since(*since)
 
 
 @functools.cache
@@ -55,6 +61,17 @@ def fact(name: str, means: str, source: str, values: tuple[Value, ...], value: C
     if name in FACTS:
         raise ValueError(f"fact {name} is defined twice")
     FACTS[name] = Fact(name, means, source, values, value)
+
+
+def traits_of(volume: VolumeReading) -> FilesystemTraits:
+    """Return the record of the file system on a volume."""
+    return filesystem_traits(volume.filesystem)
+
+
+def fact_of_mount(filesystem: Filesystem) -> str:
+    """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
+    refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
+    return f"{filesystem}_refuses_dax_mount" if refuses else f"{filesystem}_drops_dax"
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,7 @@ fact(
     "whether mmap accepts MAP_SYNC",
     "mmap(2); fs/ext4/file.c ext4_file_mmap, include/linux/dax.h daxdev_mapping_supported: DAX inode on a synchronous dax device",
     (True, False),
-    lambda k, v: v.dax,
+    lambda k, v: v.dax and traits_of(v).synchronous_dax and is_synchronous(v.provider),
 )
 fact(
     "mapping_frames",
@@ -147,14 +164,14 @@ fact(
     "mm/truncate.c truncate_inode_partial_folio; mapping_set_large_folios in fs/xfs/xfs_icache.c (since 5.18) and "
     "fs/ext4/inode.c (since 6.16)",
     (True, False),
-    lambda k, v: not v.dax and (k.since(5, 18) if v.filesystem == "xfs" else v.filesystem == "ext4" and k.since(6, 16)),
+    lambda k, v: not v.dax and k.has(traits_of(v).large_folios_since),
 )
 fact(
     "tail_zeroed_on_extension",
     "whether bytes stored past the end of the file, in its last page, are zeroed when the file grows over them",
     "fs/xfs/xfs_iops.c xfs_setattr_size zeroes from the old size on; ext4 does since 6.12: shown by a probe on 6.12, not on 6.1",
     (True, False),
-    lambda k, v: v.filesystem == "xfs" or k.since(6, 12),
+    lambda k, v: k.has(traits_of(v).tail_zeroed_since),
 )
 fact(
     "mincore_tells",
@@ -227,20 +244,15 @@ fact(
     ("EFAULT", "works"),
     lambda k, v: "EFAULT" if v.dax else "works",
 )
-fact(
-    "ext4_refuses_dax_mount",
-    "whether mounting with dax=always fails, where the file system is ext4",
-    "fs/ext4/super.c ext4_fill_super (since 5.4): EINVAL where the block device does not support DAX",
-    (True, False),
-    lambda k, v: not v.queue_dax,
-)
-fact(
-    "xfs_drops_dax",
-    "whether mounting with dax=always succeeds without DAX, where the file system is xfs",
-    "fs/xfs/xfs_super.c xfs_setup_dax_always: warns and turns DAX off",
-    (True, False),
-    lambda k, v: not v.queue_dax,
-)
+for _filesystem in Filesystem:
+    _ends = "fails" if _filesystem.traits.without_dax is WithoutDax.REFUSED else "succeeds without DAX"
+    fact(
+        fact_of_mount(_filesystem),
+        f"whether mounting with dax=always {_ends}, where the file system is {_filesystem}",
+        _filesystem.traits.without_dax_source,
+        (True, False),
+        lambda k, v: not v.queue_dax,
+    )
 fact(
     "dioalign_reported",
     "whether statx fills STATX_DIOALIGN in",
@@ -253,28 +265,28 @@ fact(
     "the largest size and offset of a file, in bytes",
     "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks of 4 KiB; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE",
     ((2**32 - 1) * 4096, 2**63 - 1),
-    lambda k, v: (2**32 - 1) * 4096 if v.filesystem == "ext4" else 2**63 - 1,
+    lambda k, v: traits_of(v).max_file_bytes,
 )
 fact(
     "dontcache_supported",
     "whether a file knows RWF_DONTCACHE",
     "include/linux/fs.h kiocb_set_rw_flags (since 6.14), FOP_DONTCACHE of ext4 and xfs; never on DAX",
     (True, False),
-    lambda k, v: k.since(6, 14) and not v.dax and v.filesystem in ("ext4", "xfs"),
+    lambda k, v: not v.dax and k.has(traits_of(v).dontcache_since),
 )
 fact(
     "allocation_unmaps",
     "whether plain allocation waits for pins and unmaps the file first, as punching does",
     "fs/xfs/xfs_file.c xfs_file_fallocate: xfs_break_layouts for every mode; fs/ext4/extents.c ext4_fallocate: not for plain allocation",
     (True, False),
-    lambda k, v: v.dax and v.filesystem == "xfs",
+    lambda k, v: v.dax and traits_of(v).allocation_unmaps,
 )
 fact(
     "copy_shares_blocks",
     "whether copy_file_range first tries to share blocks, which needs whole blocks and, on DAX, pages that nobody holds",
     "fs/read_write.c vfs_copy_file_range; fs/xfs/xfs_file.c xfs_file_remap_range, xfs_reflink_remap_prep: file systems made with reflink",
     (True, False),
-    lambda k, v: v.filesystem == "xfs",
+    lambda k, v: traits_of(v).shares_blocks,
 )
 fact(
     "splice_moves",
@@ -305,19 +317,19 @@ fact(
     "whether a file takes writes with RWF_NOWAIT without O_DIRECT",
     "fs/xfs/xfs_file.c and block/fops.c: FOP_BUFFER_WASYNC (FMODE_BUF_WASYNC since 6.0); not fs/ext4/file.c",
     (True, False),
-    lambda k, v: k.since(6, 0) and v.filesystem in ("xfs", None),
+    lambda k, v: k.has(traits_of(v).buffered_nowait_write_since),
 )
 fact(
     "direct_append_looks_at_offset",
     "whether an O_DIRECT write through a descriptor with O_APPEND is refused for the offset that it asks for",
     "fs/xfs/xfs_file.c xfs_file_dio_write; fs/ext4/file.c ext4_dio_write_checks comes after ext4_write_checks",
     (True, False),
-    lambda k, v: v.filesystem == "xfs" and not v.dax,
+    lambda k, v: not v.dax and traits_of(v).direct_append_looks_at_offset,
 )
 fact(
     "map_sync_asked",
     "whether a file system looks at MAP_SYNC of mappings that are not MAP_SHARED_VALIDATE",
     "fs/ext4/file.c ext4_file_mmap and fs/xfs/xfs_file.c xfs_file_mmap call daxdev_mapping_supported; mm/shmem.c does not",
     (True, False),
-    lambda k, v: v.filesystem in ("ext4", "xfs"),
+    lambda k, v: traits_of(v).looks_at_map_sync,
 )

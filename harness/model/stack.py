@@ -1,67 +1,14 @@
 """Storage stacks: what is asked for, what the guest says it has, and where the two differ."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from harness.model.filesystems import Filesystem, FilesystemTraits
+from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.sizes import MIB, format_size
 
 #: The volume that a case's plain paths name, and the other ones a program can reach.
 MAIN = "main"
 TARGET = "target"
-
-
-class NamespaceMode(StrEnum):
-    """The modes of a namespace, as ndctl has them."""
-
-    RAW = "raw"
-    SECTOR = "sector"
-    FSDAX = "fsdax"
-
-
-class PageMap(StrEnum):
-    """Where the struct pages of an fsdax namespace are kept: in RAM or on the device (``ndctl --map``)."""
-
-    MEM = "mem"
-    DEV = "dev"
-
-
-class RegionKind(StrEnum):
-    """What provides a physical pmem range."""
-
-    E820 = "e820"
-    NVDIMM = "nvdimm"
-
-    @property
-    def provider(self) -> str:
-        """What the kernel calls the bus that it found the region on (drivers/nvdimm/e820.c, drivers/acpi/nfit/core.c)."""
-        return {RegionKind.E820: "e820", RegionKind.NVDIMM: "ACPI.NFIT"}[self]
-
-    @property
-    def is_ram(self) -> bool:
-        """Whether it is a part of the machine's RAM that the kernel is told to leave alone."""
-        return self is RegionKind.E820
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether there is an area beside it that says which namespaces it has; without one it is a single namespace."""
-        return self is RegionKind.NVDIMM
-
-    def takes(self, mode: NamespaceMode, page_map: PageMap | None) -> bool:
-        """Whether a namespace can be of such a mode; without labels it is as the kernel makes it."""
-        return self.has_labels or (mode, page_map) == (NamespaceMode.FSDAX, PageMap.MEM)
-
-
-class Filesystem(StrEnum):
-    EXT4 = "ext4"
-    XFS = "xfs"
-
-
-class DaxOption(StrEnum):
-    """The values of the ``dax=`` mount option."""
-
-    ALWAYS = "always"
-    NEVER = "never"
-    INODE = "inode"
 
 
 @dataclass(frozen=True)
@@ -121,7 +68,7 @@ class Volume:
         if isinstance(self.device, Namespace):
             region = self.device.region
             parts = [f"{region.kind} {format_size(region.size_bytes)}", str(self.device.mode)]
-            if self.device.map is not None and self.device.mode is NamespaceMode.FSDAX:
+            if self.device.map is not None and self.device.mode.traits.has_page_map:
                 parts[-1] += f" map={self.device.map}"
         else:
             parts = [f"virtio disk {format_size(self.device.size_bytes)}"]
@@ -227,14 +174,14 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
     rows: list[tuple[str, object, object]] = []
     if isinstance(volume.device, Namespace):
         region = volume.device.region
-        fsdax = volume.device.mode is NamespaceMode.FSDAX
+        mode = volume.device.mode
         rows += [
-            ("provider of the region", region.kind.provider, got.provider),
+            ("provider of the region", region.kind.traits.provider, got.provider),
             ("size of the region", region.size_bytes, got.region_size_bytes),
-            ("namespace mode", str(volume.device.mode), got.namespace_mode),
-            ("queue/dax", fsdax, got.queue_dax),
+            ("namespace mode", str(mode), got.namespace_mode),
+            ("queue/dax", mode.traits.queue_dax, got.queue_dax),
         ]
-        if fsdax and volume.device.map is not None:
+        if mode.traits.has_page_map and volume.device.map is not None:
             rows.append(("page map of the namespace", str(volume.device.map), got.page_map))
     else:
         rows += [("queue/dax", False, got.queue_dax), ("provider of the region", None, got.provider)]
@@ -247,18 +194,18 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
         return rows
     rows.append(("file system", str(volume.mount.filesystem), got.filesystem))
     if volume.mount.dax is not None:
-        rows.append(("mount option dax", str(volume.mount.dax), dax_mode(got)))
+        rows.append(("mount option dax", str(volume.mount.dax), dax_mode(got, volume.mount.filesystem.traits)))
     rows.append(("DAX state of a fresh file (statx)", volume.asks_dax, got.dax))
     if volume.is_pmem:
         rows.append(("physical frame of a mapping inside the region", volume.asks_dax, got.frame_in_region))
     return rows
 
 
-def dax_mode(got: VolumeReading) -> str:
-    """Return the DAX mode that the mount table shows; a table that shows none means inode on ext4 and xfs."""
+def dax_mode(got: VolumeReading, traits: FilesystemTraits) -> str:
+    """Return the DAX mode that the mount table shows; ``traits`` say what a table means that shows none."""
     for option in got.mount_options:
         if option == "dax":
-            return "always"
+            return str(DaxOption.ALWAYS)
         if option.startswith("dax="):
             return option.removeprefix("dax=")
-    return "inode"
+    return str(traits.dax_by_default)

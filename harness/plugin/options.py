@@ -26,8 +26,9 @@ from harness.lease.ledger import Ledger, open_ledger
 from harness.lease.options import BOOT_LIMIT_S, STEP_LIMIT_S, GuestOptions
 from harness.lease.pool import Booter, Pool, open_pool
 from harness.lease.template import templates_limit_bytes
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import RegionKind
 from harness.model.known import ExpectedLine
-from harness.model.stack import Filesystem, RegionKind
 from harness.record.item import Lifecycle
 from harness.record.runs import KEPT_RUNS, make_run_id, run_folder
 from harness.report.status import COULD_NOT_RUN, WRONG_USAGE

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.model.audit import AUDIT_CALLS
 from harness.model.complaint import find_report
+from harness.model.filesystems import FILESYSTEM_TRAITS
 from harness.model.judge import StepVerdict
 from harness.model.known import Known
 from harness.model.verdict import Verdict
@@ -19,7 +20,7 @@ ROW_FORMAT = 2
 #: Where every row is, a JSON line each, below the artifacts.
 RESULTS = "results.jsonl"
 #: The packages whose versions stand in every row, beside the kernel's; run.json has all of them.
-_TOLD_VERSIONS = {"e2fsprogs", "xfsprogs", "ndctl", "libibverbs1", "python3"}
+_TOLD_VERSIONS = {"ndctl", "libibverbs1", "python3", *(traits.package for traits in FILESYSTEM_TRAITS.values())}
 _EXCERPT_LINES = 12
 
 

@@ -12,8 +12,10 @@ from harness.lease.boot import booted_guest
 from harness.lease.booted import BootedGuest
 from harness.lease.host_in_use import find_host
 from harness.lease.options import GuestOptions
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption, RegionKind
 from harness.model.outcome import How, Observation
-from harness.model.stack import DaxOption, Disk, Filesystem, Mount, Namespace, Region, RegionKind, StorageStack, Volume
+from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume
 from harness.ops import Program, Step
 from harness.ops.tag import tag_bytes
 from harness.sizes import MIB

@@ -14,21 +14,10 @@ from harness.lease.boot import booted_guest
 from harness.lease.booted import BootedGuest
 from harness.lease.host_in_use import find_host
 from harness.lease.options import GuestOptions
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.outcome import How
-from harness.model.stack import (
-    DaxOption,
-    Disk,
-    Filesystem,
-    Mount,
-    Namespace,
-    NamespaceMode,
-    PageMap,
-    Region,
-    RegionKind,
-    StorageStack,
-    Volume,
-    find_mismatches,
-)
+from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
 from harness.sizes import KIB
 

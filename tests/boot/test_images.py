@@ -15,7 +15,8 @@ from harness.machine.accelerator import choose_accelerator
 from harness.machine.boot import started_machine
 from harness.machine.emulator import find_emulator
 from harness.machine.spec import MachineSpec
-from harness.model.stack import Region, RegionKind
+from harness.model.kinds import RegionKind
+from harness.model.stack import Region
 from harness.sizes import KIB, MIB
 
 CATALOG = load_catalog()

@@ -26,7 +26,8 @@ from harness.machine.machine import Machine
 from harness.machine.self_test import run_self_test
 from harness.machine.spec import MachineSpec
 from harness.model.complaint import ReportKind
-from harness.model.stack import Disk, Region, RegionKind
+from harness.model.kinds import RegionKind
+from harness.model.stack import Disk, Region
 from harness.sizes import KIB, MIB
 
 pytestmark = pytest.mark.boot

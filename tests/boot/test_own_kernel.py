@@ -22,19 +22,9 @@ from harness.lease.complaints import split_expected
 from harness.lease.host_in_use import Host, find_host
 from harness.machine.custody import private_folder
 from harness.machine.machine import Machine
-from harness.model.stack import (
-    DaxOption,
-    Disk,
-    Filesystem,
-    Mount,
-    Namespace,
-    NamespaceMode,
-    Region,
-    RegionKind,
-    StorageStack,
-    Volume,
-    find_mismatches,
-)
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption, NamespaceMode, RegionKind
+from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.sizes import KIB
 from tests.fakes.archive import members
 

@@ -11,7 +11,7 @@ from harness.machine.ending import Ending, EndKind
 from harness.model.audit_outcome import Audit
 from harness.model.complaint import Report, ReportKind
 from harness.model.outcome import How, Observation
-from harness.model.stack import Namespace, NamespaceMode, StackReading, StorageStack, Volume, VolumeReading
+from harness.model.stack import Namespace, StackReading, StorageStack, Volume, VolumeReading
 from harness.ops import Operation, Pread, Program, Pwrite
 from harness.record.item import GuestDescription, Lifecycle
 
@@ -78,7 +78,6 @@ def make_reading(stack: StorageStack, **change: object) -> StackReading:
 
 def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
     device, mount = volume.device, None if unmounted else volume.mount
-    fsdax = isinstance(device, Namespace) and device.mode is NamespaceMode.FSDAX
     base = VolumeReading(
         role=volume.role,
         device="/dev/fake",
@@ -86,7 +85,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         filesystem=None if mount is None else str(mount.filesystem),
         mount_options=() if mount is None or mount.dax is None else (f"dax={mount.dax}",),
         dax=volume.asks_dax,
-        queue_dax=fsdax,
+        queue_dax=isinstance(device, Namespace) and device.mode.traits.queue_dax,
         logical_block_bytes=512,
         filesystem_block_bytes=4096,
         size_bytes=1 << 28,
@@ -97,7 +96,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         base,
         region_start=1 << 28,
         region_size_bytes=device.region.size_bytes,
-        provider=device.region.kind.provider,
+        provider=device.region.kind.traits.provider,
         namespace_mode=str(device.mode),
         page_map=None if device.map is None else str(device.map),
         frame_in_region=volume.asks_dax,

@@ -1,7 +1,7 @@
-"""To add an operation, three files of one family name are touched: its words, its doer and its rule. All else reads them.
+"""What CONTRIBUTING says of adding is all there is to it: the rest of the harness reads what was added.
 
-A copy of the tree gets an operation that the harness has not, as CONTRIBUTING has it, and a case of it is planned, performed on this
-computer and judged there.
+A copy of the tree gets an operation that the harness has not, in three files of one family name, and a case of it is planned, performed
+on this computer and judged there. Another gets a region kind and a file system: a record each, and what makes them.
 """
 
 import json
@@ -75,13 +75,17 @@ print(json.dumps([[one.describe() for one in ran.observations], str(said.verdict
 """
 
 
+def copy_tree(folder: Path) -> Path:
+    for name in ("harness", "cases", "images", "tests/generated"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests" / "__init__.py", folder / "tests")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree with an operation that was added: nothing but three files differs."""
-    tree = tmp_path_factory.mktemp("added")
-    for name in ("harness", "cases", "images", "tests/generated"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "tests" / "__init__.py", tree / "tests")
+    tree = copy_tree(tmp_path_factory.mktemp("added"))
     for name, text in ADDED.items():
         path = tree / name
         source = path.read_text()
@@ -114,3 +118,123 @@ def test_an_operation_that_was_added_in_three_files_is_planned_performed_and_jud
 def test_it_is_in_the_schema_and_in_the_contract(copied: Path) -> None:
     assert "get_pipe_size" in harness(copied, "schema")
     assert "C-PIPE-90" in harness(copied, "contract")
+
+
+# ---- kinds -----------------------------------------------------------------------------------------------------------
+
+#: What is put behind which line.
+ADDED_KINDS = {
+    "harness/model/kinds.py": {
+        '    NVDIMM = "nvdimm"\n': '    FABRIC = "fabric"\n',
+        "_REGIONS = {\n": """    RegionKind.FABRIC: RegionTraits(
+        provider="fabric.0",
+        has_labels=False,
+        namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),
+        synchronous=False,
+    ),
+""",
+    },
+    "harness/model/filesystems.py": {
+        '    XFS = "xfs"\n': '    NOVA = "nova"\n',
+        "    {\n": """        "nova": FilesystemTraits(
+            without_dax=WithoutDax.REFUSED,
+            without_dax_source="fs/nova/super.c",
+            max_file_bytes=2**40,
+            package="nova-tools",
+            checker=Checker(("nova-check",), gave_up="nothing to check"),
+            complaints=(r"NOVA-fs error",),
+        ),
+""",
+    },
+    "harness/guest/filesystem.py": {
+        "MAKERS: Mapping[Filesystem, Maker] = {\n": """\
+    Filesystem.NOVA: Maker(("-u", "2m"), ("mkfs.nova", "-v"), {DaxOption.ALWAYS: "dax", DaxOption.NEVER: ""}),
+""",
+    },
+}
+MADE = {
+    "harness/machine/regions/fabric.py": """from harness.machine.regions.maker import RegionMaker
+
+MAKER = RegionMaker(options=lambda regions, memory: ["-device", f"fabric,count={len(regions)}"], cpu_words=("hypervisor=off",))
+""",
+    "cases/splice/on_a_fabric.yaml": """title: A file on a fabric
+axes: {storage: [dax], region: [fabric], filesystem: [nova]}
+program:
+  - open: {name: f, path: a, flags: [rdwr, creat]}
+""",
+}
+
+#: What is known of a stack of both, and what is done with it.
+KINDS_SCRIPT = """
+import json
+from harness.case.plan import named_stacks
+from harness.errors import AgentError
+from harness.guest.audit import audit_request
+from harness.guest.filesystem import make_commands
+from harness.guest.layout import Layout, PlacedVolume
+from harness.guest.facts import probe_program
+from harness.model.audit import audit_from
+from harness.model.complaint import find_report
+from harness.model.facts import Env
+from harness.model.stack import StackReading, VolumeReading
+from harness.ops import Program
+from harness.report.rows import _TOLD_VERSIONS
+stack = named_stacks()["fabric-fsdax-nova-dax_always"]
+layout = Layout(stack, (PlacedVolume(stack.main, "/dev/pmem0", "/mnt/main", None),))
+reading = VolumeReading("main", "/dev/pmem0", "/mnt/main", "nova", ("rw", "dax"), True, True, 512, 4096, 1 << 28, provider="fabric.0")
+env = Env(StackReading("6.12.1", (reading,)))
+request = audit_request(layout, Program(()), check=True, scale=1, limit_s=1)
+said = {"argv": request["volumes"][0]["check"], "status": 1, "stdout": "nothing to check", "stderr": ""}
+try:
+    audit_from({"took_s": 0, "volumes": [{"role": "main", "check": said}]})
+    unable = ""
+except AgentError as error:
+    unable = str(error)
+print(json.dumps([
+    probe_program(layout).steps[0].operation.options,
+    make_commands(stack.main.mount.filesystem, "/dev/pmem0", {"nova": ("mkfs.nova",)})[1].argv,
+    [env.fact(name, "main") for name in ("map_sync", "max_file_bytes", "nova_refuses_dax_mount")],
+    unable.splitlines()[0],
+    find_report("[    1.000000] NOVA-fs error (device pmem0)"),
+    "nova-tools" in _TOLD_VERSIONS,
+]))
+"""
+
+
+@pytest.fixture(scope="module")
+def with_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with a region kind and a file system that were added."""
+    tree = copy_tree(tmp_path_factory.mktemp("kinds"))
+    for name, changes in ADDED_KINDS.items():
+        source = (tree / name).read_text()
+        for line, more in changes.items():
+            assert source.count(line) == 1, line
+            source = source.replace(line, line + more)
+        (tree / name).write_text(source)
+    for name, text in MADE.items():
+        (tree / name).write_text(text)
+    return tree
+
+
+def test_a_region_kind_and_a_file_system_that_were_added_are_planned(with_kinds: Path) -> None:
+    said = harness(with_kinds, "plan", "cases/splice/on_a_fabric.yaml")
+    assert "fabric 256MiB -> fsdax map=mem -> nova -> dax=always" in said
+    assert "-device fabric,count=1" in said
+    assert "-cpu max,hypervisor=off" in said
+
+
+def test_no_family_of_cases_has_to_say_why_it_has_none_on_a_new_region_kind(with_kinds: Path) -> None:
+    assert "only cases that are about it name it" in " ".join(harness(with_kinds, "plan", "--matrix").split())
+
+
+def test_set_up_model_audit_and_report_know_what_was_added(with_kinds: Path) -> None:
+    done = json.loads(run([sys.executable, "-c", KINDS_SCRIPT], Deadline.after(120), cwd=with_kinds).stdout)
+    assert done == [
+        "dax",
+        ["mkfs.nova", "-u", "2m", "/dev/pmem0"],
+        [False, 2**40, False],
+        "the check of a volume could not be made: nova-check /dev/pmem0 gave exit status 1",
+        "file system error",
+        True,
+    ]
+    assert "`nova_refuses_dax_mount`" in harness(with_kinds, "contract")

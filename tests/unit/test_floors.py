@@ -11,6 +11,8 @@ import pytest
 from harness import ops
 from harness.agent.doers import FAMILIES
 from harness.agent.performer import DOERS
+from harness.model.filesystems import FILESYSTEM_TRAITS
+from harness.model.kinds import RegionKind
 from harness.model.rules import RULE_MODULES, RULES
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,10 @@ FORBIDDEN: dict[str, set[str]] = {
     "plugin": {"paramiko", "subprocess"},
     "__main__": {"pytest", "_pytest"},
 }
+
+#: Where a kind is written down: its record, and what makes it. Everybody else asks the record.
+KINDS = ("model/kinds.py", "model/filesystems.py", "guest/filesystem.py", "machine/regions/")
+KIND_WORDS = {*FILESYSTEM_TRAITS, *RegionKind}
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc"}
 
@@ -193,6 +199,57 @@ def test_bare_sleeps_live_in_the_deadline_module() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: wait through harness/host/deadline.py")
     assert not wrong, "\n".join(wrong)
+
+
+def choices_by_kind(source: str) -> Iterator[tuple[int, str]]:
+    """Yield where ``source`` chooses by the name of a kind: compares with one, or looks something up by it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            chosen: list[ast.expr | None] = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            chosen = [node.value]
+        elif isinstance(node, ast.Dict):
+            chosen = [*node.keys]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"startswith", "get"}:
+            chosen = [*node.args]
+        else:
+            continue
+        for part in (inner for one in chosen if one is not None for inner in ast.walk(one)):
+            named = isinstance(part, ast.Attribute) and ast.unparse(part.value) in {"RegionKind", "Filesystem", "NamespaceMode"}
+            if named or (isinstance(part, ast.Constant) and part.value in KIND_WORDS):
+                yield node.lineno, ast.unparse(node)
+
+
+def test_what_differs_between_kinds_is_in_their_records() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {text}: ask the record of the kind (harness/model/kinds.py, filesystems.py)"
+        for path in source_files()
+        if not str(path.relative_to(HARNESS)).startswith(KINDS)
+        for line, text in choices_by_kind(path.read_text())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'v.filesystem == "ext4"',
+        'name in ("xfs", None)',
+        "region.kind is RegionKind.E820",
+        "mode is not NamespaceMode.FSDAX",
+        '{"ext4": 1}[name]',
+        '{Filesystem.XFS: 1}.get("a")',
+        'devices.get("nvdimm")',
+        'words.startswith("e820")',
+        'match name:\n    case "xfs":\n        pass',
+    ],
+)
+def test_a_choice_by_the_name_of_a_kind_is_found(source: str) -> None:
+    assert list(choices_by_kind(source))
+
+
+def test_naming_a_kind_is_no_choice() -> None:
+    assert not list(choices_by_kind('Mount(Filesystem.EXT4, None); volume(stack="e820"); kind == other; {"region": (RegionKind.E820,)}'))
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:

@@ -3,6 +3,8 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, either, open_end
+from harness.model.facts import fact_of_mount
+from harness.model.filesystems import Filesystem, WithoutDax
 from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
 from harness.model.outcome import How, Observation
 from harness.model.rules.effects import laid
@@ -17,7 +19,7 @@ CACHED_NOISE = MIB // 2
 clause("C-MOUNT-01", "a file system is mounted", "mount(2)")
 clause(
     "C-MOUNT-02",
-    "ext4 refuses dax=always on a device without DAX (no struct pages, or no direct access at all): EINVAL",
+    "where the file system refuses it (ext4), dax=always on a device without DAX (no struct pages, or no direct access at all) is EINVAL",
     "fs/ext4/super.c ext4_fill_super (since 5.4)",
 )
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
@@ -33,10 +35,6 @@ clause(
 )
 
 
-#: The facts that say whether a file system refuses a mount with DAX on a device that has none, and whether it goes on without DAX.
-_WITHOUT_DAX: dict[str, tuple[str | None, str | None]] = {"ext4": ("ext4_refuses_dax_mount", None), "xfs": (None, "xfs_drops_dax")}
-
-
 @rule(MountVolume)
 def mount(c: Context, s: State, op: MountVolume) -> Expectations:
     slow = open_end(How.BLOCKED, "the kernel may wait for the module of a file system as long as the guest takes to load it")
@@ -45,17 +43,25 @@ def mount(c: Context, s: State, op: MountVolume) -> Expectations:
 
 def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     wants = _dax_wanted(op.options)
-    refuses, drops = (name is not None and bool(c.env.fact(name, op.volume)) for name in _WITHOUT_DAX.get(op.filesystem, (None, None)))
+    without = _without_dax(c, op)
     if refused := c.refuses(
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
-        ("EINVAL", wants and refuses, "C-MOUNT-02"),
+        ("EINVAL", wants and without is WithoutDax.REFUSED, "C-MOUNT-02"),
     ):
         return refused.leaving(s)
-    wants = wants and not drops
+    wants = wants and without is not WithoutDax.DROPPED
     s = evolve(s, mounted=s.mounted.having(op.volume, wants))
     for number, memory in _memories(s, op.volume):
         s = s.with_object(number, evolve(memory, dax=wants))
     return c.returns("C-MOUNT-01", 0).leaving(s)
+
+
+def _without_dax(c: Context, op: MountVolume) -> WithoutDax | None:
+    """What becomes of DAX that is asked for on this volume; None: it is given, or nobody knows the file system."""
+    if op.filesystem not in set(Filesystem):
+        return None
+    filesystem = Filesystem(op.filesystem)
+    return filesystem.traits.without_dax if c.env.fact(fact_of_mount(filesystem), op.volume) else None
 
 
 def _set_up(c: Context, volume: str) -> bool:

@@ -7,20 +7,9 @@ from harness.case.claims import read_family
 from harness.case.plan import Cell, make_matrix, make_plans, named_stacks, unexplained_cells
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
-from harness.model.stack import (
-    MAIN,
-    TARGET,
-    DaxOption,
-    Disk,
-    Filesystem,
-    Mount,
-    Namespace,
-    NamespaceMode,
-    PageMap,
-    Region,
-    RegionKind,
-    Volume,
-)
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
+from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, Volume
 from harness.ops import Pin
 from harness.record.item import Target, make_item
 from harness.sizes import KIB, MIB

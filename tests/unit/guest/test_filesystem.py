@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import GuestError
 from harness.guest.filesystem import MountEntry, clear_commands, make_commands, parse_mounts, unmount_commands
-from harness.model.stack import Filesystem
+from harness.model.filesystems import Filesystem
 
 TABLE = """\
 22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/lower

@@ -7,7 +7,8 @@ import pytest
 from harness.errors import GuestError
 from harness.guest.link import GuestFiles
 from harness.guest.pmem import PmemNamespace, PmemRegion, RegionPlacement, find_namespace, find_region, namespace_command, read_regions
-from harness.model.stack import Namespace, NamespaceMode, PageMap, Region, RegionKind
+from harness.model.kinds import NamespaceMode, PageMap, RegionKind
+from harness.model.stack import Namespace, Region
 from harness.sizes import MIB
 
 ND = "/sys/bus/nd/devices"

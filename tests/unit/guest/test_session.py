@@ -12,19 +12,9 @@ from harness.guest.link import AgentLink, Endpoint
 from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
 from harness.model.audit_outcome import Audit, VolumeSeen
-from harness.model.stack import (
-    DaxOption,
-    Disk,
-    Filesystem,
-    Mount,
-    Namespace,
-    PageMap,
-    Region,
-    RegionKind,
-    StorageStack,
-    Volume,
-    find_mismatches,
-)
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption, PageMap, RegionKind
+from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
 from harness.ops.tag import FOREIGN_WRITER
 from harness.sizes import MIB

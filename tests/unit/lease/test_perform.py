@@ -18,9 +18,10 @@ from harness.machine.ending import Ending as GuestEnding
 from harness.machine.ending import EndKind
 from harness.model.audit_outcome import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.complaint import Report, ReportKind
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import NamespaceMode, RegionKind
 from harness.model.known import ExpectedLine, Known, KnownDeviation
 from harness.model.outcome import How, Observation, Run, RunKind
-from harness.model.stack import Filesystem, NamespaceMode, RegionKind
 from harness.model.verdict import Verdict
 from harness.ops import Operation, Pwrite
 from harness.record.item import Ending

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -39,7 +40,9 @@ from harness.lease.template_maker import TemplateMaker
 from harness.machine.accelerator import Accelerator
 from harness.machine.command import Emulator
 from harness.machine.machine import Machine
+from harness.machine.regions import MAKERS
 from harness.model.complaint import Report, ReportKind
+from harness.model.kinds import RegionKind
 from harness.model.known import ExpectedLine
 from harness.record.documents import to_document
 from tests.fakes.leased import FakeGuest
@@ -176,6 +179,20 @@ def test_the_reason_for_booting_says_where_the_logs_of_the_failure_are(monkeypat
 def test_memory_that_was_to_be_kept_is_never_silently_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rig = Rig(monkeypatch, tmp_path, MachineError("QEMU refused x-ignore-shared"), options=GuestOptions(keep=tmp_path))
     with pytest.raises(MachineError, match="x-ignore-shared"), rig.cloner.clone(stack(), "debian_6.12"):
+        pass
+
+
+def test_a_guest_whose_regions_can_never_be_saved_is_booted_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(MAKERS, RegionKind.E820, replace(MAKERS[RegionKind.E820], never_saved="the device cannot be migrated"))
+    rig = Rig(monkeypatch, tmp_path, MachineError("never asked"))
+    with rig.cloner.clone(stack(), "debian_6.12") as guest:
+        assert guest.description.lifecycle_note == "booted, not restored: the device cannot be migrated"
+    assert rig.tries == 0
+    assert [line for line in rig.said if "the device cannot be migrated" in line] == [
+        f"booting every guest for {stack().describe()} from now on: the device cannot be migrated"
+    ]
+    kept = Rig(monkeypatch, tmp_path, MachineError("never asked"), options=GuestOptions(keep=tmp_path))
+    with pytest.raises(MachineError, match="cannot be migrated"), kept.cloner.clone(stack(), "debian_6.12"):
         pass
 
 

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from harness.machine.command import Channels, Emulator, Memory, backing_files, kernel_command_line, qemu_command
+from harness.machine.command import Channels, Emulator, backing_files, kernel_command_line, qemu_command
+from harness.machine.options import Memory
 from harness.machine.spec import MachineSpec
-from harness.model.stack import Disk, Region, RegionKind
+from harness.model.kinds import RegionKind
+from harness.model.stack import Disk, Region
 from harness.sizes import GIB, KIB, MIB
 
 EMULATOR = Emulator("/usr/bin/qemu-system-x86_64", (10, 0, 2), "10.0.2", has_qboot=True)

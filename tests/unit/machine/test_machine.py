@@ -23,7 +23,8 @@ from harness.machine.machine import Machine
 from harness.machine.qemu import find_forwarded_port
 from harness.machine.qmp import _Recorder
 from harness.model.complaint import Report, ReportKind
-from harness.model.stack import Region, RegionKind
+from harness.model.kinds import RegionKind
+from harness.model.stack import Region
 from harness.sizes import KIB, MIB
 from tests.fakes.machine import EXIT, FAKE_ACCELERATOR, FAKE_EMULATOR, PANIC, PANICKED, POWER_OFF, READY, RESET, fake_spec
 

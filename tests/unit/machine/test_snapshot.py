@@ -14,7 +14,8 @@ from harness.machine.ending import EndKind
 from harness.machine.machine import Machine
 from harness.machine.snapshot import STATE, SavedMachine, restored_machine, save_machine, saved_files
 from harness.machine.spec import MachineSpec
-from harness.model.stack import Disk, Region, RegionKind
+from harness.model.kinds import RegionKind
+from harness.model.stack import Disk, Region
 from harness.sizes import KIB, MIB
 from tests.fakes.machine import FAKE_ACCELERATOR, FAKE_EMULATOR, READY, fake_spec
 

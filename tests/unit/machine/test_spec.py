@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.machine.spec import MachineSpec, check, find_problems, needed_ram_bytes, place_e820
-from harness.model.stack import Disk, Region, RegionKind
+from harness.machine.spec import MachineSpec, check, find_problems, needed_ram_bytes, place_in_ram
+from harness.model.kinds import RegionKind
+from harness.model.stack import Disk, Region
 from harness.sizes import GIB, KIB, MIB
 
 BARE = MachineSpec(Path("vmlinux"), Path("initrd"), Path("root.img"))
@@ -33,18 +34,18 @@ def test_a_machine_of_everything_has_no_problem() -> None:
 
 
 def test_e820_regions_start_on_memory_sections_with_ram_between_them() -> None:
-    placed = place_e820([e820("a"), nvdimm(), e820("b"), e820("c", 16 * MIB)], 2 * GIB)
+    placed = place_in_ram([e820("a"), nvdimm(), e820("b"), e820("c", 16 * MIB)], 2 * GIB)
     assert placed is not None
     assert [(p.name, p.start // MIB, p.end // MIB) for p in placed] == [("a", 256, 512), ("b", 640, 896), ("c", 1024, 1040)]
 
 
 def test_e820_regions_never_touch_the_top_of_low_ram() -> None:
-    assert place_e820([e820(size_bytes=640 * MIB)], GIB) is not None
-    assert place_e820([e820(size_bytes=656 * MIB)], GIB) is None
+    assert place_in_ram([e820(size_bytes=640 * MIB)], GIB) is not None
+    assert place_in_ram([e820(size_bytes=656 * MIB)], GIB) is None
 
 
 def test_e820_regions_that_do_not_fit_below_the_pci_hole_go_above_four_gib() -> None:
-    placed = place_e820([e820("a", GIB), e820("b", GIB)], 4 * GIB)
+    placed = place_in_ram([e820("a", GIB), e820("b", GIB)], 4 * GIB)
     assert placed is not None
     assert [(p.name, p.start // MIB) for p in placed] == [("a", 256), ("b", 4096)]
 

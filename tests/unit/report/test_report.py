@@ -14,9 +14,10 @@ from harness.model.audit_outcome import Audit, CheckSeen, FileSeen, VolumeSeen
 from harness.model.claims import Claim, Status
 from harness.model.clause import CLAUSES
 from harness.model.complaint import ReportKind
+from harness.model.filesystems import Filesystem
 from harness.model.known import Known, KnownDeviation
 from harness.model.outcome import How, Observation, Run, RunKind
-from harness.model.stack import MAIN, Disk, Filesystem, Mount, StorageStack, Volume
+from harness.model.stack import MAIN, Disk, Mount, StorageStack, Volume
 from harness.model.value import evolve
 from harness.model.verdict import Verdict
 from harness.ops import Operation, Pin, Program, Pwrite

@@ -1,0 +1,147 @@
+"""File systems: one record for each says what the model has to know of it. Facts (``facts.py``), audits and complaints ask the record.
+
+How the guest makes one is an entry of ``harness/guest/filesystem.py``, with which features is the image's (``images/rootfs.yaml``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from harness.model.kinds import DaxOption
+
+#: The first two numbers of a kernel's release: from this one on something is so.
+Version = tuple[int, int]
+ALWAYS: Version = (0, 0)
+_LARGEST_OFFSET = 2**63 - 1
+
+
+class WithoutDax(StrEnum):
+    """What becomes of a mount with dax=always on a device without DAX."""
+
+    REFUSED = "refused"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class Checker:
+    """A program that looks for damage and writes nothing. Exit status 0: it found none.
+
+    ``found``: the bits of its exit status that say that it did; None: every other status says so. ``gave_up``: the words with which it
+    says that it could not do its work, where the status alone does not.
+    """
+
+    command: tuple[str, ...]
+    found: int | None = None
+    gave_up: str | None = None
+
+    def was_unable(self, status: int, text: str) -> bool:
+        """Whether what it printed, and its exit status, say nothing of the volume."""
+        other = self.found is not None and status != 0 and not status & self.found
+        return other or (self.gave_up is not None and self.gave_up in text)
+
+
+@dataclass(frozen=True)
+class FilesystemTraits:
+    """What is so of a file system. ``..._since``: from which kernel on; None: on none. The facts of like names have the sources.
+
+    ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a mount
+    whose options do not name one. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
+    is not MAP_SHARED_VALIDATE. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
+    ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks``: copy_file_range tries that
+    first. ``package``: what its programs come in. ``complaints``: the lines in which it complains (regular expressions), and which leave
+    no taint.
+    """
+
+    without_dax: WithoutDax | None = None
+    without_dax_source: str = ""
+    dax_by_default: DaxOption = DaxOption.NEVER
+    synchronous_dax: bool = True
+    looks_at_map_sync: bool = False
+    max_file_bytes: int = _LARGEST_OFFSET
+    large_folios_since: Version | None = None
+    tail_zeroed_since: Version | None = (6, 12)
+    dontcache_since: Version | None = None
+    buffered_nowait_write_since: Version | None = None
+    allocation_unmaps: bool = False
+    shares_blocks: bool = False
+    direct_append_looks_at_offset: bool = False
+    package: str | None = None
+    checker: Checker | None = None
+    complaints: tuple[str, ...] = ()
+
+
+class Filesystem(StrEnum):
+    """The file systems that a case can ask for."""
+
+    EXT4 = "ext4"
+    XFS = "xfs"
+
+    @property
+    def traits(self) -> FilesystemTraits:
+        return FILESYSTEM_TRAITS[self]
+
+
+#: Those that a volume can have, by the name that the mount table has for them.
+FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
+    {
+        "ext4": FilesystemTraits(
+            without_dax=WithoutDax.REFUSED,
+            without_dax_source="fs/ext4/super.c ext4_fill_super (since 5.4): EINVAL where the block device does not support DAX",
+            dax_by_default=DaxOption.INODE,
+            looks_at_map_sync=True,
+            max_file_bytes=(2**32 - 1) * 4096,
+            large_folios_since=(6, 16),
+            dontcache_since=(6, 14),
+            package="e2fsprogs",
+            # e2fsck(8): errors corrected (1), reboot needed (2), errors left (4).
+            checker=Checker(("e2fsck", "-fn"), found=1 | 2 | 4),
+            complaints=(
+                # fs/ext4/super.c __ext4_error and its like. A warning counts but where it tells of a full directory or inode and of no
+                # damage.
+                r"EXT4-fs error",
+                r"EXT4-fs warning(?!.*(?:index full|Large directory feature is not enabled|Unable to expand inode))",
+                r"EXT4-fs: \S+: aborting transaction",
+                r"EXT4-fs \(\S+\): (?:shut down requested|Delayed block allocation failed|This should not happen!!)",
+                r"EXT4-fs \(\S+\): .*(?:I/O error|IO failure|[Cc]orrupt|checksum|fs with errors|error (?:loading|reading))",
+                # fs/jbd2: an aborted journal is a file system that has stopped.
+                r"Aborting journal on device",
+                r"JBD2(?:: | unexpected failure)",
+                # DAX was asked for and is not given: right where a stack or a case asks for it on a device that has none.
+                r"EXT4-fs \(\S+\): (?:DAX unsupported|unsupported blocksize for DAX)",
+            ),
+        ),
+        "xfs": FilesystemTraits(
+            without_dax=WithoutDax.DROPPED,
+            without_dax_source="fs/xfs/xfs_super.c xfs_setup_dax_always: warns and turns DAX off",
+            dax_by_default=DaxOption.INODE,
+            looks_at_map_sync=True,
+            large_folios_since=(5, 18),
+            tail_zeroed_since=ALWAYS,
+            dontcache_since=(6, 14),
+            buffered_nowait_write_since=(6, 0),
+            allocation_unmaps=True,
+            shares_blocks=True,
+            direct_append_looks_at_offset=True,
+            package="xfsprogs",
+            # It has one status for what it found and for what it could not do: the words are those of xfsprogs' do_error.
+            checker=Checker(("xfs_repair", "-n"), gave_up="fatal error -- "),
+            complaints=(
+                # fs/xfs/xfs_message.c puts "XFS (device): " before everything.
+                r"XFS \(\S+\): (?:Internal error|.*(?:[Cc]orrupt|CRC error|[Ss]hut[a-z ]*down|page discard|failed|[Ee]rror -?\d))",
+                # As with ext4.
+                r"XFS \(\S+\): DAX (?:un|not )supported",
+            ),
+        ),
+        # On this computer, never in a guest: tests judge what the agent does here.
+        "tmpfs": FilesystemTraits(),
+    }
+)
+
+#: A volume that nothing is mounted on: its node, and what a program mounts by itself, of which the model has no more than the DAX state.
+NODE = FilesystemTraits(buffered_nowait_write_since=(6, 0))
+
+
+def filesystem_traits(name: str | None) -> FilesystemTraits:
+    """Return the record of what a volume has; None: nothing is mounted. Raises KeyError for a name that has none."""
+    return NODE if name is None else FILESYSTEM_TRAITS[name]

@@ -1,0 +1,103 @@
+"""The kinds of regions and namespaces, and the words of the DAX option. Each kind is one record: whoever needs to know something of a
+kind asks its record, and nobody compares names.
+
+How a machine gets a region of a kind is a file of ``harness/machine/regions/``. File systems are in ``filesystems.py``.
+"""
+
+import itertools
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DaxOption(StrEnum):
+    """The values of the ``dax=`` mount option."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    INODE = "inode"
+
+
+class PageMap(StrEnum):
+    """Where the struct pages of a namespace are kept that has them: in RAM or on the device (``ndctl --map``)."""
+
+    MEM = "mem"
+    DEV = "dev"
+
+
+@dataclass(frozen=True)
+class ModeTraits:
+    """What is so of every namespace in a mode.
+
+    ``has_page_map``: it has struct pages, which are kept somewhere. ``queue_dax``: its block device says in ``queue/dax`` that it can
+    be accessed directly. ``sets_sector_size``: it brings a sector size of its own, which the label then keeps.
+    """
+
+    has_page_map: bool = False
+    queue_dax: bool = False
+    sets_sector_size: bool = False
+
+
+class NamespaceMode(StrEnum):
+    """The modes of a namespace, as ndctl has them."""
+
+    RAW = "raw"
+    SECTOR = "sector"
+    FSDAX = "fsdax"
+
+    @property
+    def traits(self) -> ModeTraits:
+        return _MODES[self]
+
+
+_MODES = {
+    NamespaceMode.RAW: ModeTraits(),
+    NamespaceMode.SECTOR: ModeTraits(sets_sector_size=True),
+    NamespaceMode.FSDAX: ModeTraits(has_page_map=True, queue_dax=True),
+}
+
+
+@dataclass(frozen=True)
+class RegionTraits:
+    """What is so of every region of a kind.
+
+    ``provider``: what the kernel calls the bus that it found the region on. ``has_labels``: there is an area beside it that says which
+    namespaces it has; without one it is a single namespace. ``namespaces``: the modes and page maps in which cases can have it (the
+    page map of a mode that has none means nothing). ``synchronous``: what a flush of the processor's caches has written is durable, so
+    that the dax device takes MAP_SYNC; no host has to be asked.
+    """
+
+    provider: str
+    has_labels: bool
+    namespaces: Set[tuple[NamespaceMode, PageMap]]
+    synchronous: bool = True
+
+
+class RegionKind(StrEnum):
+    """What provides a physical pmem range."""
+
+    E820 = "e820"
+    NVDIMM = "nvdimm"
+
+    @property
+    def traits(self) -> RegionTraits:
+        return _REGIONS[self]
+
+
+_REGIONS = {
+    RegionKind.E820: RegionTraits(
+        provider="e820",  # drivers/nvdimm/e820.c
+        has_labels=False,
+        namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),  # as the kernel makes it
+    ),
+    RegionKind.NVDIMM: RegionTraits(
+        provider="ACPI.NFIT",  # drivers/acpi/nfit/core.c
+        has_labels=True,
+        namespaces=frozenset(itertools.product(NamespaceMode, PageMap)),
+    ),
+}
+
+
+def is_synchronous(provider: str | None) -> bool:
+    """Whether the regions on such a bus are synchronous; what no kind has, a disk among it, is not known to be otherwise."""
+    return all(kind.traits.synchronous for kind in RegionKind if kind.traits.provider == provider)

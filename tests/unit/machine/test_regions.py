@@ -1,0 +1,117 @@
+"""What a kind of region can ask of a machine: all of its record reaches the command line, the files and the placements."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness.host.deadline import Deadline
+from harness.machine.boot import read_placements
+from harness.machine.command import Channels, Emulator, kernel_command_line, memory_files, qemu_command
+from harness.machine.options import Memory, file_memory
+from harness.machine.regions import MAKERS, by_maker, never_saved
+from harness.machine.regions.maker import Placement, RegionMaker, Regions, Room
+from harness.machine.spec import MachineSpec, find_problems, needed_ram_bytes
+from harness.model.kinds import RegionKind
+from harness.model.stack import Region
+from harness.sizes import GIB, MIB
+
+EMULATOR = Emulator("qemu", (10, 0, 2), "10.0.2", has_qboot=True)
+E820, NVDIMM = (Region(kind.name.lower(), kind) for kind in (RegionKind.E820, RegionKind.NVDIMM))
+SPEC = MachineSpec(Path("vmlinux"), Path("initrd"), Path("root.img"), regions=(NVDIMM, E820))
+
+
+def _options(regions: Regions, memory: Memory) -> list[str]:
+    return ["-device", f"fabric,regions={len(regions)}", "-object", file_memory("mem-fabric", memory, "fabric", GIB)]
+
+
+#: A kind that needs everything at once, in the place of one that there is.
+FABRIC = RegionMaker(
+    problems=lambda region: [f"{region.name} is too plain"],
+    files=lambda regions: {"fabric": GIB},
+    options=_options,
+    machine_options={"fabric": "on", "usb": "on"},
+    cpu_words=("hypervisor=off",),
+    room=lambda regions: Room(size_bytes=2 * GIB),
+    placements=lambda regions, ask: [Placement(region.name, region.kind, int(str(ask("where"))), region.size_bytes) for region in regions],
+    boots_with_qboot=False,
+    never_saved="the devices of a fabric cannot be migrated",
+)
+
+
+@pytest.fixture
+def fabric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MAKERS, RegionKind.NVDIMM, FABRIC)
+
+
+def command(spec: MachineSpec = SPEC) -> dict[str, list[str]]:
+    words = qemu_command(spec, EMULATOR, "tcg", Path("/f"), Channels(5, 6), pvh=True)
+    found: dict[str, list[str]] = {}
+    for option, value in itertools.pairwise(words):
+        if option.startswith("-"):
+            found.setdefault(option, []).append(value)
+    return found
+
+
+def test_every_kind_has_its_maker() -> None:
+    assert set(MAKERS) == set(RegionKind)
+
+
+def test_only_what_makes_a_region_of_the_machine_is_asked() -> None:
+    assert list(by_maker([])) == []
+    assert [(maker, [region.name for region in its]) for maker, its in by_maker([NVDIMM, E820, NVDIMM])] == [
+        (MAKERS[RegionKind.E820], ["e820"]),
+        (MAKERS[RegionKind.NVDIMM], ["nvdimm", "nvdimm"]),
+    ]
+
+
+@pytest.mark.usefixtures("fabric")
+def test_machine_processor_memory_firmware_and_devices_are_as_a_kind_needs_them() -> None:
+    found = command()
+    assert found["-machine"] == ["pc-q35-8.2,memory-backend=ram,nvdimm=off,vmport=off,usb=on,fabric=on"]
+    assert found["-cpu"] == ["max,hypervisor=off"]
+    assert found["-m"] == ["size=1024M,slots=0,maxmem=3072M"]
+    assert "-bios" not in found
+    assert "fabric,regions=1" in found["-device"]
+    assert f"memory-backend-file,id=mem-fabric,mem-path=/f/fabric,size={GIB},share=on" in found["-object"]
+    assert memory_files(SPEC, Path("/f")) == {Path("/f/ram"): GIB, Path("/f/fabric"): GIB}
+
+
+@pytest.mark.usefixtures("fabric")
+def test_a_machine_without_such_a_region_has_nothing_of_it() -> None:
+    found = command(replace(SPEC, regions=(E820,)))
+    assert (found["-cpu"], found["-bios"], found["-m"]) == (["max"], ["qboot.rom"], ["size=1024M"])
+    assert never_saved([E820]) == ""
+
+
+class Answering:
+    """A QMP that answers everything alike."""
+
+    def execute(self, command: str, *, deadline: Deadline) -> object:
+        assert command == "where"
+        return 4 * GIB
+
+
+@pytest.mark.usefixtures("fabric")
+def test_a_kind_asks_qemu_where_its_regions_are_and_the_order_is_that_of_the_machine() -> None:
+    placed = read_placements(SPEC, cast(Any, Answering()), Deadline.after(1))
+    assert [(placement.name, placement.start) for placement in placed] == [("nvdimm", 4 * GIB), ("e820", 256 * MIB)]
+
+
+@pytest.mark.usefixtures("fabric")
+def test_a_kind_says_what_is_wrong_with_a_region_and_why_its_machine_is_never_saved() -> None:
+    assert find_problems(SPEC) == ["nvdimm is too plain"]
+    assert never_saved([E820, NVDIMM]) == "the devices of a fabric cannot be migrated"
+
+
+def test_kinds_that_are_parts_of_ram_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = RegionMaker(in_ram=True, kernel_words=lambda placed: [f"other={p.start // MIB}M" for p in placed])
+    monkeypatch.setitem(MAKERS, RegionKind.NVDIMM, other)
+    assert "memmap=256M!640M other=256M" in kernel_command_line(SPEC)
+    assert "-bios" in command()
+    large = (replace(NVDIMM, size_bytes=GIB), replace(E820, size_bytes=GIB))
+    assert needed_ram_bytes(large) > needed_ram_bytes(large[:1]) >= GIB + 320 * MIB
+    (problem,) = find_problems(replace(SPEC, regions=large))
+    assert "beside its nvdimm and e820 regions" in problem

@@ -1,0 +1,52 @@
+"""Every kind has a whole record, and what is asked of a kind is in it."""
+
+import pytest
+
+from harness.model.facts import FACTS, fact_of_mount
+from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, filesystem_traits
+from harness.model.kinds import NamespaceMode, PageMap, RegionKind, is_synchronous
+from harness.model.stack import dax_mode
+from tests.unit.model.stacks import env, volume
+
+
+@pytest.mark.parametrize("filesystem", Filesystem)
+def test_a_file_system_that_a_case_can_ask_for_has_a_whole_record(filesystem: Filesystem) -> None:
+    traits = filesystem.traits
+    assert traits.without_dax is not None
+    assert traits.without_dax_source
+    assert traits.checker is not None
+    assert traits.package
+    assert traits.complaints
+    assert fact_of_mount(filesystem) in FACTS
+
+
+def test_a_volume_without_a_file_system_is_a_node_and_an_unknown_name_has_no_record() -> None:
+    assert filesystem_traits(None) is NODE
+    assert filesystem_traits("tmpfs") is FILESYSTEM_TRAITS["tmpfs"]
+    with pytest.raises(KeyError, match="minix"):
+        filesystem_traits("minix")
+
+
+def test_what_a_table_means_that_shows_no_dax_option_is_the_file_systems() -> None:
+    shown = volume(mount_options=("rw",))
+    assert dax_mode(shown, filesystem_traits("ext4")) == "inode"
+    assert dax_mode(shown, filesystem_traits("tmpfs")) == "never"
+    assert dax_mode(volume(mount_options=("rw", "dax")), filesystem_traits("xfs")) == "always"
+
+
+@pytest.mark.parametrize("kind", RegionKind)
+def test_a_region_can_be_had_in_some_mode_and_only_what_has_labels_in_any(kind: RegionKind) -> None:
+    traits = kind.traits
+    assert traits.namespaces
+    assert traits.has_labels == (len(traits.namespaces) == len(NamespaceMode) * len(PageMap))
+
+
+def test_a_mode_that_has_no_page_map_cannot_be_accessed_directly() -> None:
+    assert [mode for mode in NamespaceMode if mode.traits.queue_dax and not mode.traits.has_page_map] == []
+
+
+def test_map_sync_is_given_where_file_system_and_region_are_synchronous() -> None:
+    assert all(is_synchronous(kind.traits.provider) == kind.traits.synchronous for kind in RegionKind)
+    assert is_synchronous(None)
+    assert env(volume(dax=True)).fact("map_sync", "main")
+    assert not env(volume(dax=False)).fact("map_sync", "main")
