@@ -49,18 +49,18 @@ class FilesystemTraits:
     whose options do not name one. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
     is not MAP_SHARED_VALIDATE. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
     ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks``: copy_file_range tries that
-    first. ``package``: what its programs come in. ``complaints``: the lines in which it complains (regular expressions), and which leave
-    no taint.
+    first. ``package``: what its programs come in. ``complaints``: what finds the lines in which it complains (regular expressions); such
+    a line leaves no taint.
     """
 
     without_dax: WithoutDax | None = None
     without_dax_source: str = ""
     dax_by_default: DaxOption = DaxOption.NEVER
-    synchronous_dax: bool = True
+    synchronous_dax: bool = False
     looks_at_map_sync: bool = False
     max_file_bytes: int = _LARGEST_OFFSET
     large_folios_since: Version | None = None
-    tail_zeroed_since: Version | None = (6, 12)
+    tail_zeroed_since: Version | None = None
     dontcache_since: Version | None = None
     buffered_nowait_write_since: Version | None = None
     allocation_unmaps: bool = False
@@ -89,9 +89,11 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             without_dax=WithoutDax.REFUSED,
             without_dax_source="fs/ext4/super.c ext4_fill_super (since 5.4): EINVAL where the block device does not support DAX",
             dax_by_default=DaxOption.INODE,
+            synchronous_dax=True,
             looks_at_map_sync=True,
             max_file_bytes=(2**32 - 1) * 4096,
             large_folios_since=(6, 16),
+            tail_zeroed_since=(6, 12),
             dontcache_since=(6, 14),
             package="e2fsprogs",
             # e2fsck(8): errors corrected (1), reboot needed (2), errors left (4).
@@ -115,6 +117,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             without_dax=WithoutDax.DROPPED,
             without_dax_source="fs/xfs/xfs_super.c xfs_setup_dax_always: warns and turns DAX off",
             dax_by_default=DaxOption.INODE,
+            synchronous_dax=True,
             looks_at_map_sync=True,
             large_folios_since=(5, 18),
             tail_zeroed_since=ALWAYS,
@@ -134,12 +137,12 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             ),
         ),
         # On this computer, never in a guest: tests judge what the agent does here.
-        "tmpfs": FilesystemTraits(),
+        "tmpfs": FilesystemTraits(tail_zeroed_since=(6, 12)),
     }
 )
 
-#: A volume that nothing is mounted on: its node, and what a program mounts by itself, of which the model has no more than the DAX state.
-NODE = FilesystemTraits(buffered_nowait_write_since=(6, 0))
+#: A volume that the set-up mounts nothing on: its node, and what a program mounts there, of which facts know no more than the DAX state.
+NODE = FilesystemTraits(synchronous_dax=True, tail_zeroed_since=(6, 12), buffered_nowait_write_since=(6, 0))
 
 
 def filesystem_traits(name: str | None) -> FilesystemTraits:

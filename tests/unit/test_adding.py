@@ -139,6 +139,7 @@ ADDED_KINDS = {
         "    {\n": """        "nova": FilesystemTraits(
             without_dax=WithoutDax.REFUSED,
             without_dax_source="fs/nova/super.c",
+            synchronous_dax=True,
             max_file_bytes=2**40,
             package="nova-tools",
             checker=Checker(("nova-check",), gave_up="nothing to check"),
