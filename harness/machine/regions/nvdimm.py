@@ -3,7 +3,6 @@
 from harness.errors import MachineError
 from harness.machine.options import Memory, file_memory, joined
 from harness.machine.regions.maker import Ask, Placement, RegionMaker, Regions, Room
-from harness.model.kinds import RegionKind
 from harness.model.stack import Region
 from harness.sizes import GIB, KIB, format_size
 
@@ -58,7 +57,7 @@ def _placements(regions: Regions, ask: Ask) -> list[Placement]:
     lost = [region.name for region in regions if region.name not in starts]
     if lost:
         raise MachineError(f"QEMU does not list the NVDIMMs {', '.join(lost)}; it said: {devices}")
-    return [Placement(region.name, RegionKind.NVDIMM, starts[region.name], region.size_bytes) for region in regions]
+    return [Placement(region.name, region.kind, starts[region.name], region.size_bytes) for region in regions]
 
 
 MAKER = RegionMaker(

@@ -4,7 +4,7 @@ import pytest
 
 from harness.model.facts import FACTS, fact_of_mount
 from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, filesystem_traits
-from harness.model.kinds import NamespaceMode, PageMap, RegionKind, is_synchronous
+from harness.model.kinds import NamespaceMode, RegionKind, is_synchronous
 from harness.model.stack import dax_mode
 from tests.unit.model.stacks import env, volume
 
@@ -35,10 +35,9 @@ def test_what_a_table_means_that_shows_no_dax_option_is_the_file_systems() -> No
 
 
 @pytest.mark.parametrize("kind", RegionKind)
-def test_a_region_can_be_had_in_some_mode_and_only_what_has_labels_in_any(kind: RegionKind) -> None:
-    traits = kind.traits
-    assert traits.namespaces
-    assert traits.has_labels == (len(traits.namespaces) == len(NamespaceMode) * len(PageMap))
+def test_a_region_of_each_kind_can_be_had_in_some_mode(kind: RegionKind) -> None:
+    assert kind.traits.provider
+    assert kind.traits.namespaces
 
 
 def test_a_mode_that_has_no_page_map_cannot_be_accessed_directly() -> None:
