@@ -174,14 +174,14 @@ from harness.guest.audit import audit_request
 from harness.guest.filesystem import make_commands
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.facts import probe_program
-from harness.model.audit import audit_from
+from harness.model.audit_outcome import audit_from
 from harness.model.complaint import find_report
 from harness.model.facts import Env
 from harness.model.stack import StackReading, VolumeReading
 from harness.ops import Program
 from harness.report.rows import _TOLD_VERSIONS
 stack = named_stacks()["fabric-fsdax-nova-dax_always"]
-layout = Layout(stack, (PlacedVolume(stack.main, "/dev/pmem0", "/mnt/main", None),))
+layout = Layout(stack, (PlacedVolume(stack.main, "/dev/pmem0", "/mnt/main"),))
 reading = VolumeReading("main", "/dev/pmem0", "/mnt/main", "nova", ("rw", "dax"), True, True, 512, 4096, 1 << 28, provider="fabric.0")
 env = Env(StackReading("6.12.1", (reading,)))
 request = audit_request(layout, Program(()), check=True, scale=1, limit_s=1)
