@@ -1,6 +1,7 @@
 """Case files as pytest items: one for every variant on every kernel."""
 
 import contextlib
+import fnmatch
 import itertools
 import os
 import sys
@@ -180,9 +181,21 @@ def marker_words(where: Where) -> list[str]:
     return [str(word) for word in words if word]
 
 
+def _matches(variant: str, globs: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(variant, glob) for glob in globs)
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring items of equal stacks together, in the order in which each stack comes first: a guest serves one stack."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``--not-stack`` names. Bring items of equal stacks together, in the order in which each stack comes first: a guest
+    serves one stack.
+    """
+    globs = config.getoption("not_stack")
+    left_out = [item for item in items if globs and isinstance(item, CaseItem) and _matches(item.item.where.variant_id, globs)]
+    if left_out:
+        gone = set(map(id, left_out))
+        items[:] = [item for item in items if id(item) not in gone]
+        config.hook.pytest_deselected(items=left_out)
     starts: dict[tuple[str, Lifecycle], int] = {}
     places: dict[tuple[str, Lifecycle, StorageStack], int] = {}
     for item in items:

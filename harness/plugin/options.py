@@ -80,6 +80,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="words to add to the kernel's command line, such as --kernel-args='transparent_hugepage=never mitigations=auto'",
     )
     group.addoption(
+        "--not-stack",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="leave out the items whose variant matches, such as --not-stack='nvdimm-*' or --not-stack='*-xfs-*'; repeatable",
+    )
+    group.addoption(
         "--lifecycle",
         action="append",
         default=[],

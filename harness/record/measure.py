@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from harness.model.facts import FACTS, Env, Value
 from harness.model.judge import judge
-from harness.model.stack import VolumeReading
+from harness.model.kinds import NamespaceMode
+from harness.model.stack import MAIN, VolumeReading
 from harness.model.verdict import Verdict
 from harness.record.mutants import Recorded
 
@@ -61,6 +62,33 @@ def storage_words(volume: VolumeReading) -> str:
         words.append("dax")
     medium = "disk" if volume.region_start is None else "pmem" if volume.queue_dax else f"pmem {volume.namespace_mode}"
     return " ".join([*words, "on", medium])
+
+
+def reading_of(storage: str) -> VolumeReading:
+    """Return a volume of which :func:`storage_words` says ``storage``. Raises ValueError for words that it never says."""
+    kind, _, medium = storage.partition(" on ")
+    filesystem, _, dax = kind.partition(" ")
+    device, _, word = medium.partition(" ")
+    fitting = (mode for mode in NamespaceMode if word == ("" if mode.traits.queue_dax else mode))
+    mode = None if device == "disk" else next(fitting, None)
+    volume = VolumeReading(
+        role=MAIN,
+        device="",
+        root="",
+        filesystem=None if filesystem == "node" else filesystem,
+        mount_options=(),
+        dax=dax == "dax",
+        queue_dax=mode is not None and mode.traits.queue_dax,
+        # Where a namespace brings a size of its own it is 4 KiB (ndctl create-namespace); else as on a disk.
+        logical_block_bytes=4096 if mode is not None and mode.traits.sets_sector_size else 512,
+        filesystem_block_bytes=None if filesystem == "node" else 4096,
+        size_bytes=0,
+        region_start=None if mode is None else 0,
+        namespace_mode=mode,
+    )
+    if storage_words(volume) != storage:
+        raise ValueError(f"{storage!r} is no kind of storage")
+    return volume
 
 
 def _allowed(run: Recorded, name: str) -> frozenset[Value]:
