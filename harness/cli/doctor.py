@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case.case import KERNEL_OPTIONS, Needs
+from harness.cli.images import needed_kernels
 from harness.cli.options import add_kernel, add_verbose
 from harness.errors import HarnessError
 from harness.host import settings
@@ -95,11 +96,12 @@ def _machine_findings() -> Iterator[Finding]:
 
 
 def _image_findings(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iterator[Finding]:
+    """Yield a line for each image that the chosen kernels or a run of all cases need, and one for the others of the catalogue."""
     for choice in kernels:
         if choice.path is not None:
             yield _own_kernel(choice, catalog)
-    for name in (*catalog.kernels, *(choice.name for choice in kernels if choice.path is not None)):
-        choice = next((choice for choice in kernels if choice.name == name), KernelChoice(name))
+    named = {choice.name: choice for choice in (*needed_kernels(catalog), *kernels)}
+    for name, choice in named.items():
         try:
             built = is_built(choice, catalog)
         except HarnessError:
@@ -108,6 +110,9 @@ def _image_findings(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iter
         how = f"python -m harness images build {choice.path or name}, or the first case that needs it builds it"
         text = "built" if built else f"not built: {how}"
         yield Finding(f"image {name}{default}", built or None, text, needed=False)
+    others = [name for name in catalog.kernels if name not in named]
+    built_ones = sum(is_built(KernelChoice(name), catalog) for name in others)
+    yield Finding("other images", None, f"{built_ones} of {len(others)} are built: python -m harness images list", needed=False)
 
 
 def _own_kernel(choice: KernelChoice, catalog: Catalog) -> Finding:

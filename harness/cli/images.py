@@ -5,7 +5,7 @@ import argparse
 from harness.cli.options import add_action, add_verbose
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
-from harness.image.bundle import entry_names, guest_image, remove_stored_entry, stored_entries
+from harness.image.bundle import StoredEntry, entry_names, guest_image, remove_stored_entry, stored_entries
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.report.status import ALL_CONFORM
 from harness.report.tables import make_table, show
@@ -29,11 +29,17 @@ def list_images(_: argparse.Namespace) -> int:
         for entry_name in entry_names(KernelChoice(name), catalog):
             wanted.setdefault(entry_name, []).append(name)
     found = stored_entries()
-    other = ["an own kernel, or nothing any more"]
-    built = [(entry.name, rounded(entry.size_bytes), ", ".join(wanted.get(entry.name, other))) for entry in found]
-    missing = [(name, "not built", ", ".join(wanted[name])) for name in sorted(wanted.keys() - {entry.name for entry in found})]
-    show(make_table(("image", "size", "for"), built + missing))
+    users = {name: "every kernel" if len(kernels) > 1 else kernels[0] for name, kernels in wanted.items()}
+    other = "an own kernel, or nothing any more"
+    built = [(entry.name, rounded(entry.size_bytes), users.get(entry.name, other), _kernel_words(entry)) for entry in found]
+    missing = [(name, "not built", users[name], "") for name in sorted(users.keys() - {entry.name for entry in found})]
+    show(make_table(("image", "size", "for", "kernel"), built + missing))
     return ALL_CONFORM
+
+
+def _kernel_words(entry: StoredEntry) -> str:
+    package = f" (package {entry.version})" if entry.version else ""
+    return f"Linux {entry.release}{package}" if entry.release else ""
 
 
 def build_images(chosen: argparse.Namespace) -> int:

@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import HostError
+
 _RELEASE = r"(?:[a-z]+|oldoldstable|oldstable|stable|testing|unstable)"
 _MAIN_SUITE = re.compile(rf"{_RELEASE}(?:-updates|-backports)?")
 _SECURITY_SUITE = re.compile(rf"{_RELEASE}(?:-security|/updates)")
 _DEBIAN_NAMES = {"buster", "bullseye", "bookworm", "trixie", "forky", "duke", "sid"} | {
     f"{word}stable" for word in ("", "old", "oldold", "un")
 } | {"testing"}  # fmt: skip
+
+#: The suite that packages enter first: nothing is released from it, so it has neither updates nor security updates.
+_ENTRANCE = {"sid", "unstable"}
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,31 @@ def find_mirrors(archives: Iterable[Archive], setting: str | None) -> Mirrors:
     return Mirrors(main, security if main else None)
 
 
+def base_suite(suite: str) -> str:
+    """Return the suite that ``suite`` only adds to, such as trixie for trixie-backports; most are their own base."""
+    return "sid" if suite == "experimental" else suite.split("-")[0]
+
+
 def source_lines(suite: str, mirrors: Mirrors) -> tuple[str, ...]:
-    """Return what mmdebstrap is told to use for ``suite``: with its updates and security updates; empty: its own choice."""
+    """Return what mmdebstrap is told to use for ``suite``: its base with updates and security updates, and what it adds to that.
+
+    Empty: mmdebstrap's own choice. Raises HostError for an addition where that choice would be without it.
+    """
+    base = base_suite(suite)
     if mirrors.main is None:
+        if suite != base:
+            raise HostError(
+                f"no mirror is known that has {suite}: apt's configuration names no Debian archive on this computer;"
+                " name one with PMEM_HARNESS_MIRROR"
+            )
         return ()
-    lines = [_source_line(mirrors.main, suite), _source_line(mirrors.main, f"{suite}-updates")]
-    if mirrors.security is not None:
-        lines.append(_source_line(mirrors.security, f"{suite}-security"))
+    lines = [_source_line(mirrors.main, base)]
+    if base not in _ENTRANCE:
+        lines.append(_source_line(mirrors.main, f"{base}-updates"))
+        if mirrors.security is not None:
+            lines.append(_source_line(mirrors.security, f"{base}-security"))
+    if suite != base:
+        lines.append(_source_line(mirrors.main, suite))
     return tuple(lines)
 
 

@@ -29,7 +29,9 @@ class Tool:
 
 RUN_TOOLS = (Tool(QEMU, "qemu-system-x86", "runs the guests"),)
 BUILD_TOOLS = (
-    Tool("mmdebstrap", "mmdebstrap", "makes the root file system and fetches kernel packages"),
+    Tool("mmdebstrap", "mmdebstrap", "makes the root file system and reads what a suite has"),
+    Tool("apt-cache", "apt", "tells which kernels a suite has"),
+    Tool("apt-get", "apt", "downloads kernel packages"),
     Tool("dpkg-deb", "dpkg", "unpacks kernel packages"),
     Tool("depmod", "kmod", "lists what a kernel module depends on"),
     Tool("fakeroot", "fakeroot", "keeps the owners of files in the root file system without being root"),

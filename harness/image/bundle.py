@@ -29,7 +29,7 @@ from harness.image.kernel import (
     stripped_kernel,
     usable_options,
 )
-from harness.image.packages import fetch_kernel_packages, unpack
+from harness.image.packages import fetch_packages, unpack
 from harness.image.rootfs import CLIENT_KEY, HOST_PUBLIC_KEY, IMAGE, VERSIONS, build_rootfs, read_overlay
 
 log = logging.getLogger(__name__)
@@ -69,12 +69,16 @@ class GuestImage:
 
 @dataclass(frozen=True)
 class StoredEntry:
-    """An entry of the image store: a kernel or a root file system, with what its manifest says."""
+    """An entry of the image store: a kernel or a root file system.
+
+    ``release``: what ``uname -r`` says of a kernel; ``version``: of its packages, empty for the user's own.
+    """
 
     name: str
     folder: Path
     size_bytes: int
-    versions: Mapping[str, str]
+    release: str
+    version: str
 
 
 def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | None = None, store: Path | None = None) -> GuestImage:
@@ -102,7 +106,7 @@ def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | Non
         packages={**root_facts["packages"], **facts["packages"]},
         sha256={**facts["sha256"], "rootfs": root_facts["sha256"]},
         config=json.loads((kernel / _CONFIG).read_text()),
-        mkfs=catalog.mkfs,
+        mkfs={**catalog.mkfs, **(catalog.kernels[choice.name].mkfs if choice.path is None else {})},
     )
 
 
@@ -128,7 +132,10 @@ def stored_entries(store: Path | None = None) -> tuple[StoredEntry, ...]:
     found = []
     for manifest in sorted(store.glob(f"*/{_MANIFEST}")):
         size = sum(file.stat().st_blocks * 512 for file in manifest.parent.iterdir())
-        found.append(StoredEntry(manifest.parent.name, manifest.parent, size, json.loads(manifest.read_text())["packages"]))
+        facts = json.loads(manifest.read_text())
+        release = facts.get("release", "")
+        version = " ".join(sorted(set(facts["packages"].values()))) if release else ""
+        found.append(StoredEntry(manifest.parent.name, manifest.parent, size, release, version))
     return tuple(found)
 
 
@@ -163,7 +170,7 @@ def _kernel_name(choice: KernelChoice, catalog: Catalog) -> str:
     parts: list[str | bytes] = [_KERNEL_BUILDER, init, repr(catalog.modules), repr(dict(catalog.options))]
     if choice.path is None:
         recipe = catalog.kernels[choice.name]
-        return f"{choice.name}-{content_key(*parts, repr((recipe.suite, recipe.package, recipe.modules)))}"
+        return f"{choice.name}-{content_key(*parts, repr((recipe.suite, recipe.package, recipe.version, recipe.modules)))}"
     wanted = repr(_wanted_modules(choice, catalog))
     return f"{choice.name}-{content_key(*parts, wanted, _fingerprint(find_kernel_files(choice.path)))}"
 
@@ -201,9 +208,7 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
         # An own kernel still needs busybox, which comes with the default kernel's suite.
         recipe = catalog.kernels[choice.name if choice.path is None else catalog.default_kernel]
         mirrors = find_mirrors(read_apt_sources(), settings.package_mirror())
-        fetched = fetch_kernel_packages(
-            recipe.suite, recipe.package if choice.path is None else None, ("busybox-static",), mirrors, scratch, progress, deadline
-        )
+        fetched = fetch_packages(recipe, ("busybox-static",), mirrors, scratch, progress, deadline, kernel=choice.path is None)
         progress(f"unpacking the kernel {choice.name}")
         unpack(fetched, scratch / "tree", deadline)
         kernel = find_kernel_files(choice.path or scratch / "tree")

@@ -1,7 +1,8 @@
 """images/*.yaml as types: which kernels there are, what they need, what the root file system is made of."""
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,21 +13,28 @@ from harness.errors import CaseError, UsageError
 T = TypeVar("T")
 FORMAT = 1
 IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
+#: The kernel of an entry that names no other: small, and it has all that guests need.
+CLOUD = "linux-image-cloud-amd64"
 
 
 @dataclass(frozen=True)
 class PackagedKernel:
-    """A kernel from a Debian suite; ``package`` is the meta package, ``modules`` what it has beyond the others.
+    """A kernel from a Debian suite: the one that the meta package ``package`` leads to, or the newest of that flavour in ``version``.
 
-    ``flavour``: it is this flavour of the kernel ``base``; both are empty for one that stands for itself.
+    ``modules``: what it has beyond the others. ``flavour``: it is this flavour of the kernel ``base``; both are empty for one that stands
+    for itself. ``mkfs``: how a file system is made for it, where that is not as for all. ``check_valid_until``: whether apt refuses
+    lists that are too old.
     """
 
     name: str
     suite: str
     package: str
-    modules: tuple[str, ...]
-    flavour: str
-    base: str
+    version: str = ""
+    modules: tuple[str, ...] = ()
+    flavour: str = ""
+    base: str = ""
+    mkfs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    check_valid_until: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,8 @@ def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
     kernels = _open(folder / "kernels.yaml", {"format", "default", "kernels", "modules", "options"})
     rootfs = _open(folder / "rootfs.yaml", {"format", "suite", "packages", "exclude", "image_options", "mkfs"})
     entries = kernels["kernels"].items()
-    by_name = {name: _packaged_kernel(name, node) for name, node in entries.items()}
+    mkfs = {name: node.texts() for name, node in rootfs["mkfs"].items().items()}
+    by_name = {name: _packaged_kernel(name, node, mkfs) for name, node in entries.items()}
     default = kernels["default"].text()
     if default not in by_name:
         raise kernels["default"].error(f"the default kernel {default!r} is none of: {', '.join(by_name)}")
@@ -93,7 +102,7 @@ def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
         ModuleSet(sets["load"].texts(), sets["available"].texts(), sets["optional"].texts()),
         {name: node.text() for name, node in kernels["options"].items().items()},
         RootfsRecipe(rootfs["suite"].text(), rootfs["packages"].texts(), rootfs["exclude"].texts(), rootfs["image_options"].texts()),
-        {name: node.texts() for name, node in rootfs["mkfs"].items().items()},
+        mkfs,
     )
 
 
@@ -132,6 +141,11 @@ class _Node:
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.error("a list of texts is expected here")
         return tuple(_Node(self.file, item).text() for item in self.node.value)
+
+    def answer(self) -> bool:
+        if self.text() not in ("yes", "no"):
+            raise self.error(f"yes or no is expected here, not {self.text()!r}")
+        return self.text() == "yes"
 
     def items(self) -> dict[str, "_Node"]:
         if not isinstance(self.node, yaml.MappingNode):
@@ -178,11 +192,23 @@ def _reading(file: Path, read: Callable[[], T]) -> T:
         raise CaseError(f"{file}:{line}", f"not YAML: {error.problem}") from error
 
 
-def _packaged_kernel(name: str, node: _Node) -> PackagedKernel:
-    fields = node.fields({"suite", "package"}, frozenset({"modules", "flavour", "of"}))
+def _packaged_kernel(name: str, node: _Node, mkfs: Mapping[str, object]) -> PackagedKernel:
+    fields = node.fields({"suite"}, frozenset({"package", "version", "modules", "flavour", "of", "mkfs", "check_valid_until"}))
     modules = fields["modules"].texts() if "modules" in fields else ()
-    flavour, base = (fields[key].text() if key in fields else "" for key in ("flavour", "of"))
-    return PackagedKernel(name, fields["suite"].text(), fields["package"].text(), modules, flavour, base)
+    version, flavour, base = (fields[key].text() if key in fields else "" for key in ("version", "flavour", "of"))
+    if version and not re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
+        raise fields["version"].error(f"a version of a kernel is expected here, such as 6.16 or 6.16.12, not {version!r}")
+    return PackagedKernel(
+        name,
+        fields["suite"].text(),
+        fields["package"].text() if "package" in fields else CLOUD,
+        version,
+        modules,
+        flavour,
+        base,
+        {name: command.texts() for name, command in fields["mkfs"].fields(set(), frozenset(mkfs)).items()} if "mkfs" in fields else {},
+        fields["check_valid_until"].answer() if "check_valid_until" in fields else True,
+    )
 
 
 def _check_flavour(kernel: PackagedKernel, node: _Node, kernels: Mapping[str, PackagedKernel]) -> None:

@@ -1,25 +1,46 @@
-"""Fetching and unpacking Debian packages without touching this computer's own apt."""
+"""What a Debian suite has: apt's lists of it, the packages of a kernel in them, and their files. This computer's own apt is not touched."""
 
 import logging
-import os
+import re
 import shlex
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
-from harness.host import settings
-from harness.host.apt import Mirrors, source_lines
+from harness.host.apt import Mirrors
 from harness.host.cache import Progress, file_sha256
 from harness.host.deadline import Deadline
 from harness.host.process import run
-from harness.host.tools import find_tool, require_tool
+from harness.host.tools import require_tool
+from harness.image.catalog import PackagedKernel
+from harness.image.mmdebstrap import mmdebstrap_command, run_mmdebstrap
+from harness.sizes import MIB
 
 _log = logging.getLogger(__name__)
 
-#: What the last build that failed said, in the cache.
-FAILED_BUILD_LOG = "failed-build.log"
+#: A kernel is one package (image), or since 6.19 four: an empty image, the kernel (binary), modules, and their lists and options (base).
+_PART = r"linux-(?:image|base|binary|modules)-"
+
+
+@dataclass(frozen=True)
+class KernelPackage:
+    """A package of a kernel that a suite has. ``needs``: the packages of kernels that it depends on, by name."""
+
+    name: str
+    version: str
+    size_bytes: int
+    needs: tuple[str, ...]
+
+    @property
+    def is_meta(self) -> bool:
+        """Whether it holds nothing and only leads to another of its kind. The archive may have lost its file."""
+        return any(_kind(need) == _kind(self.name) for need in self.needs)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is an image package that has all of a kernel, its modules too."""
+        return _kind(self.name) == "image" and not {"image", "modules"} & {_kind(need) for need in self.needs}
 
 
 @dataclass(frozen=True)
@@ -32,88 +53,29 @@ class FetchedPackage:
     file: Path
 
 
-def mmdebstrap_command(
-    suite: str, target: str, mirrors: Mirrors, *, variant: str, form: str, options: Iterable[str] = (), hooks: Iterable[str] = ()
-) -> list[str]:
-    """Return the mmdebstrap command; ``hooks`` run after everything is installed."""
-    return [
-        str(require_tool("mmdebstrap")),
-        f"--variant={variant}",
-        f"--format={form}",
-        "--architectures=amd64",
-        *options,
-        *(f"--customize-hook={hook}" for hook in hooks),
-        suite,
-        target,
-        *source_lines(suite, mirrors),
-    ]
-
-
-def run_mmdebstrap(command: list[str], deadline: Deadline, log: Path) -> None:
-    """Run an mmdebstrap command; what it mounts vanishes with its processes, however they end.
-
-    Raises HostError; ``log`` goes with the unfinished build, so the error names a copy of it in the cache.
-    """
-    try:
-        run([*_own_mounts(os.geteuid() == 0, deadline), *command], deadline, log=log)
-    except HostError as error:
-        raise HostError(_naming_a_copy(str(error), log)) from error
-
-
-def _naming_a_copy(message: str, log: Path) -> str:
-    kept = settings.cache_root() / FAILED_BUILD_LOG
-    try:
-        shutil.copyfile(log, kept)
-    except OSError as error:
-        _log.warning("the log of a build that failed could not be kept in %s: %s", kept, error)
-        return message.replace(f"\nwhole output: {log}", "")
-    return message.replace(str(log), str(kept))
-
-
-def _own_mounts(is_root: bool, deadline: Deadline) -> tuple[str, ...]:
-    """What goes before a command that mounts, so that this computer never sees the mounts.
-
-    As root mmdebstrap binds /dev/shm, /proc and /sys below /tmp. Killed, it leaves them, and whoever then removes that
-    folder removes what is in the real /dev/shm. Without root it makes a namespace itself.
-    """
-    unshare = ("unshare", "--mount", "--propagation", "private")
-    usable = is_root and find_tool("unshare") is not None and run([*unshare, "true"], deadline, check=False).status == 0
-    return unshare if usable else ()
-
-
-# Runs with the root of a chroot that has nothing but apt's lists: $1. The meta package leads to the packages that
-# have kernel and modules; newer kernels split them in linux-image, linux-binary and linux-modules.
-_FETCH = """set -eu
-export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
-mkdir "$1/fetched"
-cd "$1/fetched"
-names=
-for meta in {package}; do
-    names=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$meta" \
-        | grep -E '^linux-(image|binary|modules)-' | sort -u)
-done
-apt-get -q -o APT::Sandbox::User=root download $names {others}
-"""
-
-
-def fetch_kernel_packages(
-    suite: str, package: str | None, others: Iterable[str], mirrors: Mirrors, folder: Path, progress: Progress, deadline: Deadline
+def fetch_packages(
+    recipe: PackagedKernel, others: Iterable[str], mirrors: Mirrors, folder: Path, progress: Progress, deadline: Deadline, *, kernel: bool
 ) -> tuple[FetchedPackage, ...]:
-    """Download the newest kernel that the meta package names (None: no kernel), and the packages ``others``, into ``folder``.
+    """Download into ``folder`` the packages ``others`` of the suite of ``recipe``, and its newest kernel where ``kernel`` is wanted.
 
-    apt's state is a throwaway one inside mmdebstrap. Raises HostError when the archive cannot be reached or lacks it.
+    Raises HostError when the archive cannot be reached, or lacks the kernel: then with the kernels that there are.
     """
-    wanted = package or " ".join(others)
-    progress(f"fetching the newest {wanted} of {suite}" + (" with its security updates (about 40 to 130 MB)" if package else ""))
-    hook = _FETCH.format(package=shlex.quote(package) if package else "", others=shlex.join(others))
-    hooks = [hook, f"copy-out /fetched {shlex.quote(str(folder))}"]
-    log = folder / "fetch.log"
+    progress(f"reading what {recipe.suite} has")
+    apt = _read_lists(recipe, mirrors, folder, deadline)
+    known = _known_packages(apt, deadline)
+    parts = find_kernel(recipe, known) if kernel else ()
+    size = sum(part.size_bytes for part in parts) // MIB
+    what = f"the kernel {parts[0].version} of {recipe.suite} ({size} MiB)" if parts else f"{' '.join(others)} of {recipe.suite}"
+    progress(f"fetching {what}")
+    target = folder / "fetched"
+    target.mkdir()
     try:
-        run_mmdebstrap(mmdebstrap_command(suite, "/dev/null", mirrors, variant="custom", form="null", hooks=hooks), deadline, log)
+        run([*apt, str(require_tool("apt-get")), "-q", "download", *(part.name for part in parts), *others], deadline, cwd=target)
     except HostError as error:
-        raise HostError(f"could not fetch {wanted} of {suite}; is the package mirror reachable?\n{error}") from error
-    log.unlink()
-    fetched = tuple(_identified(file, deadline) for file in sorted((folder / "fetched").glob("*.deb")))
+        lost = f"the mirror names it and has not all of its files. {_what_there_is(recipe, known)}"
+        why = lost if parts and "404  Not Found" in str(error) else "is the package mirror reachable?"
+        raise HostError(f"could not fetch {what}; {why}\n{error}") from error
+    fetched = tuple(_identified(file, deadline) for file in sorted(target.glob("*.deb")))
     _log.info("fetched %s", ", ".join(f"{package.name} {package.version}" for package in fetched))
     return fetched
 
@@ -122,6 +84,120 @@ def unpack(packages: Iterable[FetchedPackage], folder: Path, deadline: Deadline)
     """Unpack package files below ``folder``; no script of theirs runs."""
     for package in packages:
         run([str(require_tool("dpkg-deb")), "--extract", str(package.file), str(folder)], deadline)
+
+
+# ---- which packages a kernel is --------------------------------------------------------------------------------------
+
+
+def find_kernel(recipe: PackagedKernel, packages: Mapping[str, KernelPackage]) -> tuple[KernelPackage, ...]:
+    """Return the packages, sorted, that hold the kernel of ``recipe``; none of them is a meta package.
+
+    ``packages``: those of kernels that the suite has, by name. Raises HostError naming what there is instead.
+    """
+    kernels = _of_flavour(recipe.package, packages)
+    if recipe.version:
+        wanted = [kernel for kernel in kernels if re.match(rf"{re.escape(recipe.version)}(?!\d)", kernel.version)]
+    else:
+        wanted = [packages[recipe.package]] if recipe.package in packages else []
+    for kernel in wanted:
+        if _is_whole(kernel, packages):
+            return tuple(part for _, part in sorted(_parts(kernel, packages).items()) if part is not None and not part.is_meta)
+    said = f"{recipe.suite} has no {recipe.package}" + (f" of Linux {recipe.version}" if recipe.version else "")
+    if wanted:
+        missing = sorted(name for name, part in _parts(wanted[0], packages).items() if part is None)
+        said += f" that is whole: {wanted[0].name} is there without {' and '.join(missing)}"
+    raise HostError(f"{said}. {_what_there_is(recipe, packages)}")
+
+
+def _what_there_is(recipe: PackagedKernel, packages: Mapping[str, KernelPackage]) -> str:
+    """Say what an entry that cannot be had may be changed into."""
+    whole = [kernel for kernel in _of_flavour(recipe.package, packages) if _is_whole(kernel, packages)]
+    if versions := dict.fromkeys(kernel.version.split("-")[0] for kernel in whole):
+        return f"It has {', '.join(versions)}: give {recipe.name} in images/kernels.yaml one of them as its version"
+    metas = sorted(package.name for package in packages.values() if package.is_meta and package.name.startswith("linux-image-"))
+    if metas:
+        return f"It has {', '.join(metas)}: give {recipe.name} in images/kernels.yaml one of them as its package"
+    return "It has no kernel"
+
+
+def _of_flavour(package: str, packages: Mapping[str, KernelPackage]) -> list[KernelPackage]:
+    """The kernels of the flavour that a meta package is for, the newest first."""
+    flavour = package.removeprefix("linux-image")
+    # What stands before the flavour has a dash only before the number of a build: 6.1.0-56, never cloud or rt.
+    image = re.compile(rf"linux-image-\d[^-]*(-(rc)?\d[^-]*)?{re.escape(flavour)}")
+    found = [package for package in packages.values() if image.fullmatch(package.name)]
+    return sorted(found, key=lambda kernel: version_key(kernel.version), reverse=True)
+
+
+def _parts(kernel: KernelPackage, packages: Mapping[str, KernelPackage]) -> dict[str, KernelPackage | None]:
+    """A kernel and all that belongs to it, by name; None: the suite has no such package."""
+    found: dict[str, KernelPackage | None] = {}
+    waiting = [kernel.name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = part = packages.get(name)
+            waiting += part.needs if part is not None and not part.is_alone else ()
+    return found
+
+
+def _is_whole(kernel: KernelPackage, packages: Mapping[str, KernelPackage]) -> bool:
+    return None not in _parts(kernel, packages).values()
+
+
+def version_key(version: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Return a key by which versions sort as dpkg sorts them (deb-version(7)): numbers as numbers, ``~`` before the end of the text."""
+
+    def order(letter: str) -> int:
+        return -1 if letter == "~" else ord(letter) if letter.isalpha() else ord(letter) + 256
+
+    return tuple(((*(order(letter) for letter in text), 0), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", version))
+
+
+def parse_packages(text: str) -> dict[str, KernelPackage]:
+    """Return the packages in what ``apt-cache show`` says, by name."""
+    found = {}
+    for stanza in text.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Version|Size|Depends): (.*)$", stanza, re.MULTILINE))
+        if fields:
+            needs = tuple(dict.fromkeys(re.findall(rf"(?<!\S){_PART}[^\s,|]+", fields.get("Depends", ""))))
+            found[fields["Package"]] = KernelPackage(fields["Package"], fields["Version"], int(fields["Size"]), needs)
+    return found
+
+
+def _kind(name: str) -> str:
+    return name.split("-")[1]
+
+
+# ---- apt -------------------------------------------------------------------------------------------------------------
+
+
+def _read_lists(recipe: PackagedKernel, mirrors: Mirrors, folder: Path, deadline: Deadline) -> tuple[str, ...]:
+    """Have mmdebstrap read what the suite has into ``folder``; return what goes before a command of apt's to make it use that."""
+    options = () if recipe.check_valid_until else ('--aptopt=Acquire::Check-Valid-Until "false"',)
+    hooks = [f"copy-out /etc/apt /var/lib/apt/lists {shlex.quote(str(folder))}"]
+    command = mmdebstrap_command(recipe.suite, "/dev/null", mirrors, variant="custom", form="null", options=options, hooks=hooks)
+    log = folder / "fetch.log"
+    try:
+        run_mmdebstrap(command, deadline, log)
+    except HostError as error:
+        why = "is the package mirror reachable?"
+        if recipe.check_valid_until and " is expired " in str(error):
+            why = f"its lists are too old to be believed. Where the mirror stands still, say `check_valid_until: no` of {recipe.name}"
+        raise HostError(f"could not read what {recipe.suite} has; {why}\n{error}") from error
+    log.unlink()
+    settings = {"State": folder, "State::status": "/dev/null", "Cache": folder / "cache", "Etc": folder / "apt"}
+    config = folder / "apt.conf"
+    lines = [f'Dir::{name} "{value}";' for name, value in settings.items()]
+    config.write_text("\n".join([*lines, 'APT::Architecture "amd64";', 'APT::Sandbox::User "root";', ""]))
+    return ("env", f"APT_CONFIG={config}")
+
+
+def _known_packages(apt: tuple[str, ...], deadline: Deadline) -> dict[str, KernelPackage]:
+    program = str(require_tool("apt-cache"))
+    names = run([*apt, program, "pkgnames", "linux-"], deadline).stdout.split()
+    parts = [name for name in sorted(names) if re.match(_PART, name) and not name.endswith("-dbg")]
+    return parse_packages(run([*apt, program, "show", "--no-all-versions", *parts], deadline).stdout) if parts else {}
 
 
 def _identified(file: Path, deadline: Deadline) -> FetchedPackage:

@@ -12,7 +12,7 @@ from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.host.tools import require_tool
 from harness.image.catalog import RootfsRecipe
-from harness.image.packages import mmdebstrap_command, run_mmdebstrap
+from harness.image.mmdebstrap import mmdebstrap_command, run_mmdebstrap
 from harness.sizes import MIB
 
 IMAGE = "root.img"

@@ -55,7 +55,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_images_are_made_of_the_default_kernel_and_its_flavours_only() -> None:
     catalog = load_catalog()
     assert needed_kernels(catalog) == [KernelChoice("debian_6.12"), KernelChoice("debian_6.12_full")]
-    assert needed_kernels(replace(catalog, default_kernel="debian_6.1")) == [KernelChoice("debian_6.1")]
+    assert needed_kernels(replace(catalog, default_kernel="debian_6.1")) == [KernelChoice("debian_6.1"), KernelChoice("debian_6.1_full")]
 
 
 def test_the_doctor_says_what_is_missing_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +64,8 @@ def test_the_doctor_says_what_is_missing_and_what_brings_it(capsys: pytest.Captu
     assert "MISSING  qemu-system-x86_64" in said
     assert "image debian_6.12 (default)" in said
     assert "not built: python -m harness images build debian_6.12" in said
+    assert re.search(r"^- +other images +0 of \d+ are built: python -m harness images list$", said, re.MULTILINE)
+    assert "image debian_6.1 " not in said
     assert re.search(r"^- +memory +[0-9.]+\w* are free (on this computer|within the memory limit)", said, re.MULTILINE)
     assert "./bootstrap cases puts in place what is missing" in said
 
@@ -86,7 +88,19 @@ def test_images_that_are_not_built_are_listed(capsys: pytest.CaptureFixture[str]
     assert main(["images", "list"]) == 0
     said = capsys.readouterr().out
     assert "rootfs-" in said
-    assert re.search(r"^debian_6\.12-\w+ +not built  debian_6\.12$", said, re.MULTILINE)
+    assert re.search(r"^debian_6\.12-\w+ +not built  debian_6\.12 *$", said, re.MULTILINE)
+
+
+def test_images_that_are_built_are_listed_with_the_version_of_their_kernel(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    packages = {"linux-base-7.3.4-x": "7.3.4-1", "linux-image-7.3.4-x": "7.3.4-1"}
+    for name, facts in (("debian_7.3-0", {"release": "7.3.4-x", "packages": packages}), ("rootfs-0", {"packages": {"ndctl": "81"}})):
+        (tmp_path / "cache/images" / name).mkdir(parents=True)
+        (tmp_path / "cache/images" / name / "manifest.json").write_text(json.dumps(facts))
+    assert main(["images", "list"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^debian_7\.3-0 +\d+\w* +an own kernel, .* more +Linux 7\.3\.4-x \(package 7\.3\.4-1\)$", said, re.MULTILINE)
+    assert re.search(r"^rootfs-0 +\d+\w* +an own kernel, or nothing any more$", said, re.MULTILINE)
+    assert re.search(r"^rootfs-\w{16} +not built +every kernel$", said, re.MULTILINE)
 
 
 def test_removing_images_needs_names_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from harness.errors import HostError
 from harness.host.apt import Archive, Mirrors, backports_entry, find_mirrors, read_apt_sources, source_lines
 
 DEB822 = """# made by the installer
@@ -88,6 +91,25 @@ def test_suite_is_replaced_and_brings_its_updates_and_security_updates(tmp_path:
         "deb [signed-by=/etc/keys/debian.gpg] http://mirror.example/debian bookworm-updates main",
         "deb http://mirror.example/security bookworm-security main",
     )
+
+
+@pytest.mark.parametrize(
+    ("suite", "suites"),
+    [
+        ("trixie-backports", ["trixie", "trixie-updates", "trixie-security", "trixie-backports"]),
+        ("sid", ["sid"]),
+        ("experimental", ["sid", "experimental"]),
+    ],
+)
+def test_a_suite_comes_with_what_it_adds_to_and_only_with_the_updates_that_there_are(suite: str, suites: list[str]) -> None:
+    mirrors = find_mirrors((), "http://mine.example/d http://mine.example/s")
+    assert [line.split()[-2] for line in source_lines(suite, mirrors)] == suites
+
+
+def test_a_suite_that_only_adds_to_another_needs_a_mirror_that_is_known() -> None:
+    assert source_lines("trixie", Mirrors(None, None)) == ()
+    with pytest.raises(HostError, match=r"no mirror is known that has trixie-backports: .*; name one with PMEM_HARNESS_MIRROR"):
+        source_lines("trixie-backports", Mirrors(None, None))
 
 
 def test_setting_comes_before_apt_and_may_name_a_security_archive(tmp_path: Path) -> None:

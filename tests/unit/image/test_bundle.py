@@ -1,6 +1,7 @@
 """What is in the store is used as it is; what is not there is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_stored_image_is_returned_without_building(tmp_path: Path) -> None:
     assert image.mkfs == CATALOG.mkfs
 
 
+def test_a_kernel_may_have_a_file_system_made_in_its_own_way(tmp_path: Path) -> None:
+    choice = KernelChoice("debian_5.10")
+    fill(tmp_path, choice)
+    image = guest_image(choice, silent, CATALOG, tmp_path)
+    assert image.mkfs["ext4"] == CATALOG.mkfs["ext4"]
+    # Otherwise it is made as for all.
+    assert " ".join(image.mkfs["xfs"]).replace("reflink=0", "reflink=1") == " ".join(CATALOG.mkfs["xfs"])
+
+
 def test_image_counts_as_built_when_both_entries_are_there(tmp_path: Path) -> None:
     assert not is_built(CHOICE, CATALOG, tmp_path)
     fill(tmp_path)
@@ -56,7 +66,7 @@ def test_image_counts_as_built_when_both_entries_are_there(tmp_path: Path) -> No
 def test_entries_are_listed_with_versions_and_removed_by_name(tmp_path: Path) -> None:
     fill(tmp_path)
     entries = stored_entries(tmp_path)
-    assert [entry.versions for entry in entries] == [{"linux-image-x": "6.12.1-1"}, {"ndctl": "81"}]
+    assert [(entry.release, entry.version) for entry in entries] == [("6.12.1-x", "6.12.1-1"), ("", "")]
     assert all(entry.size_bytes > 0 for entry in entries)
     remove_stored_entry(entries[0].name, silent, tmp_path)
     assert stored_entries(tmp_path) == entries[1:]
@@ -74,6 +84,12 @@ def test_kernels_have_entries_of_their_own_and_share_the_root_file_system() -> N
     first, second = entry_names(CHOICE, CATALOG), entry_names(KernelChoice("debian_6.1"), CATALOG)
     assert first[0] == second[0]
     assert first[1] != second[1]
+
+
+def test_a_kernel_of_another_version_has_another_entry() -> None:
+    kernels = {**CATALOG.kernels, "debian_6.16": replace(CATALOG.kernels["debian_6.16"], version="6.16.3")}
+    choice = KernelChoice("debian_6.16")
+    assert entry_names(choice, replace(CATALOG, kernels=kernels))[1] != entry_names(choice, CATALOG)[1]
 
 
 def test_own_kernel_gets_another_entry_when_it_is_built_anew(tmp_path: Path) -> None:

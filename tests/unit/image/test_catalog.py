@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import CaseError, UsageError
-from harness.image.catalog import IMAGES_DIR, KernelChoice, choose_kernel, load_catalog
+from harness.image.catalog import IMAGES_DIR, KernelChoice, PackagedKernel, choose_kernel, load_catalog
 
 
 def edited(tmp_path: Path, file: str, change: Callable[[str], str]) -> Path:
@@ -21,11 +21,27 @@ def edited(tmp_path: Path, file: str, change: Callable[[str], str]) -> Path:
 def test_catalog_of_the_project_is_complete() -> None:
     catalog = load_catalog()
     assert catalog.default_kernel == "debian_6.12"
-    assert set(catalog.kernels) >= {"debian_6.12", "debian_6.1", "debian_6.12_full"}
+    assert set(catalog.kernels) >= {"debian_5.10", "debian_6.1", "debian_6.12"}
     assert "rdma_rxe" in catalog.kernels["debian_6.12_full"].modules
     assert "dropbear-bin" in catalog.rootfs.packages
     assert {"ext4", "xfs"} <= set(catalog.mkfs)
     assert "BLK_DEV_PMEM" in catalog.options
+
+
+def test_every_kernel_of_the_project_has_a_full_flavour_of_the_same_suite_and_version() -> None:
+    kernels = load_catalog().kernels
+    for kernel in kernels.values():
+        if not kernel.flavour:
+            full = kernels[f"{kernel.name}_full"]
+            assert (full.flavour, full.base) == ("full", kernel.name)
+            assert (full.suite, full.version, full.mkfs) == (kernel.suite, kernel.version, kernel.mkfs)
+
+
+def test_an_entry_needs_a_suite_and_has_the_kernel_of_the_cloud_flavour(tmp_path: Path) -> None:
+    text = "kernels:\n  plain: {suite: forky}\n  exact: {suite: sid, version: 7.10, check_valid_until: no}\n"
+    kernels = load_catalog(edited(tmp_path, "kernels.yaml", lambda old: old.replace("kernels:\n", text, 1))).kernels
+    assert kernels["plain"] == PackagedKernel("plain", "forky", "linux-image-cloud-amd64")
+    assert kernels["exact"] == PackagedKernel("exact", "sid", "linux-image-cloud-amd64", "7.10", check_valid_until=False)
 
 
 def test_no_mirror_is_named_in_the_catalog() -> None:
@@ -39,27 +55,40 @@ def test_no_mirror_is_named_in_the_catalog() -> None:
             "kernels.yaml",
             "default: debian_6.12",
             "default: debian_99",
-            r"kernels\.yaml:3: the default kernel 'debian_99' is none of: debian_6\.12",
+            r"kernels\.yaml:3: the default kernel 'debian_99' is none of: debian_5\.10, ",
         ),
         ("kernels.yaml", "format: 1", "format: 7", r"kernels\.yaml:2: format 7 is not known here; this harness reads format 1"),
         (
             "kernels.yaml",
             "suite: trixie",
             "suit: trixie",
-            r"kernels\.yaml:9: unknown key 'suit'; accepted here: flavour, modules, of, package, suite",
+            r"kernels\.yaml:\d+: unknown key 'suit'; accepted here: check_valid_until, flavour, mkfs, modules, of, package, suite, version",
         ),
-        ("kernels.yaml", "    package: linux-image-amd64\n", "", r"kernels\.yaml:\d+: the key 'package' is missing"),
+        ("kernels.yaml", "    suite: bullseye\n", "", r"kernels\.yaml:\d+: the key 'suite' is missing"),
         (
             "kernels.yaml",
-            "    of: debian_6.12\n",
+            'version: "6.16"',
+            "version: newest",
+            r"kernels\.yaml:\d+: a version of a kernel is expected here, such as 6\.16 or 6\.16\.12, not 'newest'$",
+        ),
+        (
+            "kernels.yaml",
+            "{suite: trixie}",
+            "{suite: trixie, check_valid_until: never}",
+            r"kernels\.yaml:\d+: yes or no is expected here, not 'never'$",
+        ),
+        ("kernels.yaml", "      xfs: [", "      zfs: [", r"kernels\.yaml:\d+: unknown key 'zfs'; accepted here: ext4, xfs$"),
+        (
+            "kernels.yaml",
+            "    of: debian_5.10\n",
             "",
-            r"kernels\.yaml:\d+: debian_6\.12_full has only one of the keys 'flavour' and 'of': a flavour is one of another kernel",
+            r"kernels\.yaml:\d+: debian_5\.10_full has only one of the keys 'flavour' and 'of': a flavour is one of another kernel",
         ),
         (
             "kernels.yaml",
-            "    of: debian_6.12\n",
-            "    of: debian_6.12_full\n",
-            r"kernels\.yaml:\d+: debian_6\.12_full is a flavour of 'debian_6\.12_full', which is none of: debian_6\.12, debian_6\.1$",
+            "    of: debian_5.10\n",
+            "    of: debian_5.10_full\n",
+            r"kernels\.yaml:\d+: debian_5\.10_full is a flavour of 'debian_5\.10_full', which is none of: debian_5\.10, debian_6\.1, ",
         ),
         (
             "kernels.yaml",
@@ -102,5 +131,5 @@ def test_kernel_is_chosen_by_name_by_path_or_by_default(tmp_path: Path) -> None:
 
 
 def test_unknown_kernel_is_answered_with_what_there_is() -> None:
-    with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_6\.12, .* or the path of a bzImage, a vmlinux"):
+    with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_5\.10, .* or the path of a bzImage, a vmlinux"):
         choose_kernel("debian_5", load_catalog())
