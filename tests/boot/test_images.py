@@ -1,4 +1,4 @@
-"""The images boot, on every kernel of the catalogue, and what is made with the pinned mkfs mounts there."""
+"""The images boot, on these kernels or on those named with ``--kernel``, and what is made with the mkfs of each mounts there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from harness.model.stack import Region
 from harness.sizes import KIB, MIB
 
 CATALOG = load_catalog()
+KERNELS = ("debian_6.12", "debian_6.1", "debian_6.12_full")
 REGIONS = (Region("main", RegionKind.E820, 256 * MIB), Region("second", RegionKind.NVDIMM, 256 * MIB, 128 * KIB))
 
 
@@ -41,7 +42,11 @@ def guest_of(image: GuestImage, logs: Path) -> "Iterator[tuple[Ssh, Deadline]]":
         yield ssh, deadline
 
 
-@pytest.mark.parametrize("kernel", CATALOG.kernels)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kernel" in metafunc.fixturenames:
+        metafunc.parametrize("kernel", metafunc.config.getoption("--kernel") or KERNELS)
+
+
 def test_kernel_boots_and_mounts_the_pinned_file_systems_with_dax(kernel: str, tmp_path: Path) -> None:
     image = image_of(kernel)
     with guest_of(image, tmp_path) as (ssh, deadline):

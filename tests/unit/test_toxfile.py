@@ -1,9 +1,13 @@
-"""What tox.ini and toxfile.py say: an environment for each kernel of images/kernels.yaml, and one for all tests."""
+"""What tox.ini, toxfile.py and the workflow say: an environment for each kernel of images/kernels.yaml, and one for all tests."""
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
+
+import toxfile
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "kernels:\n  debian_99:\n    suite: sid\n    package: linux-image-amd64\n"
@@ -35,6 +39,11 @@ def test_a_kernel_that_is_added_has_an_environment_that_takes_pytests_arguments(
     asked = tox(tmp_path, "config", "-e", "cases-debian_99", "-k", "commands", "deps", "--", "-k", "splice or futex")
     assert "pytest -o testpaths=cases --kernel debian_99 -k 'splice or futex'" in asked
     assert "-r requirements.lock" in asked
+
+
+def test_the_workflow_runs_kernels_that_there_are() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/cases.yml").read_text())
+    assert set(workflow["jobs"]["cases"]["strategy"]["matrix"]["kernel"]) <= set(toxfile.kernels())
 
 
 def test_arguments_of_the_tests_reach_pytest_alone_and_a_failure_ends_no_other() -> None:
