@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.case.known import load_nearest_known
 from harness.cli.folders import chosen_items
-from harness.cli.options import add_run
+from harness.cli.options import add_facts, add_run
 from harness.cli.words import progress
 from harness.record.judged import judge_folder
 from harness.record.store import load_record
@@ -16,6 +16,7 @@ from harness.report.status import exit_status
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
+    add_facts(parser)
     parser.set_defaults(command=run)
 
 
@@ -25,7 +26,7 @@ def run(chosen: argparse.Namespace) -> int:
         case = Path(load_record(folder).item.where.case)
         if not case.exists():
             elsewhere.append(case)
-        row = make_row(judge_folder(folder, load_nearest_known(case)), folder)
+        row = make_row(judge_folder(folder, load_nearest_known(case), chosen.facts), folder)
         rows.append(row)
         print(describe_row(row))
     if elsewhere:

@@ -30,6 +30,10 @@ def add_artifacts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="where runs are kept, as pytest's option")
 
 
+def add_facts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--facts", type=Path, metavar="DIR", help="tables of facts that come before the model's own, as pytest's option")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add what says which stored items a command is about: folders, or a run."""
     parser.add_argument("folder", type=Path, nargs="*", metavar="DIR", help="items' folders, or folders above several, instead of a run")

@@ -1,5 +1,6 @@
 """The test suite as a command starts it: pytest in a process of its own, whose output is the user's to see."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,14 @@ from harness.report.status import ALL_CONFORM, SOME_DEVIATE
 def run_suite(arguments: Sequence[str], artifacts: Path) -> tuple[int, StoredRun | None]:
     """Run pytest with ``arguments``; return its exit status and the run that it kept (None: it did not come to run items).
 
-    Ctrl-C reaches pytest as well, which cleans up; it is waited for.
+    Ctrl-C is handed on to pytest, which cleans up and is waited for.
     """
     before = _latest(artifacts)
-    process = start([sys.executable, "-m", "pytest", *arguments, "--artifacts", str(artifacts)], stdout=1, stderr=2, new_session=False)
+    process = start([sys.executable, "-m", "pytest", *arguments, "--artifacts", str(artifacts)], stdout=1, stderr=2)
     try:
         status = process.wait()
     except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
         process.wait()
         raise
     after = _latest(artifacts)

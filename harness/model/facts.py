@@ -79,12 +79,13 @@ class Env:
     """The stack as it is, and through it every fact.
 
     ``overrides`` replace the values of facts, for files in the DAX state that their volume has from its mount (tests flip them so, and
-    measuring tries them).
+    measuring tries them). ``measured`` replaces them by fact and storage: a kernel's own table, where it is not as its version says.
     """
 
     reading: StackReading
     overrides: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     asked: set[str] = field(default_factory=set, compare=False)
+    measured: Mapping[tuple[str, str], Value] = field(default_factory=lambda: MappingProxyType({}))
 
     def fact(self, name: str, volume: str, dax: bool | None = None) -> Value:
         """Return the value of fact ``name`` on ``volume`` (a role). ``dax`` overrides the state of a single file."""
@@ -95,6 +96,8 @@ class Env:
             reading = evolve(reading, dax=dax)
         elif name in self.overrides:
             return self.overrides[name]
+        if self.measured and (name, reading.storage) in self.measured:
+            return self.measured[name, reading.storage]
         return entry.value(kernel_of(self.reading.kernel_release), reading)
 
     def number(self, name: str, volume: str, dax: bool | None = None) -> int:
@@ -113,6 +116,14 @@ fact(
     "generic_file_splice_read through ->read_iter (dax_iomap_rw copies) before (6.1)",
     ("copy", "alias"),
     lambda k, v: "copy" if v.dax else "alias",
+)
+fact(
+    "sendfile_to_pipe",
+    "whether sendfile into a pipe from a buffered file fills it with copies or with aliases of cached pages",
+    "fs/read_write.c do_sendfile: splice_file_to_pipe (since 5.12); before, do_splice_direct through a pipe of the kernel's own, and "
+    "fs/splice.c default_file_splice_write writes its pages into the target (5.10)",
+    ("copy", "alias"),
+    lambda k, v: "alias" if k.since(5, 12) and not v.dax else "copy",
 )
 fact(
     "dio_offset_alignment",
@@ -182,6 +193,13 @@ fact(
     lambda k, v: "page_table" if v.dax else "page_cache",
 )
 fact(
+    "populate_advice",
+    "whether madvise knows POPULATE_READ and POPULATE_WRITE",
+    "madvise(2): since 5.14",
+    (True, False),
+    lambda k, v: k.since(5, 14),
+)
+fact(
     "mlock_counts",
     "whether mlock marks the mapping locked (VmFlags lo, VmLck grows)",
     "mm/mlock.c mlock_fixup: vma_is_dax areas are left as they are, only populated",
@@ -238,6 +256,13 @@ for _driver in ("io_uring", "xdp", "rdma"):
         _longterm_copied(_driver),
     )
 fact(
+    "dax_pin_refused",
+    "when a long-term pin of a mapping of a DAX file is refused: before or after its pages are faulted in for writing",
+    "mm/gup.c check_vma_flags (6.1) looks at the area first; check_dax_vmas (up to 5.12) at the areas of the pages that were pinned",
+    ("before", "after"),
+    lambda k, v: "before" if not v.dax or k.since(5, 13) else "after",
+)
+fact(
     "futex_on_readonly_hole",
     "what FUTEX_WAIT on a read-only shared mapping of a hole ends in",
     "kernel/futex/core.c get_futex_key: the zero page has no mapping, so EFAULT on DAX; a page-cache page has one",
@@ -270,7 +295,8 @@ fact(
 fact(
     "dontcache_supported",
     "whether a file knows RWF_DONTCACHE",
-    "include/linux/fs.h kiocb_set_rw_flags (since 6.14), FOP_DONTCACHE of ext4 and xfs; never on DAX",
+    "include/linux/fs.h kiocb_set_rw_flags (since 6.14), FOP_DONTCACHE of ext4 and xfs; of a node since 7.3: shown on 7.3, not on "
+    "7.2; never on DAX",
     (True, False),
     lambda k, v: not v.dax and k.has(traits_of(v).dontcache_since),
 )
@@ -284,9 +310,10 @@ fact(
 fact(
     "copy_shares_blocks",
     "whether copy_file_range first tries to share blocks, which needs whole blocks and, on DAX, pages that nobody holds",
-    "fs/read_write.c vfs_copy_file_range; fs/xfs/xfs_file.c xfs_file_remap_range, xfs_reflink_remap_prep: file systems made with reflink",
+    "fs/read_write.c vfs_copy_file_range; fs/xfs/xfs_file.c xfs_file_remap_range, xfs_reflink_remap_prep: file systems made with reflink, "
+    "which are those of kernels whose xfs takes it together with DAX (fs/xfs/xfs_super.c xfs_fs_fill_super: since 6.0, not on 5.10)",
     (True, False),
-    lambda k, v: traits_of(v).shares_blocks,
+    lambda k, v: k.has(traits_of(v).shares_blocks_since),
 )
 fact(
     "splice_moves",
@@ -311,6 +338,15 @@ fact(
     "cannot load; before, arch/x86/lib/copy_user_64.S went on byte by byte",
     ("byte", "word"),
     lambda k, v: "word" if v.dax and k.since(6, 4) else "byte",
+)
+fact(
+    "short_write_at",
+    "where a write into the page cache ends before a byte of the buffer that cannot be read: at that byte, or at the begin of the page of "
+    "the file that it would have gone to",
+    "mm/filemap.c generic_perform_write, fs/iomap/buffered-io.c: fault_in_iov_iter_readable says how much cannot be read (since 5.16); "
+    "iov_iter_fault_in_readable refused the part of a page as a whole (5.10)",
+    ("byte", "page"),
+    lambda k, v: "byte" if v.dax or k.since(5, 16) else "page",
 )
 fact(
     "buffered_nowait_write",

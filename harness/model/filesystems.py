@@ -48,7 +48,7 @@ class FilesystemTraits:
     ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a mount
     whose options do not name one. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
     is not MAP_SHARED_VALIDATE. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
-    ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks``: copy_file_range tries that
+    ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks_since``: copy_file_range tries that
     first. ``package``: what its programs come in. ``complaints``: what finds the lines in which it complains (regular expressions); such
     a line leaves no taint.
     """
@@ -64,7 +64,7 @@ class FilesystemTraits:
     dontcache_since: Version | None = None
     buffered_nowait_write_since: Version | None = None
     allocation_unmaps: bool = False
-    shares_blocks: bool = False
+    shares_blocks_since: Version | None = None
     direct_append_looks_at_offset: bool = False
     package: str | None = None
     checker: Checker | None = None
@@ -124,7 +124,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             dontcache_since=(6, 14),
             buffered_nowait_write_since=(6, 0),
             allocation_unmaps=True,
-            shares_blocks=True,
+            shares_blocks_since=(6, 0),
             direct_append_looks_at_offset=True,
             package="xfsprogs",
             # It has one status for what it found and for what it could not do: the words are those of xfsprogs' do_error.
@@ -142,7 +142,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
 )
 
 #: A volume that the set-up mounts nothing on: its node, and what a program mounts there, of which facts know no more than the DAX state.
-NODE = FilesystemTraits(synchronous_dax=True, tail_zeroed_since=(6, 12), buffered_nowait_write_since=(6, 0))
+NODE = FilesystemTraits(synchronous_dax=True, tail_zeroed_since=(6, 12), dontcache_since=(7, 3), buffered_nowait_write_since=(6, 0))
 
 
 def filesystem_traits(name: str | None) -> FilesystemTraits:

@@ -137,6 +137,12 @@ class VolumeReading:
     page_map: str | None = None
     frame_in_region: bool | None = None
 
+    @property
+    def storage(self) -> str:
+        """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem``, ``ext4 on disk``."""
+        medium = "disk" if self.region_start is None else "pmem" if self.queue_dax else f"pmem {self.namespace_mode}"
+        return " ".join(filter(None, (self.filesystem or "node", "dax" if self.dax else "", "on", medium)))
+
 
 @dataclass(frozen=True)
 class StackReading:

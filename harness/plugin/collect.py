@@ -140,7 +140,8 @@ def judged(node: pytest.Item, item: Item, folder: Path) -> tuple[Result, Row]:
     A fault of the judge is the harness's, and leaves a row too.
     """
     try:
-        result = judge_folder(folder, load_nearest_known(node.path))
+        facts = node.config.getoption("facts")
+        result = judge_folder(folder, load_nearest_known(node.path), Path(facts) if facts else None)
         row = make_row(result, folder)
     except Exception as error:
         keep_row(node, make_unset_row(item, Ending.HARNESS_ERROR, f"judging failed: {error!r}", str(folder)))

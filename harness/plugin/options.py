@@ -80,6 +80,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="words to add to the kernel's command line, such as --kernel-args='transparent_hugepage=never mitigations=auto'",
     )
     group.addoption(
+        "--facts",
+        metavar="DIR",
+        help="tables of measured facts (python -m harness probe makes them): what that of an item's kernel says comes before the model's "
+        "own table, for a kernel with backports or in the midst of a bisection",
+    )
+    group.addoption(
         "--not-stack",
         action="append",
         default=[],
@@ -159,6 +165,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     if config.getoption("keep_guest") and (not sys.stdin.isatty() or config.getoption("numprocesses", None)):
         raise pytest.UsageError("--keep-guest waits for you to press Enter: it needs a terminal, and does not go with -n")
+    if config.getoption("facts") and not list(Path(config.getoption("facts")).glob("*.json")):
+        raise pytest.UsageError(f"--facts {config.getoption('facts')}: there is no table of facts; python -m harness probe makes one")
     if config.getoption("keep_runs") < 1:
         raise pytest.UsageError(f"--keep-runs is {config.getoption('keep_runs')}: this run is one, so it is 1 or more")
     config.stash[KERNELS] = kernels

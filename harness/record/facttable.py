@@ -51,6 +51,11 @@ class FactTable:
         return {(shown.fact, shown.storage): shown.values for shown in self.facts}
 
     @property
+    def measured_values(self) -> Mapping[tuple[str, str], Value]:
+        """What is settled of them, as the model takes it (:class:`harness.model.facts.Env`)."""
+        return {key: values[0] for key, values in self.values.items() if len(values) == 1}
+
+    @property
     def storages(self) -> tuple[str, ...]:
         return tuple(sorted({shown.storage for shown in self.facts}))
 
@@ -124,6 +129,12 @@ def read_tables(folder: Path = FACTS_DIR) -> list[FactTable]:
     """Return all tables of a folder, the oldest kernel first. Raises UsageError."""
     found = [read_table(path) for path in sorted(folder.glob("*.json")) if path.name != "schema.json"]
     return sorted(found, key=lambda table: (table.version.major, table.version.minor, table.kernel))
+
+
+def find_table(folder: Path, kernel: str) -> FactTable | None:
+    """Return the table of a kernel, or None where the folder has none. Raises UsageError."""
+    path = folder / f"{kernel}.json"
+    return read_table(path) if path.exists() else None
 
 
 def compare(before: FactTable, after: FactTable) -> list[Difference]:

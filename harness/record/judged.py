@@ -10,6 +10,7 @@ from harness.model.facts import Env
 from harness.model.judge import Judgement, judge
 from harness.model.known import Known, KnownDeviation, find_known
 from harness.record.documents import to_document
+from harness.record.facttable import find_table
 from harness.record.item import Ending, Record
 from harness.record.store import load_record, store_verdict
 
@@ -28,8 +29,12 @@ class Result:
     evidence: tuple[Evidence, ...]
 
 
-def judge_record(record: Record, known: tuple[KnownDeviation, ...]) -> Result:
-    """Return the judgement of what was kept; the same record gets the same one, with or without a guest."""
+def judge_record(record: Record, known: tuple[KnownDeviation, ...], facts: Path | None = None) -> Result:
+    """Return the judgement of what was kept; the same record gets the same one, with or without a guest.
+
+    ``facts``: a folder with tables of measured facts; what that of the item's kernel says comes before the model's own table. Raises
+    UsageError where it is no table.
+    """
     item, where, outcome = record.item, record.item.where, record.outcome
     if record.observations is None or outcome.ending is not Ending.COMPLETED:
         note = f"{outcome.ending}: {outcome.note}"
@@ -37,15 +42,18 @@ def judge_record(record: Record, known: tuple[KnownDeviation, ...]) -> Result:
             record, None, Known.NO, None, tuple(Evidence(c, where.target.column, where.id, None, None, note) for c in item.claims)
         )
     seen = record.observations
-    judgement = with_audit(judge(Env(record.reading), item.program, seen), item.program, record.audit)
+    table = None if facts is None else find_table(facts, where.target.column)
+    env = Env(record.reading) if table is None else Env(record.reading, measured=table.measured_values)
+    judgement = with_audit(judge(env, item.program, seen), item.program, record.audit)
     state, entry = find_known(judgement, where.path, where.variant_id, record.reading.kernel_release, known)
     evidence = make_evidence(where.target.column, where.id, item.decisions, seen, record.reading, judgement.verdict)
     return Result(record, judgement, state, entry, evidence)
 
 
-def judge_folder(folder: Path, known: tuple[KnownDeviation, ...]) -> Result:
-    """Judge the stored item in ``folder`` and keep the verdict there. Raises UsageError for what is no item's folder."""
-    result = judge_record(load_record(folder), known)
+def judge_folder(folder: Path, known: tuple[KnownDeviation, ...], facts: Path | None = None) -> Result:
+    """Judge the stored item in ``folder`` as :func:`judge_record` does and keep the verdict there. Raises UsageError for what is no item's
+    folder."""
+    result = judge_record(load_record(folder), known, facts)
     store_verdict(folder, verdict_document(result))
     return result
 

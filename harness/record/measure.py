@@ -49,23 +49,14 @@ def measure(runs: Iterable[Recorded]) -> list[Measurement]:
         env = Env(run.reading)
         judge(env, run.program, run.observations)
         for name in env.asked:
-            key = (name, storage_words(volume), run.reading.kernel_release)
+            key = (name, volume.storage, run.reading.kernel_release)
             _, tried = found.setdefault(key, (Env(run.reading).fact(name, volume.role), []))
             tried.append((run.item, _allowed(run, name)))
     return [_measurement(key, expected, tried) for key, (expected, tried) in sorted(found.items())]
 
 
-def storage_words(volume: VolumeReading) -> str:
-    """Return what facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem``, ``ext4 on disk``."""
-    words = [volume.filesystem or "node"]
-    if volume.dax:
-        words.append("dax")
-    medium = "disk" if volume.region_start is None else "pmem" if volume.queue_dax else f"pmem {volume.namespace_mode}"
-    return " ".join([*words, "on", medium])
-
-
 def reading_of(storage: str) -> VolumeReading:
-    """Return a volume of which :func:`storage_words` says ``storage``. Raises ValueError for words that it never says."""
+    """Return a volume whose ``storage`` is this. Raises ValueError for words that it never says."""
     kind, _, medium = storage.partition(" on ")
     filesystem, _, dax = kind.partition(" ")
     device, _, word = medium.partition(" ")
@@ -86,7 +77,7 @@ def reading_of(storage: str) -> VolumeReading:
         region_start=None if mode is None else 0,
         namespace_mode=mode,
     )
-    if storage_words(volume) != storage:
+    if volume.storage != storage:
         raise ValueError(f"{storage!r} is no kind of storage")
     return volume
 

@@ -50,7 +50,7 @@ def sendfile(c: Context, s: State, op: Sendfile) -> Expectations:
     if op.length == 0:
         return c.returns("C-SPLICE-07", 0).leaving(s)
     if isinstance(target, Pipe):
-        return file_to_pipe(c, s, (number, source), (goal, target), op.offset, op.length, nonblock=target.nonblock)
+        return file_to_pipe(c, s, (number, source), (goal, target), op.offset, op.length, nonblock=target.nonblock, fact="sendfile_to_pipe")
     if isinstance(target, Socket):
         return _file_to_socket(c, s, op, (number, source), (goal, target), at)
     return _file_to_file(c, s, (number, source, op.offset), (goal, target, None), op.length, "C-SPLICE-10")

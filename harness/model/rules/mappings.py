@@ -9,7 +9,7 @@ from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
-from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import kernel_fact, look_up, rule, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Advice, Madvise, MapFlag, Mmap, Mprotect, Munmap, Protection
@@ -46,6 +46,7 @@ clause(
     "populating against the protection, or of memory without struct pages, is EINVAL",
     "madvise(2) ERRORS; mm/gup.c check_vma_flags, with FOLL_MADV_POPULATE",
 )
+clause("C-MAP-18", "a kernel that does not know POPULATE_READ and POPULATE_WRITE answers EINVAL", "madvise(2) ERRORS: fact populate_advice")
 clause(
     "C-MAP-15",
     "populating behind the end of the file is an error, after the pages before it were faulted in",
@@ -167,11 +168,15 @@ def _copied_where_locked(c: Context, s: State, number: int, m: Mapping) -> list[
 def madvise(c: Context, s: State, op: Madvise) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     length, end = range_of(m, op.offset, op.length)
-    if refused := c.refuses(("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13")):
+    populating = op.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
+    if refused := c.refuses(
+        ("EINVAL", populating and not kernel_fact(c, "populate_advice"), "C-MAP-18"),
+        ("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13"),
+    ):
         return refused.leaving(s)
     if length == 0:
         return c.returns("C-MAP-13", 0).leaving(s)
-    if op.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE):
+    if populating:
         return _madvise_populate(c, s, number, op.offset, end, write=op.advice is Advice.POPULATE_WRITE)
     if op.advice is Advice.REMOVE:
         return _madvise_remove(c, s, m, op.offset, end)

@@ -119,12 +119,12 @@ clause(
 )
 
 
-def file_moves(c: Context, s: State, of: OpenFile, at: int, length: int, slots: int) -> tuple[int, bool]:
-    """Return how many bytes can move from ``of`` at ``at`` into ``slots`` free slots, and whether they are copies."""
+def file_moves(c: Context, s: State, of: OpenFile, at: int, length: int, slots: int, fact: str = "splice_to_pipe") -> tuple[int, bool]:
+    """Return how many bytes can move from ``of`` at ``at`` into ``slots`` free slots, and whether they are copies, as ``fact`` says."""
     memory = s.memory(of.memory)
     if memory.is_bar:
         raise Undetermined("no clause covers splicing from a BAR")
-    copies = of.direct or volume_fact(c, "splice_to_pipe", memory) == "copy"
+    copies = of.direct or volume_fact(c, fact, memory) == "copy"
     # A page of the cache is taken as it lies in the file, so an odd offset costs part of the first slot.
     room = slots * PAGE if copies else slots * PAGE - at % PAGE
     return min(length, room, max(0, memory.size - at)), copies
@@ -216,6 +216,7 @@ def file_to_pipe(
     length: int,
     *,
     nonblock: bool,
+    fact: str = "splice_to_pipe",
 ) -> Expectations:
     (number, of), (goal, into) = source, target
     if (waits := target_refuses(c, s, into, nonblock=nonblock)) is not None:
@@ -224,7 +225,7 @@ def file_to_pipe(
     free = into.slots - len(into.views)
     if refused := c.refuses(direct_refusal(c, s, of, at, length, free)):
         return refused.leaving(s)
-    most, copies = file_moves(c, s, of, at, length, free)
+    most, copies = file_moves(c, s, of, at, length, free, fact)
 
     def moved(count: int) -> list[State]:
         after, views = file_views(s, of, at, count, copies=copies)

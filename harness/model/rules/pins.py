@@ -8,7 +8,7 @@ from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectation, Expectations
 from harness.model.objects import PAGE, Mapping, Memory, RdmaDevice, RdmaRegion, Ring, Socket, SocketKind, page_ceil, page_floor
 from harness.model.outcome import How
-from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch
+from harness.model.rules.buffers import mapping_bytes, mapping_reaches, store_into, touch, usable_end
 from harness.model.rules.rule import look_up, rule, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
@@ -28,7 +28,7 @@ clause("C-LTP-01", "memory without struct pages cannot be pinned: EFAULT", "mm/g
 clause(
     "C-LTP-02",
     "a shared mapping of a DAX file cannot be pinned for long: EOPNOTSUPP",
-    "mm/gup.c check_vma_flags (since 4.15): truncate would have to wait for it without end",
+    "mm/gup.c check_vma_flags, check_dax_vmas up to 5.12: truncate would have to wait for it without end; fact dax_pin_refused",
 )
 clause(
     "C-LTP-03",
@@ -78,18 +78,28 @@ def _pin_refusals(c: Context, s: State, m: Mapping, start: int, length: int, dri
     memory = s.memory(m.memory)
     if start < 0 or start + length > m.end or length <= 0:
         raise Undetermined("no clause covers pinning nothing, or behind the end of the mapping")
-    behind_end = "ENOMEM" if driver == "xdp" and mapping_reaches(s, m, start, 1) else "EFAULT"
-    rows = [
-        ("EFAULT", not memory.has_struct_pages, "C-LTP-01"),
-        ("EFAULT", not m.writable, "C-LTP-06"),
-        (behind_end, not mapping_reaches(s, m, start, length), "C-LTP-07"),
-    ]
-    if memory.on_volume:
-        answer, clause_id = _answer_for_file(c, memory, m, start, length, driver)
-        # io_uring's own check of old kernels comes after the pages were pinned; mm/gup.c looks at the file first.
-        late = answer == "EOPNOTSUPP" and not memory.dax
-        rows.insert(3 if late else 1, (answer, answer != "works", clause_id))
-    return _first(rows)
+    answer, clause_id = _answer_for_file(c, memory, m, start, length, driver) if memory.on_volume else ("works", "C-LTP-08")
+    refused = (answer, answer != "works", clause_id)
+    # io_uring's own check of old kernels comes after the pages were pinned, and so did that for DAX; mm/gup.c then looks at the file first.
+    late = answer == "EOPNOTSUPP" and (not memory.dax or _refused_after(c, memory))
+    some = mapping_reaches(s, m, start, 1)
+    # Of pages that were pinned the areas are looked at, however many they are.
+    reaches = some if late and memory.dax else mapping_reaches(s, m, start, length)
+    behind_end = "ENOMEM" if driver == "xdp" and some else "EFAULT"
+    return _first(
+        [
+            ("EFAULT", not memory.has_struct_pages, "C-LTP-01"),
+            *(() if late else (refused,)),
+            ("EFAULT", not m.writable, "C-LTP-06"),
+            (behind_end, not reaches, "C-LTP-07"),
+            *((refused,) if late else ()),
+        ]
+    )
+
+
+def _refused_after(c: Context, memory: Memory) -> bool:
+    """Whether what cannot be pinned for long is told when its pages were faulted in and pinned already."""
+    return memory.on_volume and volume_fact(c, "dax_pin_refused", memory) == "after"
 
 
 def _answer_for_file(c: Context, memory: Memory, m: Mapping, start: int, length: int, driver: str) -> tuple[str, str]:
@@ -104,8 +114,11 @@ def _answer_for_file(c: Context, memory: Memory, m: Mapping, start: int, length:
     copied = str(volume_fact(c, f"longterm_copied_{driver}", memory))
     if m.private_pages.covers(low, high) or copied == untouched:
         return copied, "C-LTP-05"
-    # Page tables gave some pages, then the area refused the rest: io_uring makes EFAULT of a part, RDMA asks once more.
+    # Page tables gave some pages, then the area refused the rest: io_uring makes EFAULT of a part, RDMA asks once more, which finds all
+    # in the page tables where the refusal came after they were copied.
     first = low in m.private_pages
+    if first and driver == "rdma" and _refused_after(c, memory):
+        return "works", "C-LTP-05"
     return ("EFAULT" if first and driver == "io_uring" else untouched), "C-LTP-04"
 
 
@@ -127,10 +140,15 @@ def _pinned(c: Context, s: State, number: int, start: int, length: int) -> list[
 
 
 def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -> list[State]:
-    """Return the states after a refusal: it may have come when the pages of a private mapping were copied already."""
+    """Return the states after a refusal: it may have come when the pages were faulted in already, private ones copied by that."""
     m = s.mapping(number)
     memory = s.memory(m.memory)
-    if m.shared or memory.dax or not m.writable or not memory.has_struct_pages or not mapping_reaches(s, m, start, length):
+    if not m.writable or not memory.has_struct_pages:
+        return [s]
+    if memory.dax:
+        stop = min(start + length, usable_end(s, m))
+        return _pinned(c, s, number, start, stop - start) if start < stop and _refused_after(c, memory) else [s]
+    if m.shared or not mapping_reaches(s, m, start, length):
         return [s]
     return [s, *_pinned(c, s, number, start, length)]
 

@@ -50,6 +50,11 @@ def volume_fact(c: Context, name: str, memory: Memory) -> str | int | bool:
     return c.env.fact(name, memory.volume, memory.dax)
 
 
+def kernel_fact(c: Context, name: str) -> str | int | bool:
+    """Return a fact that is the same on every volume."""
+    return c.env.fact(name, c.env.reading.volumes[0].role)
+
+
 def waits_for_pins(c: Context, s: State, number: int) -> bool:
     """Whether taking pages from memory ``number`` waits for somebody who holds one of them."""
     memory = s.memory(number)

@@ -69,6 +69,8 @@ def _writing(
     if refused := c.refuses(odd_before_append(c, memory, of, asked), *direct_refusals(c, s, memory, of, at, buffers)):
         return refused.leaving(*refused_direct(c, s, of, at, total))
     usable = usable_bytes(c, s, first_buffers(buffers, total), into=False)
+    if usable < total and not of.direct and volume_fact(c, "short_write_at", memory) == "page":
+        usable = max(0, page_floor(at + usable) - at)
     if refused := c.refuses(*fault_refusals(memory, of, usable, total)):
         return refused.leaving(*_spoilt(c, s, of, at, usable, buffers))
     if usable < total and memory.is_file and not memory.dax and any(_grows_under(c, s, of, at + usable, b) for b in buffers):

@@ -1,13 +1,19 @@
 """probe, history and diff: what they print, and what they say when they cannot."""
 
 import datetime
+import os
+import signal
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.__main__ import main
 from harness.cli.bisect import bisect
 from harness.cli.probe import log_changes
+from harness.host.deadline import Deadline, wait_until
+from harness.host.process import run, start
 from harness.model.outcome import How, Observation
 from harness.ops import Operation, Pwrite
 from harness.record.differences import Shape
@@ -179,6 +185,36 @@ def test_wrong_usage_of_pytest_is_that_of_probe(project: Path, capfd: pytest.Cap
     assert "no kernel 'nothing'" in capfd.readouterr().err
 
 
+# ---- a kernel's own table -------------------------------------------------------------------------------------------
+
+
+def backported(folder: Path) -> None:
+    """The table of a kernel that was measured to be otherwise than its version says."""
+    rows = (Shown("dio_offset_alignment", DAX, (512,), 1), Shown("dio_memory_alignment", DAX, (1, 4), 1))
+    write_table(folder, FactTable("debian_6.12", ("6.12.1-x",), (), "2026-01-02", rows))
+
+
+def test_what_was_measured_of_a_kernel_comes_before_the_model_s_table(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    item = ["-m", "pytest", "cases", "--not-stack", "nvdimm-*", "-q"]
+    assert run([sys.executable, *item], Deadline.after(120), check=False).status == 0
+    backported(project / "own")
+    done = run([sys.executable, *item, "--facts", "own"], Deadline.after(120), check=False)
+    assert done.status == 1
+    assert "must be multiples of the logical block size" in done.stdout
+    assert main(["judge"]) == 0
+    assert main(["judge", "--facts", "own"]) == 1
+    backported(project / "other")
+    (project / "other/debian_6.12.json").rename(project / "other/debian_6.1.json")
+    assert main(["judge", "--facts", "other"]) == 0  # it says nothing of this kernel
+    capfd.readouterr()
+
+
+def test_facts_from_a_folder_without_tables_are_refused(project: Path) -> None:
+    done = run([sys.executable, "-m", "pytest", "cases", "--facts", "own"], Deadline.after(120), check=False)
+    assert done.status == 2
+    assert "--facts own: there is no table of facts; python -m harness probe makes one" in done.stderr
+
+
 # ---- bisect ----------------------------------------------------------------------------------------------------------
 
 
@@ -248,3 +284,18 @@ def test_a_bisection_that_cannot_be_meant_is_refused(project: Path, capfd: pytes
     assert "a bisection needs two kernels or more" in capfd.readouterr().err
     assert main(["bisect", "cases/fam/one.yaml", "--variant", "disk"]) == 2
     assert "has no variant 'disk'; there are:\n  e820-fsdax-ext4-dax_always" in capfd.readouterr().err
+
+
+# ---- the suite that a command starts ---------------------------------------------------------------------------------
+
+
+def test_an_interrupted_probe_ends_the_suite_that_it_started(project: Path) -> None:
+    """The signal reaches only the command itself, as it does where no terminal sends it to all."""
+    make = "lambda stack: (open('begun', 'w').close(), __import__('time').sleep(600))"
+    (project / "conftest.py").write_text(f'pytest_plugins = ["harness.plugin"]\n{CONFTEST.replace("{make}", make)}')
+    process = start([sys.executable, "-m", "harness", "probe", "-n", "0"], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert wait_until((project / "begun").exists, Deadline.after(60))
+    (suite,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not suite.is_running()

@@ -30,7 +30,7 @@ from harness.record.facttable import (
     read_tables,
     write_table,
 )
-from harness.record.measure import reading_of, storage_words
+from harness.record.measure import reading_of
 from tests.fakes.leased import FakeGuest, make_reading, obedient
 from tests.fakes.samples import item, program, ran, stack
 
@@ -126,8 +126,8 @@ def test_behind_the_last_minor_of_a_series_the_next_begins(version: tuple[int, i
 
 def test_the_words_for_a_storage_say_what_a_volume_is() -> None:
     for kind in ("dax", "no_dax", "node", "disk"):
-        words = storage_words(make_reading(stack(kind)).volumes[0])
-        assert storage_words(reading_of(words)) == words
+        words = make_reading(stack(kind)).volumes[0].storage
+        assert reading_of(words).storage == words
     assert reading_of("node on pmem sector").logical_block_bytes == 4096
     with pytest.raises(ValueError, match="'ext4' is no kind of storage"):
         reading_of("ext4")
