@@ -13,8 +13,8 @@ from harness.cli.options import add_kernel, add_verbose
 from harness.errors import HarnessError
 from harness.host import settings
 from harness.host.memory import find_room
-from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, missing_tools
-from harness.image.bundle import image_store, is_built
+from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, missing_to_compile, missing_tools
+from harness.image.bundle import image_store, is_built, why_not_compiled
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.image.kernel import check_options, find_kernel_files, usable_options
 from harness.lease.kernels import lacking_options
@@ -72,6 +72,11 @@ def examine(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iterator[Fin
         yield Finding(tool.program, False, f"missing: {tool.purpose}; package {tool.package} (needed only to build images)", needed=False)
     if not lacking:
         yield Finding("building", True, "all programs that build images are here", needed=False)
+    if packages := missing_to_compile():
+        text = f"not here, and needed only for kernels from source: apt-get install {' '.join(packages)}"
+        yield Finding("compiling", None, text, needed=False)
+    else:
+        yield Finding("compiling", True, "all that compiles kernels from source is here", needed=False)
     yield Finding("memory", None, find_room().describe())
     for folder in (settings.runtime_root() or _MEMORY_FOLDER, _existing(image_store())):
         if folder.exists():
@@ -107,8 +112,8 @@ def _image_findings(catalog: Catalog, kernels: tuple[KernelChoice, ...]) -> Iter
         except HarnessError:
             continue  # the kernel itself was found wanting above
         default = " (default)" if name == catalog.default_kernel else ""
-        how = f"python -m harness images build {choice.path or name}, or the first case that needs it builds it"
-        text = "built" if built else f"not built: {how}"
+        how = f"python -m harness images build --kernel {choice.path or name}, or the first case that needs it builds it"
+        text = "built" if built else why_not_compiled(choice, catalog) or f"not built: {how}"
         yield Finding(f"image {name}{default}", built or None, text, needed=False)
     others = [name for name in catalog.kernels if name not in named]
     built_ones = sum(is_built(KernelChoice(name), catalog) for name in others)

@@ -1,12 +1,13 @@
 """The kernels and root file systems of guests: list, build, remove."""
 
 import argparse
+import shlex
 
-from harness.cli.options import add_action, add_verbose
+from harness.cli.options import add_action, add_kernel, add_verbose
 from harness.cli.words import progress, rounded
 from harness.errors import UsageError
 from harness.image.bundle import StoredEntry, entry_names, guest_image, remove_stored_entry, stored_entries
-from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
+from harness.image.catalog import PATCHED, Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.report.status import ALL_CONFORM
 from harness.report.tables import make_table, show
 
@@ -15,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     add_action(actions, "list", list_images, "list what is built, with sizes, and what is not")
     build = add_action(actions, "build", build_images, "build what is missing; needs the network")
-    build.add_argument("kernel", nargs="*", help="kernels of images/kernels.yaml, or paths (default: what the cases need)")
+    add_kernel(build, repeatable=True)
+    build.add_argument("--patch", action="append", default=[], metavar="FILE", help="a patch to compile the kernel with; repeatable")
     add_verbose(build)
     remove = add_action(actions, "remove", remove_images, "remove entries from the cache")
     remove.add_argument("name", nargs="*", help="names as 'images list' prints them")
@@ -30,7 +32,7 @@ def list_images(_: argparse.Namespace) -> int:
             wanted.setdefault(entry_name, []).append(name)
     found = stored_entries()
     users = {name: "every kernel" if len(kernels) > 1 else kernels[0] for name, kernels in wanted.items()}
-    other = "an own kernel, or nothing any more"
+    other = "an own or patched kernel, or nothing any more"
     built = [(entry.name, rounded(entry.size_bytes), users.get(entry.name, other), _kernel_words(entry)) for entry in found]
     missing = [(name, "not built", users[name], "") for name in sorted(users.keys() - {entry.name for entry in found})]
     show(make_table(("image", "size", "for", "kernel"), built + missing))
@@ -44,9 +46,14 @@ def _kernel_words(entry: StoredEntry) -> str:
 
 def build_images(chosen: argparse.Namespace) -> int:
     catalog = load_catalog()
-    for choice in [choose_kernel(name, catalog) for name in chosen.kernel] or needed_kernels(catalog):
-        image = guest_image(choice, progress, catalog)
+    if chosen.patch and not chosen.kernel:
+        raise UsageError("--patch needs --kernel NAME: the kernel from source that is to be built with the patch")
+    names = [PATCHED.join([name, *chosen.patch]) for name in chosen.kernel]
+    for choice in [choose_kernel(name, catalog) for name in names] or needed_kernels(catalog):
+        image = guest_image(choice, progress, catalog, compiling=True)
         progress(f"{choice.name}: Linux {image.release} is ready")
+    if chosen.patch:
+        progress(f"run cases on it with: pytest {' '.join(f'--kernel {shlex.quote(name)}' for name in names)}")
     return ALL_CONFORM
 
 

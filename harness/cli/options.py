@@ -5,8 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def add_kernel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kernel", metavar="NAME|PATH", help="a kernel of images/kernels.yaml, or your own bzImage, vmlinux or build tree")
+def add_kernel(parser: argparse.ArgumentParser, repeatable: bool = False) -> None:
+    what = "a kernel of images/kernels.yaml, one from source with a patch (NAME+FILE), or your own bzImage, vmlinux or build tree"
+    if repeatable:
+        parser.add_argument("--kernel", action="append", default=[], metavar="NAME|PATH", help=f"{what}; repeatable")
+    else:
+        parser.add_argument("--kernel", metavar="NAME|PATH", help=what)
 
 
 def add_kernel_args(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from harness.host.deadline import Deadline
 from harness.host.log import took
 
 _log = logging.getLogger(__name__)
+
+#: How long a command runs between two looks at it.
+_WATCH_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,12 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> Completed:
     """Run ``command`` to its end and return what it said.
 
-    With ``log`` both streams go to that file instead. Raises HostError when the program is missing, the deadline
-    passes (the whole process group is killed first) or, with ``check``, the exit status is not 0.
+    With ``log`` both streams go to that file instead; ``watch`` is called every few seconds, and may read it. Raises HostError when the
+    program is missing, the deadline passes (the whole process group is killed first) or, with ``check``, the exit status is not 0.
     """
     line = shlex.join(command)
     try:
@@ -60,7 +64,7 @@ def run(
                 start_new_session=True,
             )
             try:
-                out, err = process.communicate(stdin, timeout=deadline.remaining_s)
+                out, err = _communicate(process, stdin, deadline, watch)
             except BaseException:
                 _kill_group(process)
                 raise
@@ -74,6 +78,21 @@ def run(
         tail = "\n".join(said.rstrip().splitlines()[-15:]) or "(it printed nothing)"
         raise HostError(f"exit status {done.status} from: {line}\n{tail}" + (f"\nwhole output: {log}" if log else ""))
     return done
+
+
+def _communicate(process: "subprocess.Popen[str]", stdin: str, deadline: Deadline, watch: Callable[[], None] | None) -> tuple[str, str]:
+    """Wait for the end of ``process`` and return what it said. Raises TimeoutExpired at the deadline."""
+    said: str | None = stdin
+    while True:
+        if watch is not None:
+            watch()
+        look = deadline if watch is None else deadline.within(_WATCH_S)
+        try:
+            return process.communicate(said, timeout=look.remaining_s)
+        except subprocess.TimeoutExpired:
+            if deadline.expired:
+                raise
+            said = None  # it has been sent
 
 
 def start(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
+from harness.host.deadline import Deadline
+from harness.host.process import run
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,18 @@ BUILD_TOOLS = (
     Tool("zstd", "zstd", "uncompresses kernels"),
     Tool("lz4", "lz4", "uncompresses kernels"),
 )
+#: Beside these: what compiles a kernel from source, which is done only where somebody asks for it.
+COMPILE_TOOLS = (
+    Tool("gcc", "gcc", "compiles kernels"),
+    Tool("make", "make", "compiles kernels"),
+    Tool("flex", "flex", "reads the options of kernels"),
+    Tool("bison", "bison", "reads the options of kernels"),
+    Tool("bc", "bc", "computes constants of kernels"),
+    Tool("patch", "patch", "applies patches to kernels"),
+    Tool("xz", "xz-utils", "unpacks the source of kernels"),
+)
+#: A header that objtool, which every x86-64 kernel is made with, includes; and its package.
+_HEADER, _HEADER_PACKAGE = "libelf.h", "libelf-dev"
 
 
 def find_tool(program: str) -> Path | None:
@@ -54,7 +68,7 @@ def require_tool(program: str) -> Path:
     """Return where ``program`` is; raise HostError naming the Debian package that has it."""
     found = find_tool(program)
     if found is None:
-        package = next((tool.package for tool in RUN_TOOLS + BUILD_TOOLS if tool.program == program), program)
+        package = next((tool.package for tool in RUN_TOOLS + BUILD_TOOLS + COMPILE_TOOLS if tool.program == program), program)
         raise HostError(f"{program} is not on this computer: install the package {package}, or run ./bootstrap, which does it")
     return found
 
@@ -62,6 +76,24 @@ def require_tool(program: str) -> Path:
 def missing_tools(tools: Iterable[Tool]) -> tuple[Tool, ...]:
     """Return those of ``tools`` that are not on this computer."""
     return tuple(tool for tool in tools if find_tool(tool.program) is None)
+
+
+def missing_to_compile() -> tuple[str, ...]:
+    """Return the Debian packages, sorted, that have to be installed before a kernel can be compiled on this computer."""
+    packages = {tool.package for tool in missing_tools(COMPILE_TOOLS)}
+    include = f"#include <{_HEADER}>\n"
+    if "gcc" in packages or run(["gcc", "-E", "-x", "c", "-"], Deadline.after(60), check=False, stdin=include).status != 0:
+        packages.add(_HEADER_PACKAGE)
+    return tuple(sorted(packages))
+
+
+def require_to_compile() -> None:
+    """Raise HostError, with what to install, where a kernel cannot be compiled on this computer."""
+    if packages := missing_to_compile():
+        raise HostError(
+            f"a kernel cannot be compiled on this computer yet. Install what is missing: apt-get install {' '.join(packages)};"
+            " or run ./bootstrap build with the same arguments, which does it"
+        )
 
 
 def parse_qemu_version(said: str) -> tuple[int, int, int]:

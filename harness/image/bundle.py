@@ -18,6 +18,7 @@ from harness.host import settings
 from harness.host.apt import find_mirrors, read_apt_sources
 from harness.host.cache import Progress, content_key, file_sha256, remove_entry, stored_entry
 from harness.host.deadline import Deadline
+from harness.host.tools import require_to_compile
 from harness.image.catalog import Catalog, KernelChoice, ModuleSet, load_catalog
 from harness.image.initrd import collect_modules, make_initrd
 from harness.image.kernel import (
@@ -31,6 +32,7 @@ from harness.image.kernel import (
 )
 from harness.image.packages import fetch_packages, unpack
 from harness.image.rootfs import CLIENT_KEY, HOST_PUBLIC_KEY, IMAGE, VERSIONS, build_rootfs, read_overlay
+from harness.image.source import compile_kernel, compiler_version
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 _ROOTFS_BUILDER = "2"
 _KERNEL_BUILDER = "3"
 _BUILD_LIMIT_S = 3600.0
+#: A kernel with every check takes an hour where one processor is busy with other things, too.
+_COMPILE_LIMIT_S = 6 * 3600.0
 _MANIFEST = "manifest.json"
 _CONFIG = "config"
 
@@ -81,15 +85,20 @@ class StoredEntry:
     version: str
 
 
-def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | None = None, store: Path | None = None) -> GuestImage:
-    """Return the image of a guest that runs ``choice``, building what is missing.
+def guest_image(
+    choice: KernelChoice, progress: Progress, catalog: Catalog | None = None, store: Path | None = None, *, compiling: bool = False
+) -> GuestImage:
+    """Return the image of a guest that runs ``choice``, building what is missing; a kernel from source only where ``compiling`` is wanted.
 
-    Needs the network only to build. Raises HostError (tools, network, disk) or UsageError (a kernel that will not do).
+    Needs the network only to build. Raises HostError (tools, network, disk) or UsageError (a kernel that will not do, or is not compiled).
     """
     catalog = catalog or load_catalog()
     store = store or image_store()
+    if not compiling and (why := why_not_compiled(choice, catalog, store)):
+        raise UsageError(why)
     rootfs = _rootfs_entry(catalog, store, progress)
     kernel = _kernel_entry(choice, catalog, store, progress)
+    entry = catalog.find_entry(choice)
     facts = json.loads((kernel / _MANIFEST).read_text())
     root_facts = json.loads((rootfs / _MANIFEST).read_text())
     return GuestImage(
@@ -106,7 +115,7 @@ def guest_image(choice: KernelChoice, progress: Progress, catalog: Catalog | Non
         packages={**root_facts["packages"], **facts["packages"]},
         sha256={**facts["sha256"], "rootfs": root_facts["sha256"]},
         config=json.loads((kernel / _CONFIG).read_text()),
-        mkfs={**catalog.mkfs, **(catalog.kernels[choice.name].mkfs if choice.path is None else {})},
+        mkfs={**catalog.mkfs, **(entry.mkfs if entry else {})},
     )
 
 
@@ -119,6 +128,18 @@ def is_built(choice: KernelChoice, catalog: Catalog, store: Path | None = None) 
     """Return whether ``guest_image`` would find everything, needing no network and no time."""
     store = store or image_store()
     return all((store / name).is_dir() for name in entry_names(choice, catalog))
+
+
+def why_not_compiled(choice: KernelChoice, catalog: Catalog, store: Path | None = None) -> str | None:
+    """Return what to do before a guest can run ``choice``, where that is a kernel from source that nobody has compiled yet; else None."""
+    entry = catalog.find_entry(choice)
+    if entry is None or not entry.source or ((store or image_store()) / _kernel_name(choice, catalog)).is_dir():
+        return None
+    patches = "".join(f" --patch {patch}" for patch in choice.patches)
+    return (
+        f"{choice.name} is not built, and compiling a kernel takes many minutes, so it is done only where it is asked for:"
+        f" python -m harness images build --kernel {entry.name}{patches}"
+    )
 
 
 def entry_names(choice: KernelChoice, catalog: Catalog) -> tuple[str, str]:
@@ -168,9 +189,14 @@ def _rootfs_entry(catalog: Catalog, store: Path, progress: Progress) -> Path:
 def _kernel_name(choice: KernelChoice, catalog: Catalog) -> str:
     init = (catalog.folder / "initrd/init").read_bytes()
     parts: list[str | bytes] = [_KERNEL_BUILDER, init, repr(catalog.modules), repr(dict(catalog.options))]
-    if choice.path is None:
-        recipe = catalog.kernels[choice.name]
+    recipe = catalog.find_entry(choice)
+    if recipe is not None and recipe.source:
+        described = [repr((recipe.suite, recipe.source)), compiler_version()]
+        contents = [file.read_bytes() for file in (*catalog.fragments(recipe), *choice.patches)]
+        return f"{choice.name}-{content_key(*parts, *described, *contents)}"
+    if recipe is not None:
         return f"{choice.name}-{content_key(*parts, repr((recipe.suite, recipe.package, recipe.version, recipe.modules)))}"
+    assert choice.path is not None
     wanted = repr(_wanted_modules(choice, catalog))
     return f"{choice.name}-{content_key(*parts, wanted, _fingerprint(find_kernel_files(choice.path)))}"
 
@@ -201,20 +227,33 @@ def _content(image: Path, size: int, mtime_ns: int) -> str:
 
 
 def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress: Progress) -> Path:
+    described = catalog.find_entry(choice)
+    source = described.source if described else ""
+    limit_s = _COMPILE_LIMIT_S if source else _BUILD_LIMIT_S
+
     def build(folder: Path) -> None:
-        deadline = Deadline.after(_BUILD_LIMIT_S)
+        deadline = Deadline.after(limit_s)
         scratch = folder / "scratch"
         scratch.mkdir()
+        if source:
+            require_to_compile()
         # An own kernel still needs busybox, which comes with the default kernel's suite.
-        recipe = catalog.kernels[choice.name if choice.path is None else catalog.default_kernel]
+        recipe = described or catalog.kernels[catalog.default_kernel]
         mirrors = find_mirrors(read_apt_sources(), settings.package_mirror())
-        fetched = fetch_packages(recipe, ("busybox-static",), mirrors, scratch, progress, deadline, kernel=choice.path is None)
-        progress(f"unpacking the kernel {choice.name}")
+        packaged = described is not None and not source
+        others = ("busybox-static", source) if source else ("busybox-static",)
+        fetched = fetch_packages(recipe, others, mirrors, scratch, progress, deadline, kernel=packaged)
+        progress(f"unpacking the {'source' if source else 'kernel'} {choice.name}")
         unpack(fetched, scratch / "tree", deadline)
-        kernel = find_kernel_files(choice.path or scratch / "tree")
+        path = choice.path or scratch / "tree"
+        if source:
+            archive = next((path / "usr/src").glob(f"{source}.tar.*"))
+            fragments = catalog.fragments(recipe)
+            path = compile_kernel(choice.name, archive, fragments, catalog.options, choice.patches, scratch, progress, deadline)
+        kernel = find_kernel_files(path)
         check_options(kernel, catalog.options)
         log.info("the kernel %s is Linux %s (%s)", choice.name, kernel.release, kernel.image)
-        more = recipe.modules if choice.path is None else ()
+        more = described.modules if described else ()
         load = collect_modules(kernel, _wanted_modules(choice, catalog), more, scratch / "wanted", scratch / "depmod", deadline)
         busybox = next(file for file in (scratch / "tree/bin/busybox", scratch / "tree/usr/bin/busybox") if file.is_file())
         modules = scratch / "wanted/lib/modules" / kernel.release
@@ -235,13 +274,14 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
             "packages": {package.name: package.version for package in fetched if package.name.startswith("linux-")},
             "package_sha256": {package.name: package.sha256 for package in fetched},
             "sha256": {key: file_sha256(folder / name) for key, name in names.items()},
+            **({"compiler": compiler_version(), "patches": [patch.name for patch in choice.patches]} if source else {}),
         }
         shutil.rmtree(scratch)
         _write_manifest(folder, manifest)
 
     name = _kernel_name(choice, catalog)
     log.debug("the kernel %s is %s", choice.name, name)
-    return stored_entry(store, name, build, progress, Deadline.after(_BUILD_LIMIT_S))
+    return stored_entry(store, name, build, progress, Deadline.after(limit_s))
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:

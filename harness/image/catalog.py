@@ -15,12 +15,15 @@ FORMAT = 1
 IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
 #: The kernel of an entry that names no other: small, and it has all that guests need.
 CLOUD = "linux-image-cloud-amd64"
+#: Stands between a kernel from source and the patches that it is built with, in what somebody names and in its name.
+PATCHED = "+"
 
 
 @dataclass(frozen=True)
 class PackagedKernel:
     """A kernel from a Debian suite: the one that the meta package ``package`` leads to, or the newest of that flavour in ``version``.
 
+    ``source``: it is compiled from this package instead, with the options of the fragments ``options``; then there is no ``package``.
     ``modules``: what it has beyond the others. ``flavour``: it is this flavour of the kernel ``base``; both are empty for one that stands
     for itself. ``mkfs``: how a file system is made for it, where that is not as for all. ``check_valid_until``: whether apt refuses
     lists that are too old.
@@ -35,6 +38,8 @@ class PackagedKernel:
     base: str = ""
     mkfs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     check_valid_until: bool = True
+    source: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,22 @@ class Catalog:
         found = (k.name for k in self.kernels.values() if k.flavour == flavour and kernel in (k.name, k.base))
         return next(found, None)
 
+    def find_entry(self, choice: "KernelChoice") -> PackagedKernel | None:
+        """Return the entry that a kernel is built by, or None for the user's own."""
+        return None if choice.path is not None else self.kernels[choice.name.partition(PATCHED)[0]]
+
+    def fragments(self, kernel: PackagedKernel) -> tuple[Path, ...]:
+        """Return the files with the options of a kernel from source, in the order in which they are laid over each other."""
+        return tuple(self.folder / "fragments" / f"{name}.config" for name in kernel.options)
+
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """The kernel of a guest: one of the catalogue, or the user's own at ``path``."""
+    """The kernel of a guest: one of the catalogue, perhaps with ``patches``, or the user's own at ``path``."""
 
     name: str
     path: Path | None = None
+    patches: tuple[Path, ...] = ()
 
 
 def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
@@ -94,6 +108,7 @@ def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
         raise kernels["default"].error(f"the default kernel {default!r} is none of: {', '.join(by_name)}")
     for name, node in entries.items():
         _check_flavour(by_name[name], node, by_name)
+        _check_fragments(by_name[name], node, folder / "fragments")
     sets = kernels["modules"].fields({"load", "available", "optional"})
     return Catalog(
         folder,
@@ -107,7 +122,7 @@ def load_catalog(folder: Path = IMAGES_DIR) -> Catalog:
 
 
 def choose_kernel(text: str | None, catalog: Catalog) -> KernelChoice:
-    """Return the kernel that ``text`` names: one of the catalogue, else a path; None is the default.
+    """Return the kernel that ``text`` names: one of the catalogue, ``NAME+PATCH`` with patches, else a path; None is the default.
 
     Raises UsageError saying what there is.
     """
@@ -115,11 +130,24 @@ def choose_kernel(text: str | None, catalog: Catalog) -> KernelChoice:
         return KernelChoice(catalog.default_kernel)
     if text in catalog.kernels:
         return KernelChoice(text)
+    name, *patches = text.split(PATCHED)
+    if patches and name in catalog.kernels:
+        return _patched(catalog.kernels[name], [Path(patch).expanduser() for patch in patches])
     path = Path(text).expanduser()
     if not path.exists():
         known = ", ".join(catalog.kernels)
         raise UsageError(f"no kernel {text!r}: give one of {known}, or the path of a bzImage, a vmlinux or a build tree")
     return KernelChoice(f"own_{path.resolve().name}", path.resolve())
+
+
+def _patched(kernel: PackagedKernel, patches: list[Path]) -> KernelChoice:
+    if not kernel.source:
+        raise UsageError(f"{kernel.name} cannot be patched: of images/kernels.yaml only kernels with the key 'source' are compiled")
+    for patch in patches:
+        if not patch.is_file():
+            raise UsageError(f"no patch {patch}: a file is expected behind each {PATCHED} of {kernel.name}{PATCHED}PATCH")
+    name = PATCHED.join([kernel.name, *(patch.stem for patch in patches)])
+    return KernelChoice(name, patches=tuple(patch.resolve() for patch in patches))
 
 
 @dataclass(frozen=True)
@@ -192,8 +220,16 @@ def _reading(file: Path, read: Callable[[], T]) -> T:
         raise CaseError(f"{file}:{line}", f"not YAML: {error.problem}") from error
 
 
+#: What an entry may say beside its suite: one for a packaged kernel, and one for a kernel from source.
+_OF_PACKAGES = frozenset({"package", "version", "modules", "flavour", "of", "source"})
+_OF_SOURCE = frozenset({"source"})
+
+
 def _packaged_kernel(name: str, node: _Node, mkfs: Mapping[str, object]) -> PackagedKernel:
-    fields = node.fields({"suite"}, frozenset({"package", "version", "modules", "flavour", "of", "mkfs", "check_valid_until"}))
+    if PATCHED in name:
+        raise node.error(f"a kernel cannot be called {name!r}: {PATCHED} stands before the patches that one is built with")
+    optional = _OF_SOURCE if "source" in node.items() else _OF_PACKAGES
+    fields = node.fields({"suite", "options"} if optional is _OF_SOURCE else {"suite"}, optional | {"mkfs", "check_valid_until"})
     modules = fields["modules"].texts() if "modules" in fields else ()
     version, flavour, base = (fields[key].text() if key in fields else "" for key in ("version", "flavour", "of"))
     if version and not re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
@@ -201,13 +237,15 @@ def _packaged_kernel(name: str, node: _Node, mkfs: Mapping[str, object]) -> Pack
     return PackagedKernel(
         name,
         fields["suite"].text(),
-        fields["package"].text() if "package" in fields else CLOUD,
+        fields["package"].text() if "package" in fields else "" if "source" in fields else CLOUD,
         version,
         modules,
         flavour,
         base,
         {name: command.texts() for name, command in fields["mkfs"].fields(set(), frozenset(mkfs)).items()} if "mkfs" in fields else {},
         fields["check_valid_until"].answer() if "check_valid_until" in fields else True,
+        fields["source"].text() if "source" in fields else "",
+        fields["options"].texts() if "options" in fields else (),
     )
 
 
@@ -223,3 +261,11 @@ def _check_flavour(kernel: PackagedKernel, node: _Node, kernels: Mapping[str, Pa
     twin = next(other for other in kernels.values() if (other.flavour, other.base) == (kernel.flavour, kernel.base))
     if twin is not kernel:
         raise node.error(f"{kernel.name} and {twin.name} are both the {kernel.flavour} flavour of {kernel.base}")
+
+
+def _check_fragments(kernel: PackagedKernel, node: _Node, folder: Path) -> None:
+    """Raise CaseError where a kernel is to be built with options that nobody has written down."""
+    there = sorted(file.stem for file in folder.glob("*.config"))
+    for name in kernel.options:
+        if name not in there:
+            raise node.error(f"no options {name!r} for {kernel.name}: {folder} has {', '.join(there) or 'none'}")

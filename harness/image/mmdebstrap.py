@@ -1,22 +1,14 @@
 """mmdebstrap: its command, run so that nothing of it stays behind."""
 
-import logging
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.errors import HostError
-from harness.host import settings
 from harness.host.apt import Mirrors, base_suite, source_lines
 from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.host.tools import find_tool, require_tool
-
-_log = logging.getLogger(__name__)
-
-#: What the last build that failed said, in the cache.
-FAILED_BUILD_LOG = "failed-build.log"
+from harness.image.logged import run_logged
 
 
 def mmdebstrap_command(
@@ -43,20 +35,7 @@ def run_mmdebstrap(command: list[str], deadline: Deadline, log: Path) -> None:
 
     Raises HostError; ``log`` goes with the unfinished build, so the error names a copy of it in the cache.
     """
-    try:
-        run([*_own_mounts(os.geteuid() == 0, deadline), *command], deadline, log=log)
-    except HostError as error:
-        raise HostError(_naming_a_copy(str(error), log)) from error
-
-
-def _naming_a_copy(message: str, log: Path) -> str:
-    kept = settings.cache_root() / FAILED_BUILD_LOG
-    try:
-        shutil.copyfile(log, kept)
-    except OSError as error:
-        _log.warning("the log of a build that failed could not be kept in %s: %s", kept, error)
-        return message.replace(f"\nwhole output: {log}", "")
-    return message.replace(str(log), str(kept))
+    run_logged([*_own_mounts(os.geteuid() == 0, deadline), *command], deadline, log)
 
 
 def _own_mounts(is_root: bool, deadline: Deadline) -> tuple[str, ...]:

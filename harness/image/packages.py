@@ -72,8 +72,11 @@ def fetch_packages(
     try:
         run([*apt, str(require_tool("apt-get")), "-q", "download", *(part.name for part in parts), *others], deadline, cwd=target)
     except HostError as error:
-        lost = f"the mirror names it and has not all of its files. {_what_there_is(recipe, known)}"
-        why = lost if parts and "404  Not Found" in str(error) else "is the package mirror reachable?"
+        why = "is the package mirror reachable?"
+        if parts and "404  Not Found" in str(error):
+            why = f"the mirror names it and has not all of its files. {_what_there_is(recipe, known)}"
+        if recipe.source and f"Unable to locate package {recipe.source}" in str(error):
+            why = f"{_sources_there_are(apt, deadline)}: give {recipe.name} in images/kernels.yaml one of them as its source"
         raise HostError(f"could not fetch {what}; {why}\n{error}") from error
     fetched = tuple(_identified(file, deadline) for file in sorted(target.glob("*.deb")))
     _log.info("fetched %s", ", ".join(f"{package.name} {package.version}" for package in fetched))
@@ -198,6 +201,11 @@ def _known_packages(apt: tuple[str, ...], deadline: Deadline) -> dict[str, Kerne
     names = run([*apt, program, "pkgnames", "linux-"], deadline).stdout.split()
     parts = [name for name in sorted(names) if re.match(_PART, name) and not name.endswith("-dbg")]
     return parse_packages(run([*apt, program, "show", "--no-all-versions", *parts], deadline).stdout) if parts else {}
+
+
+def _sources_there_are(apt: tuple[str, ...], deadline: Deadline) -> str:
+    names = run([*apt, str(require_tool("apt-cache")), "pkgnames", "linux-source-"], deadline).stdout.split()
+    return f"it has {', '.join(sorted(names)) or 'no source of a kernel'}"
 
 
 def _identified(file: Path, deadline: Deadline) -> FetchedPackage:

@@ -1,12 +1,12 @@
 """Which kernels a run is about: names of the catalogue and paths, and the flavour that a case needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.case.case import KERNEL_OPTIONS, Needs
 from harness.errors import UsageError
 from harness.host.cache import Progress
-from harness.image.bundle import guest_image
+from harness.image.bundle import guest_image, why_not_compiled
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.image.kernel import find_kernel_files, usable_options
 from harness.machine.arguments import parse_kernel_arguments
@@ -23,12 +23,16 @@ class Unsuitable:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels that were selected, in order, and what they are to the catalogue. ``arguments`` go onto the command line of each."""
+    """The kernels that were selected, in order, and what they are to the catalogue. ``arguments`` go onto the command line of each.
+
+    ``not_compiled``: those from source that nobody has compiled yet, and what to do.
+    """
 
     catalog: Catalog
     selected: tuple[Target, ...]
     paths: tuple[KernelChoice, ...]
     arguments: tuple[str, ...] = ()
+    not_compiled: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,6 +65,8 @@ class Kernels:
         return tuple(found.values())
 
     def _suitable(self, target: Target, needs: Needs) -> Target | Unsuitable:
+        if target.kernel in self.not_compiled:
+            return Unsuitable(target, self.not_compiled[target.kernel])
         flavour = needs.kernel_flavour
         own = any(choice.name == target.kernel and choice.path is not None for choice in self.paths)
         if flavour is None or own:
@@ -88,14 +94,15 @@ def select_kernels(options: Sequence[str], catalog: Catalog, arguments: str = ""
     choices: dict[str, tuple[KernelChoice, str]] = {}
     for option in options or [""]:
         choice = choose_kernel(option or None, catalog)
-        first, _ = choices.get(choice.name, (choice, option))
-        if choice.path != first.path:
-            raise UsageError(f"two kernels would both be called {choice.name}: {first.path} and {choice.path}; rename one of the files")
-        choices[choice.name] = choice, option
+        first, named = choices.setdefault(choice.name, (choice, option))
+        if choice != first:
+            raise UsageError(f"two kernels would both be called {choice.name}: {named} and {option}; rename one of the files")
     selected = tuple(
         Target(name, name, "" if name == catalog.default_kernel else option, " ".join(words)) for name, (_, option) in choices.items()
     )
-    return Kernels(catalog, selected, tuple(choice for choice, _ in choices.values()), words)
+    paths = tuple(choice for choice, _ in choices.values())
+    not_compiled = {choice.name: why for choice in paths if (why := why_not_compiled(choice, catalog))}
+    return Kernels(catalog, selected, paths, words, not_compiled)
 
 
 def read_kernels(options: Sequence[str], arguments: str = "") -> Kernels:

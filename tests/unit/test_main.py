@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.__main__ import main
 from harness.case.schema import case_schema
+from harness.cli import images
 from harness.cli.facts import fact_parts
 from harness.cli.images import needed_kernels
 from harness.errors import MachineError
+from harness.image import bundle
 from harness.image.catalog import KernelChoice, load_catalog
 from harness.lease.kept import kept_logs
 from harness.lease.options import GuestOptions
@@ -63,7 +66,7 @@ def test_the_doctor_says_what_is_missing_and_what_brings_it(capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "MISSING  qemu-system-x86_64" in said
     assert "image debian_6.12 (default)" in said
-    assert "not built: python -m harness images build debian_6.12" in said
+    assert "not built: python -m harness images build --kernel debian_6.12" in said
     assert re.search(r"^- +other images +0 of \d+ are built: python -m harness images list$", said, re.MULTILINE)
     assert "image debian_6.1 " not in said
     assert re.search(r"^- +memory +[0-9.]+\w* are free (on this computer|within the memory limit)", said, re.MULTILINE)
@@ -81,7 +84,7 @@ def test_the_doctor_says_what_an_own_kernel_lacks_and_how_its_image_is_built(cap
     said = capsys.readouterr().out
     assert "Linux 6.99.0-test has every option that guests need; cases that need more are unavailable: the kernel was built without" in said
     assert "without CONFIG_RDMA_RXE (soft-RoCE, the RDMA device of a guest)\n" in said
-    assert f"not built: python -m harness images build {tmp_path}/vmlinux, or" in said
+    assert f"not built: python -m harness images build --kernel {tmp_path}/vmlinux, or" in said
 
 
 def test_images_that_are_not_built_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,9 +101,62 @@ def test_images_that_are_built_are_listed_with_the_version_of_their_kernel(capsy
         (tmp_path / "cache/images" / name / "manifest.json").write_text(json.dumps(facts))
     assert main(["images", "list"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"^debian_7\.3-0 +\d+\w* +an own kernel, .* more +Linux 7\.3\.4-x \(package 7\.3\.4-1\)$", said, re.MULTILINE)
-    assert re.search(r"^rootfs-0 +\d+\w* +an own kernel, or nothing any more$", said, re.MULTILINE)
+    assert re.search(
+        r"^debian_7\.3-0 +\d+\w* +an own or patched kernel, .* more +Linux 7\.3\.4-x \(package 7\.3\.4-1\)$", said, re.MULTILINE
+    )
+    assert re.search(r"^rootfs-0 +\d+\w* +an own or patched kernel, or nothing any more$", said, re.MULTILINE)
     assert re.search(r"^rootfs-\w{16} +not built +every kernel$", said, re.MULTILINE)
+
+
+def test_a_kernel_from_source_is_not_built_by_looking_at_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--kernel", "source_6.12"]) == 3
+    said = capsys.readouterr().out
+    how = "only where it is asked for: python -m harness images build --kernel source_6.12"
+    assert f"source_6.12 is not built, and compiling a kernel takes many minutes, so it is done {how}\n" in said
+    packages = "bc bison flex gcc libelf-dev make patch xz-utils"
+    assert re.search(rf"^- +compiling +not here, and needed only for kernels from source: apt-get install {packages}$", said, re.MULTILINE)
+
+
+def test_a_patch_needs_a_kernel_from_source_and_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "fix.patch").touch()
+    build = ("images", "build", "--patch", str(tmp_path / "fix.patch"))
+    assert "--patch needs --kernel NAME: the kernel from source" in refused(capsys, *build)
+    assert "debian_6.12 cannot be patched: of images/kernels.yaml only kernels with the key 'source' are compiled" in refused(
+        capsys, *build, "--kernel", "debian_6.12"
+    )
+    said = refused(capsys, "images", "build", "--kernel", "source_6.12", "--patch", "nowhere.patch")
+    assert "no patch nowhere.patch: a file is expected behind each + of source_6.12+PATCH" in said
+
+
+def test_a_kernel_that_cannot_be_compiled_here_is_said_to_need_packages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The root file system is there.
+    monkeypatch.setattr(bundle, "_rootfs_entry", lambda *_: None)
+    assert main(["images", "build", "--kernel", "source_6.12"]) == 3
+    said = capsys.readouterr().err
+    assert (
+        "Install what is missing: apt-get install bc bison flex gcc libelf-dev make patch xz-utils; or run ./bootstrap build with" in said
+    )
+
+
+def test_a_patched_kernel_is_built_with_how_to_run_cases_on_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    patch = tmp_path / "fix.patch"
+    patch.touch()
+    built: list[KernelChoice] = []
+
+    def build(choice: KernelChoice, *_: object, compiling: bool) -> object:
+        assert compiling
+        built.append(choice)
+        return SimpleNamespace(release="6.12.1")
+
+    monkeypatch.setattr(images, "guest_image", build)
+    assert main(["images", "build", "--kernel", "source_6.12", "--patch", str(patch)]) == 0
+    assert built == [KernelChoice("source_6.12+fix", patches=(patch,))]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["source_6.12+fix: Linux 6.12.1 is ready", f"run cases on it with: pytest --kernel source_6.12+{patch}"]
 
 
 def test_removing_images_needs_names_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:

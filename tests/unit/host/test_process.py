@@ -40,12 +40,32 @@ def test_command_is_ended_with_its_children_at_the_deadline(tmp_path: Path) -> N
         if pid.is_file() and pid.read_text().endswith("\n"):
             break
     child = int(pid.read_text())
+    assert wait_until(lambda: _gone(child), Deadline.after(30))
 
-    def gone() -> bool:
-        stat = Path(f"/proc/{child}/stat")
-        return not stat.exists() or stat.read_text().split(") ")[-1].startswith("Z")
 
-    assert wait_until(gone, Deadline.after(30))
+def test_a_command_that_is_looked_at_gets_its_input_and_comes_back_whole() -> None:
+    looks: list[int] = []
+    done = run(["sh", "-c", "cat; sleep 2.5; echo end"], Deadline.after(60), stdin="in ", watch=lambda: looks.append(1))
+    assert done.stdout == "in end\n"
+    assert len(looks) >= 2
+
+
+def test_who_interrupts_a_command_leaves_none_of_its_children(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    def interrupt() -> None:
+        if pid.is_file() and pid.read_text().endswith("\n"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", f"sleep 1000 & echo $! > {pid}; wait"], Deadline.after(60), watch=interrupt)
+    child = int(pid.read_text())
+    assert wait_until(lambda: _gone(child), Deadline.after(30))
+
+
+def _gone(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text().split(") ")[-1].startswith("Z")
 
 
 @pytest.mark.parametrize("how", [lambda: run(["no-such-program"], Deadline.after(1)), lambda: start(["no-such-program"])])

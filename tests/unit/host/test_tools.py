@@ -1,9 +1,23 @@
 """Tools are found or named with their package; QEMU is new enough or refused."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.errors import HostError
-from harness.host.tools import BUILD_TOOLS, Tool, check_qemu_version, find_tool, missing_tools, parse_qemu_version, require_tool
+from harness.host.tools import (
+    BUILD_TOOLS,
+    COMPILE_TOOLS,
+    Tool,
+    check_qemu_version,
+    find_tool,
+    missing_to_compile,
+    missing_tools,
+    parse_qemu_version,
+    require_to_compile,
+    require_tool,
+)
+from tests.unit.image.programs import put_program
 
 
 def test_version_is_read_from_what_qemu_prints() -> None:
@@ -45,4 +59,21 @@ def test_tool_on_the_path_is_found() -> None:
 
 
 def test_every_build_tool_says_what_it_is_for() -> None:
-    assert all(tool.purpose and tool.package for tool in BUILD_TOOLS)
+    assert all(tool.purpose and tool.package for tool in BUILD_TOOLS + COMPILE_TOOLS)
+
+
+def test_a_computer_that_compiles_kernels_lacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tool in COMPILE_TOOLS:
+        put_program(tmp_path / "bin", tool.program, "exit 0", monkeypatch)
+    assert missing_to_compile() == ()
+    require_to_compile()
+
+
+def test_a_header_that_the_compiler_does_not_find_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tool in COMPILE_TOOLS:
+        put_program(tmp_path / "bin", tool.program, "exit 0", monkeypatch)
+    put_program(tmp_path / "bin", "gcc", "! grep libelf.h", monkeypatch)
+    with pytest.raises(
+        HostError, match=r"Install what is missing: apt-get install libelf-dev; or run \./bootstrap build with the same arg"
+    ):
+        require_to_compile()

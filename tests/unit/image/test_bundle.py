@@ -1,13 +1,15 @@
 """What is in the store is used as it is; what is not there is named."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UsageError
-from harness.image.bundle import entry_names, guest_image, is_built, remove_stored_entry, stored_entries
+from harness.image import bundle
+from harness.image.bundle import entry_names, guest_image, is_built, remove_stored_entry, stored_entries, why_not_compiled
 from harness.image.catalog import KernelChoice, load_catalog
 
 from .kernels import vmlinux, write_kernel
@@ -90,6 +92,42 @@ def test_a_kernel_of_another_version_has_another_entry() -> None:
     kernels = {**CATALOG.kernels, "debian_6.16": replace(CATALOG.kernels["debian_6.16"], version="6.16.3")}
     choice = KernelChoice("debian_6.16")
     assert entry_names(choice, replace(CATALOG, kernels=kernels))[1] != entry_names(choice, CATALOG)[1]
+
+
+def test_a_kernel_from_source_has_another_entry_when_anything_that_shapes_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(CATALOG.folder, images)
+    catalog = load_catalog(images)
+    choice, patch = KernelChoice("source_6.12"), tmp_path / "fix.patch"
+    patched = replace(choice, name="source_6.12+fix", patches=(patch,))
+    patch.write_text("one")
+    monkeypatch.setattr(bundle, "compiler_version", lambda: "gcc 12")
+
+    def names() -> set[str]:
+        return {entry_names(of, catalog)[1] for of in (choice, patched)}
+
+    before = names()
+    assert names() == before
+    patch.write_text("other")
+    assert len(names() & before) == 1
+    (images / "fragments/ext2.config").write_text("CONFIG_EXT2_FS=y\n")
+    assert not names() & before
+    compiled = names()
+    monkeypatch.setattr(bundle, "compiler_version", lambda: "gcc 14")
+    assert not names() & compiled
+
+
+def test_a_kernel_from_source_is_compiled_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    patch = tmp_path / "fix.patch"
+    patch.touch()
+    choice = KernelChoice("source_6.12+fix", patches=(patch,))
+    with pytest.raises(UsageError, match=rf"source_6.12\+fix is not built, .*images build --kernel source_6.12 --patch {patch}$"):
+        guest_image(choice, silent, CATALOG, tmp_path)
+    fill(tmp_path, choice)
+    assert guest_image(choice, silent, CATALOG, tmp_path).kernel == "source_6.12+fix"
+    assert why_not_compiled(CHOICE, CATALOG, tmp_path) is None
 
 
 def test_own_kernel_gets_another_entry_when_it_is_built_anew(tmp_path: Path) -> None:

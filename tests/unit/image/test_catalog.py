@@ -31,7 +31,7 @@ def test_catalog_of_the_project_is_complete() -> None:
 def test_every_kernel_of_the_project_has_a_full_flavour_of_the_same_suite_and_version() -> None:
     kernels = load_catalog().kernels
     for kernel in kernels.values():
-        if not kernel.flavour:
+        if not kernel.flavour and not kernel.source:
             full = kernels[f"{kernel.name}_full"]
             assert (full.flavour, full.base) == ("full", kernel.name)
             assert (full.suite, full.version, full.mkfs) == (kernel.suite, kernel.version, kernel.mkfs)
@@ -62,7 +62,7 @@ def test_no_mirror_is_named_in_the_catalog() -> None:
             "kernels.yaml",
             "suite: trixie",
             "suit: trixie",
-            r"kernels\.yaml:\d+: unknown key 'suit'; accepted here: check_valid_until, flavour, mkfs, modules, of, package, suite, version",
+            r"kernels\.yaml:\d+: unknown key 'suit'; accepted here: check_valid_until, flavour, mkfs, modules, of, package, source, suite",
         ),
         ("kernels.yaml", "    suite: bullseye\n", "", r"kernels\.yaml:\d+: the key 'suite' is missing"),
         (
@@ -96,6 +96,30 @@ def test_no_mirror_is_named_in_the_catalog() -> None:
             "  again:\n    suite: a\n    package: b\n    flavour: full\n    of: debian_6.12\n\nmodules:\n",
             r"kernels\.yaml:\d+: again and debian_6\.12_full are both the full flavour of debian_6\.12$",
         ),
+        (
+            "kernels.yaml",
+            "source: linux-source-6.12, options: [base, ext2]}",
+            "source: linux-source-6.12}",
+            r"kernels\.yaml:\d+: the key 'options' is missing",
+        ),
+        (
+            "kernels.yaml",
+            "source: linux-source-6.12, options: [base, ext2]}",
+            "source: linux-source-6.12, options: [base, ext3]}",
+            r"kernels\.yaml:\d+: no options 'ext3' for source_6\.12: .*/images/fragments has base, ext2, kasan, lockdep$",
+        ),
+        (
+            "kernels.yaml",
+            "{suite: trixie, source:",
+            "{suite: trixie, version: '6.12', source:",
+            r"kernels\.yaml:\d+: unknown key 'version'; accepted here: check_valid_until, mkfs, options, source, suite$",
+        ),
+        (
+            "kernels.yaml",
+            "  source_6.12: {",
+            "  source+mine: {",
+            r"kernels\.yaml:\d+: a kernel cannot be called 'source\+mine': \+ stands before the patches that one is built with$",
+        ),
         ("kernels.yaml", "available: [xfs, virtio_pmem]", "available: xfs", r"kernels\.yaml:\d+: a list of texts is expected here"),
         ("rootfs.yaml", "suite: trixie", "suite: [trixie]", r"rootfs\.yaml:3: a text is expected here, not a list or mapping"),
         ("rootfs.yaml", "suite: trixie", "suite: trixie\nsuite: sid", r"rootfs\.yaml:4: the key 'suite' stands here a second time"),
@@ -128,6 +152,17 @@ def test_kernel_is_chosen_by_name_by_path_or_by_default(tmp_path: Path) -> None:
     assert choose_kernel(None, catalog) == KernelChoice("debian_6.12")
     assert choose_kernel("debian_6.1", catalog) == KernelChoice("debian_6.1")
     assert choose_kernel(str(tmp_path / "bzImage"), catalog) == KernelChoice("own_bzImage", (tmp_path / "bzImage").resolve())
+
+
+def test_a_kernel_from_source_may_be_chosen_with_patches(tmp_path: Path) -> None:
+    catalog = load_catalog()
+    patches = (tmp_path / "first.patch", tmp_path / "second.diff")
+    for patch in patches:
+        patch.touch()
+    choice = choose_kernel(f"source_6.12+{patches[0]}+{patches[1]}", catalog)
+    assert choice == KernelChoice("source_6.12+first+second", patches=patches)
+    assert catalog.find_entry(choice) == catalog.kernels["source_6.12"]
+    assert [file.name for file in catalog.fragments(catalog.kernels["source_6.12_kasan"])] == ["base.config", "ext2.config", "kasan.config"]
 
 
 def test_unknown_kernel_is_answered_with_what_there_is() -> None:

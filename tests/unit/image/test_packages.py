@@ -205,6 +205,16 @@ def test_a_kernel_that_the_mirror_has_lost_is_answered_with_those_that_it_names(
         fetch(tmp_path)
 
 
+def test_a_source_that_the_suite_does_not_have_is_answered_with_those_that_it_has(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_program(programs, "apt-get", "echo 'E: Unable to locate package linux-source-9.9' >&2; exit 100", monkeypatch)
+    put_program(programs, "apt-cache", '[ "$1" != pkgnames ] || echo linux-source-6.12 linux-source', monkeypatch)
+    recipe = PackagedKernel("mine", "trixie", "", source="linux-source-9.9")
+    with pytest.raises(HostError, match=r"; it has linux-source, linux-source-6\.12: give mine in images/kernels\.yaml one of them as its"):
+        fetch(tmp_path, recipe, kernel=False)
+
+
 def test_damaged_package_is_the_hosts_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_program(tmp_path / "bin", "dpkg-deb", "echo 'not a Debian format archive' >&2; exit 2", monkeypatch)
     with pytest.raises(HostError, match="not a Debian format archive"):

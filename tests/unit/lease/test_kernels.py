@@ -58,6 +58,24 @@ def test_two_kernels_of_one_name_are_refused(tmp_path: Path) -> None:
     assert len(kernels(str(tmp_path / "a/linux"), str(tmp_path / "a/linux")).selected) == 1
 
 
+def test_a_kernel_from_source_that_nobody_compiled_can_run_no_case_and_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMEM_HARNESS_CACHE", str(tmp_path))
+    (found,) = kernels("source_6.12").targets(Needs())
+    assert isinstance(found, Unsuitable)
+    assert found.reason.startswith("source_6.12 is not built, ")
+    assert found.reason.endswith(": python -m harness images build --kernel source_6.12")
+    monkeypatch.setattr(subject, "why_not_compiled", lambda *_: None)
+    assert kernels("source_6.12").targets(Needs()) == (Target("source_6.12", "source_6.12", "source_6.12"),)
+
+
+def test_two_patches_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "fix.patch").touch()
+    with pytest.raises(UsageError, match=r"two kernels would both be called source_6.12\+fix: .*a/fix.patch and .*b/fix.patch; rename"):
+        kernels(f"source_6.12+{tmp_path}/a/fix.patch", f"source_6.12+{tmp_path}/b/fix.patch")
+
+
 def test_an_unknown_kernel_is_refused_with_what_there_is() -> None:
     with pytest.raises(UsageError, match=r"no kernel 'debian_5': give one of debian_5.10, .* or the path of"):
         kernels("debian_5")
