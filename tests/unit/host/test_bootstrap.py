@@ -5,7 +5,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -102,7 +102,33 @@ def test_an_apt_that_has_only_an_old_qemu_is_told_of(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bootstrap, "call", lambda command: None)
     monkeypatch.setattr(bootstrap, "missing_packages", lambda host: ("qemu-system-x86",))
     with pytest.raises(HostError, match="still missing or too old: qemu-system-x86; install newer ones yourself"):
-        bootstrap.install(host(""), bootstrap.installation(host(""), ("qemu-system-x86",)))
+        bootstrap.install(host(""), bootstrap.installation(host(""), ("qemu-system-x86",)), "cases")
+
+
+def test_what_compiles_kernels_is_installed_only_for_a_kernel_that_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "missing_packages", lambda host: ("mmdebstrap",))
+    monkeypatch.setattr(bootstrap, "missing_to_compile", lambda: ("bison", "patch"))
+    assert bootstrap.needed_packages(host("trixie"), "cases") == ("mmdebstrap",)
+    assert bootstrap.needed_packages(host("trixie"), "tests") == ("mmdebstrap",)
+    assert bootstrap.needed_packages(host("trixie"), "build") == ("bison", "mmdebstrap", "patch")
+
+
+def test_a_kernel_is_built_by_the_command_that_builds_images_and_its_status_is_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def start(command: list[str], **_: object) -> object:
+        asked.append(command)
+        return SimpleNamespace(wait=lambda: 2)
+
+    monkeypatch.setattr(bootstrap, "needed_packages", lambda host, job: ())
+    monkeypatch.setattr(bootstrap, "make_environment", lambda: None)
+    monkeypatch.setattr(bootstrap, "environment", lambda program: "/bin/echo")
+    monkeypatch.setattr(bootstrap, "call", asked.append)
+    monkeypatch.setattr(bootstrap, "start", start)
+    monkeypatch.chdir(FILE.parent)
+    assert bootstrap.main(["build", "--kernel", "source_6.12"]) == 2
+    build = ["/bin/echo", "-m", "harness", "images", "build"]
+    assert asked == [build, [*build, "--kernel", "source_6.12"]]
 
 
 @pytest.mark.parametrize("job", ["cases", "tests"])
@@ -154,7 +180,7 @@ def test_jobs_are_the_tox_environments_of_their_names() -> None:
 
 def test_wrong_job_and_no_job_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert bootstrap.main(["casess"]) == 2
-    assert "'casess' is neither cases nor tests" in capsys.readouterr().err
+    assert "'casess' is none of cases, tests and build" in capsys.readouterr().err
     assert bootstrap.main([]) == 2
     assert bootstrap.main(["--help"]) == 0
     assert capsys.readouterr().out.count("usage: ./bootstrap cases") == 2
