@@ -15,19 +15,22 @@ from harness.image.kernel import parse_config
 from harness.image.logged import run_logged
 
 #: How many files the options of images/fragments/ have compiled of Linux 6.12; of another kernel it is a guess.
-_ABOUT_OBJECTS = 1500
+_ABOUT_OBJECTS = 1700
 #: Progress is told this many times.
 _STEPS = 20
 #: The longest `uname -r`, of which a kernel whose patches have long names would have more (include/linux/uts.h, Makefile).
 _NAME_LIMIT = 40
 
 
-@functools.cache
 def compiler_version() -> str:
     """Return what the compiler of this computer says that it is; empty where there is none."""
-    if find_tool("gcc") is None:
-        return ""
-    return run(["gcc", "--version"], Deadline.after(60)).stdout.partition("\n")[0]
+    found = find_tool("gcc")
+    return "" if found is None else _first_words(found)
+
+
+@functools.cache
+def _first_words(compiler: Path) -> str:
+    return run([str(compiler), "--version"], Deadline.after(60)).stdout.partition("\n")[0]
 
 
 def compile_kernel(
