@@ -243,7 +243,7 @@ def _kernel_entry(choice: KernelChoice, catalog: Catalog, store: Path, progress:
         packaged = described is not None and not source
         others = ("busybox-static", source) if source else ("busybox-static",)
         fetched = fetch_packages(recipe, others, mirrors, scratch, progress, deadline, kernel=packaged)
-        progress(f"unpacking the {'source' if source else 'kernel'} {choice.name}")
+        progress(f"unpacking {', '.join(package.name for package in fetched)}")
         unpack(fetched, scratch / "tree", deadline)
         path = choice.path or scratch / "tree"
         if source:

@@ -70,7 +70,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="a kernel of images/kernels.yaml, or the path of your bzImage, vmlinux or build tree; repeatable (default: the one that "
+        help="a kernel of images/kernels.yaml, one from source with a patch (NAME+FILE), or the path of your bzImage, vmlinux or build "
+        "tree; repeatable (default: the one that "
         "file names)",
     )
     group.addoption(
