@@ -8,7 +8,7 @@ harness=$(cd "$(dirname "$0")/.." && pwd)
 tree=$(pwd)
 
 nice make olddefconfig > bisect.log 2>&1 && nice make -j"$(nproc)" bzImage >> bisect.log 2>&1 || {
-    tail -n 5 bisect.log >&2
+    grep -m 3 -E 'error:|\*\*\* ' bisect.log >&2
     exit 125
 }
 cd "$harness" || exit 255

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import HostError, UsageError
 from harness.host.cache import Progress
 from harness.host.deadline import Deadline
 from harness.host.process import run
@@ -60,7 +60,12 @@ def compile_kernel(
     processors = len(os.sched_getaffinity(0))
     progress(f"compiling {name} with {compiler_version()} on {processors} processors, at low priority")
     command = [*make_command(), f"-j{processors}", f"LOCALVERSION=-{name[:_NAME_LIMIT]}", "bzImage"]
-    run_logged(command, deadline, log, cwd=tree, watch=counting(log, progress, deadline))
+    try:
+        run_logged(command, deadline, log, cwd=tree, watch=counting(log, progress, deadline))
+    except HostError as error:
+        # What was compiled beside it may have ended long after it: the last lines need not have it.
+        first = re.findall(r"^.*(?:error:|undefined reference to) .*$", log.read_text(errors="replace"), re.MULTILINE)[:3]
+        raise HostError("\n  ".join([f"{name} does not compile:", *first]) + f"\n{error}") from error
     return tree
 
 

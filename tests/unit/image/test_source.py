@@ -138,6 +138,7 @@ def test_a_kernel_that_does_not_compile_shows_its_last_lines_and_a_log_that_is_s
     with pytest.raises(HostError) as caught:
         compiled(tmp_path, patch)
     said = str(caught.value)
+    assert said.startswith("source_6.99 does not compile:\n  fs/dax.c:2: error: it is broken\nexit status 2 from: nice -n 10 make ")
     assert "  CC      fs/dax.o\nfs/dax.c:2: error: it is broken\n" in said
     assert said.endswith(f"whole output: {tmp_path / FAILED_BUILD_LOG}")
     assert "it is broken" in (tmp_path / FAILED_BUILD_LOG).read_text()
