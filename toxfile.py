@@ -9,6 +9,8 @@ from tox.config.types import Command
 from tox.plugin import impl
 from tox.session.state import State
 
+#: The command of [testenv:cases].
+CASES = ("python", "-m", "pytest", "-c", "pyproject.toml", "-p", "harness.plugin", "-o", "testpaths=cases")
 CATALOG = Path(__file__).parent / "images" / "kernels.yaml"
 
 
@@ -32,6 +34,6 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     for kernel in kernels():
         loader = MemoryLoader(
             description=f"every case on {kernel}",
-            commands=[Command(["pytest", "-o", "testpaths=cases", "--kernel", kernel, *(state.conf.pos_args(None) or ())])],
+            commands=[Command([*CASES, "--kernel", kernel, *(state.conf.pos_args(None) or ())])],
         )
         state.conf.memory_seed_loaders[f"cases-{kernel}"].append(loader)

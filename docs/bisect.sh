@@ -12,7 +12,7 @@ nice make olddefconfig > bisect.log 2>&1 && nice make -j"$(nproc)" bzImage >> bi
     exit 125
 }
 cd "$harness" || exit 255
-pytest -o testpaths=cases --kernel "$tree" "$@"
+python -m pytest -c pyproject.toml -p harness.plugin -o testpaths=cases --kernel "$tree" "$@"
 status=$?
 [ $status -le 1 ] || status=125
 exit $status

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import toxfile
 from harness.host.deadline import Deadline
 from harness.host.process import Completed, run
 from tests.unit.image.programs import put_program
@@ -18,7 +19,7 @@ def bisected(folder: Path, monkeypatch: pytest.MonkeyPatch, *, make: int = 0, ca
         f'echo "make: $*"; [ "$1" = olddefconfig ] || {{ echo "a.c:1: error: it is broken"; exit {make}; }}',
         monkeypatch,
     )
-    put_program(folder / "bin", "pytest", f'pwd; echo "$*"; exit {cases}', monkeypatch)
+    put_program(folder / "bin", "python", f'pwd; echo "$*"; exit {cases}', monkeypatch)
     return run([str(SCRIPT), "cases/splice", "-k", "e820 and dax_always"], Deadline.after(60), check=False, cwd=folder)
 
 
@@ -30,7 +31,7 @@ def test_what_cannot_be_told_of_a_commit_is_not_held_against_it(
     assert done.status == status
     assert done.stdout.splitlines() == [
         str(SCRIPT.parents[1]),
-        f"-o testpaths=cases --kernel {tmp_path} cases/splice -k e820 and dax_always",
+        f"{' '.join(toxfile.CASES[1:])} --kernel {tmp_path} cases/splice -k e820 and dax_always",
     ]
 
 

@@ -37,8 +37,15 @@ def test_a_kernel_that_is_added_has_an_environment_that_takes_pytests_arguments(
     assert "cases-debian_99" in listed
     assert "cases-debian_6.1 " in listed
     asked = tox(tmp_path, "config", "-e", "cases-debian_99", "-k", "commands", "deps", "--", "-k", "splice or futex")
-    assert "pytest -o testpaths=cases --kernel debian_99 -k 'splice or futex'" in asked
+    assert f"{' '.join(toxfile.CASES)} --kernel debian_99 -k 'splice or futex'" in asked
     assert "-r requirements.lock" in asked
+
+
+def test_the_path_of_a_kernel_is_not_taken_for_one_of_cases(tmp_path: Path) -> None:
+    assert " ".join(toxfile.CASES) in tox(ROOT, "config", "-e", "cases", "-k", "commands")
+    words = ["--kernel", str(tmp_path), "--artifacts", str(tmp_path), "--collect-only", "-q", "-k", "tee and e820 and dax_never"]
+    done = subprocess.run([sys.executable, *toxfile.CASES[1:], *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"cases/splice/tee.yaml::tee[e820-fsdax-ext4-dax_never-own_{tmp_path.name}]" in done.stdout.splitlines()
 
 
 def test_the_workflow_runs_kernels_that_there_are() -> None:
