@@ -295,8 +295,8 @@ fact(
 fact(
     "dontcache_supported",
     "whether a file knows RWF_DONTCACHE",
-    "include/linux/fs.h kiocb_set_rw_flags (since 6.14), FOP_DONTCACHE of ext4 and xfs; of a node since 7.3: shown on 7.3, not on "
-    "7.2; never on DAX",
+    "include/linux/fs.h kiocb_set_rw_flags (since 6.14); FOP_DONTCACHE of ext4 since 6.17, of a node since 7.3: shown there and not on the "
+    "release before; never on DAX",
     (True, False),
     lambda k, v: not v.dax and k.has(traits_of(v).dontcache_since),
 )

@@ -94,7 +94,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             max_file_bytes=(2**32 - 1) * 4096,
             large_folios_since=(6, 16),
             tail_zeroed_since=(6, 12),
-            dontcache_since=(6, 14),
+            dontcache_since=(6, 17),
             package="e2fsprogs",
             # e2fsck(8): errors corrected (1), reboot needed (2), errors left (4).
             checker=Checker(("e2fsck", "-fn"), found=1 | 2 | 4),
