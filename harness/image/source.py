@@ -62,6 +62,9 @@ def compile_kernel(
     command = [*make_command(), f"-j{processors}", f"LOCALVERSION=-{name[:_NAME_LIMIT]}", "bzImage"]
     try:
         run_logged(command, deadline, log, cwd=tree, watch=counting(log, progress, deadline))
+    except KeyboardInterrupt:
+        progress("interrupted: removing what was unpacked and compiled, 90 thousand files")
+        raise
     except HostError as error:
         # What was compiled beside it may have ended long after it: the last lines need not have it.
         first = re.findall(r"^.*(?:error:|undefined reference to) .*$", log.read_text(errors="replace"), re.MULTILINE)[:3]

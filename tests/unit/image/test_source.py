@@ -68,19 +68,20 @@ def write(folder: Path, name: str, text: str) -> Path:
     return folder / name
 
 
-def compiled(folder: Path, *patches: Path, base: str = "CONFIG_A=y\n", needed: Mapping[str, str] | None = None) -> tuple[Path, list[str]]:
-    """Compile; return the tree, and what was told."""
+def compiled(
+    folder: Path, *patches: Path, base: str = "CONFIG_A=y\n", needed: Mapping[str, str] | None = None, told: list[str] | None = None
+) -> Path:
+    """Compile; return the tree."""
     fragments = (write(folder, "base.config", base), write(folder, "more.config", 'CONFIG_NAME="x y"\n# CONFIG_B is not set\n'))
     (folder / "scratch").mkdir()
-    told: list[str] = []
-    archive = pack(folder)
-    deadline = Deadline.after(60)
-    return compile_kernel("source_6.99", archive, fragments, needed or {}, patches, folder / "scratch", told.append, deadline), told
+    say = ([] if told is None else told).append
+    return compile_kernel("source_6.99", pack(folder), fragments, needed or {}, patches, folder / "scratch", say, Deadline.after(60))
 
 
 @needs_patch
 def test_a_kernel_is_unpacked_patched_configured_and_made_at_low_priority(tmp_path: Path) -> None:
-    tree, told = compiled(tmp_path, write(tmp_path, "mine.patch", PATCH), needed={"A": "a reason"})
+    told: list[str] = []
+    tree = compiled(tmp_path, write(tmp_path, "mine.patch", PATCH), needed={"A": "a reason"}, told=told)
     assert (tree / "fs/dax.c").read_text() == "one\ntwo of mine\nthree\n"
     kernel = find_kernel_files(tree)
     assert (kernel.release, kernel.modules) == (RELEASE, None)
@@ -142,6 +143,19 @@ def test_a_kernel_that_does_not_compile_shows_its_last_lines_and_a_log_that_is_s
     assert "  CC      fs/dax.o\nfs/dax.c:2: error: it is broken\n" in said
     assert said.endswith(f"whole output: {tmp_path / FAILED_BUILD_LOG}")
     assert "it is broken" in (tmp_path / FAILED_BUILD_LOG).read_text()
+
+
+def test_who_interrupts_is_told_what_takes_another_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, cwd: Path, watch: object = None) -> None:
+        if watch is not None:
+            raise KeyboardInterrupt
+        (cwd / ".config").write_text('CONFIG_A=y\nCONFIG_NAME="x y"\n')
+
+    monkeypatch.setattr(subject, "run_logged", interrupted)
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        compiled(tmp_path, told=told)
+    assert told[-1] == "interrupted: removing what was unpacked and compiled, 90 thousand files"
 
 
 def test_progress_is_told_in_steps_and_never_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
