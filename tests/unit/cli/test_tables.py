@@ -293,9 +293,20 @@ def test_an_interrupted_probe_ends_the_suite_that_it_started(project: Path) -> N
     """The signal reaches only the command itself, as it does where no terminal sends it to all."""
     make = "lambda stack: (open('begun', 'w').close(), __import__('time').sleep(600))"
     (project / "conftest.py").write_text(f'pytest_plugins = ["harness.plugin"]\n{CONFTEST.replace("{make}", make)}')
-    process = start([sys.executable, "-m", "harness", "probe", "-n", "0"], env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert wait_until((project / "begun").exists, Deadline.after(60))
-    (suite,) = psutil.Process(process.pid).children()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert not suite.is_running()
+    # What runs the tests may have been started without Ctrl-C (a shell's `&`), and a process inherits that.
+    begin = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", begin, "-m", "harness", "probe", "-n", "0"]
+    process = start(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert wait_until((project / "begun").exists, Deadline.after(60))
+        (suite,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert not suite.is_running()
+    finally:
+        if process.poll() is None:
+            for left in psutil.Process(process.pid).children(recursive=True):
+                left.kill()
+            process.kill()
