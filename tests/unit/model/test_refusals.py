@@ -152,7 +152,8 @@ PUNCH, ZERO, KEEP = AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE, AllocateFl
         (DAX, FILE, Pwrite("f", 0, 10, flags=(RwFlag.NOWAIT,)), failed("EINVAL")),
         (XFS_CACHE, FILE, Pwrite("f", 0, 10, flags=(RwFlag.NOWAIT,)), returned(10)),
         (DAX, FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), failed("EOPNOTSUPP")),
-        (env(volume(dax=False), release="6.16.0"), FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), returned(10)),
+        (env(volume(dax=False), release="6.16.0"), FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), failed("EOPNOTSUPP")),
+        (env(volume(dax=False), release="6.17.0"), FILE, Pwrite("f", 0, 10, flags=(RwFlag.DONTCACHE,)), returned(10)),
         (DAX, FILE, Pread("f", 0, 0, flags=(RwFlag.DONTCACHE,)), returned(0)),
         (DAX, FILE, Pread("f", 2**63 - 1, 10), failed("EINVAL")),
         # copying
