@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_while_a_template_is_written_means_booting(project: 
 
 
 def test_a_disk_that_is_full_while_an_image_is_built_is_a_host_error(project: Project, small_disk: Path) -> None:
-    command = [sys.executable, "-m", "harness", "images", "build", "debian_6.12"]
+    command = [sys.executable, "-m", "harness", "images", "build", "--kernel", "debian_6.12"]
     environment = {**project.environment, "PMEM_HARNESS_CACHE": str(small_disk)}
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert built.returncode == 3, built.stderr
