@@ -50,7 +50,7 @@ class DecidesText:
 class Case:
     """A case file. ``steps`` still has its ``$parameters``; a plan is a case bound to one variant.
 
-    ``probes``: the facts of the model that it measures on the stacks that it runs on.
+    ``probes``: the facts of the model that it measures on the stacks that it runs on. ``full``: the variants that only a full run has.
     """
 
     path: str
@@ -61,6 +61,7 @@ class Case:
     decides: tuple[DecidesText, ...]
     probes: tuple[str, ...]
     axes: Axes
+    full: Condition | None
     needs: Needs
     mount_in_program: bool
     steps: tuple[Table, ...]

@@ -32,7 +32,7 @@ from harness.errors import CaseError
 from harness.model.claims import Claim
 from harness.model.facts import FACTS
 
-CASE_KEYS = ("title", "claim", "decides", "probes", "axes", "needs", "mount_in_program", "program", "notes")
+CASE_KEYS = ("title", "claim", "decides", "probes", "axes", "full", "needs", "mount_in_program", "program", "notes")
 
 
 def find_case_files(folder: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def _read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
     check_keys(table, CASE_KEYS, "a case")
     axes = read_axes(require(table, "axes", "a case"))
     claim, decides, needs, truth, notes = (table.find(key) for key in ("claim", "decides", "needs", "mount_in_program", "notes"))
-    probes = table.find("probes")
+    probes, full = table.find("probes"), table.find("full")
     case = Case(
         path=path,
         family=Path(path).parent.name,
@@ -74,6 +74,7 @@ def _read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
         decides=() if decides is None else tuple(_read_decides(row, axes, claims) for row in as_row(decides, "decides").items),
         probes=() if probes is None else tuple(_fact_name(word) for word in as_words(probes, "probes")),
         axes=axes,
+        full=None if full is None else read_condition(axes, full, "full"),
         needs=Needs() if needs is None else _read_needs(as_table(needs, "needs")),
         mount_in_program=truth is not None and as_truth(truth, "mount_in_program"),
         steps=_read_program(require(table, "program", "a case")),

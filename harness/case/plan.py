@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.case.axes import CHOICES, DEFAULTS, Axes, Condition, Destination, Storage, Variant, make_variants
+from harness.case.axes import CHOICES, DEFAULTS, Axes, Destination, Storage, Variant, make_variants
 from harness.case.case import Case, DecidesText, Family
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
@@ -39,6 +39,11 @@ class Plan:
         """The variant's id; whoever knows the kernel appends it."""
         return self.variant.id
 
+    @property
+    def full_only(self) -> bool:
+        """Whether it is part of a full run only (``--full``)."""
+        return self.case.full is not None and self.case.full.matches(self.variant.values)
+
 
 def make_plans(case: Case) -> tuple[Plan, ...]:
     """Return the plan of every variant. Raises CaseError for whatever cannot be meant in any of them."""
@@ -46,6 +51,8 @@ def make_plans(case: Case) -> tuple[Plan, ...]:
     for entry in case.decides:
         if not any(entry.condition.matches(variant.values) for variant in variants):
             raise CaseError(entry.where, f"decides {entry.claim!r} for no variant: {entry.condition.describe()}")
+    if case.full is not None and not any(case.full.matches(variant.values) for variant in variants):
+        raise CaseError(case.axes.where, f"full matches no variant: {case.full.describe()}")
     return tuple(make_plan(case, variant) for variant in variants)
 
 
@@ -54,6 +61,10 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     values = variant.values
     steps = tuple(read_step(step, case.axes, values) for step in case.steps)
     stack = make_stack(variant, case.mount_in_program, case.needs.ivshmem)
+    if any(volume.is_read_only and volume.mount is not None for volume in stack.volumes) and not case.mount_in_program:
+        raise CaseError(
+            case.axes.where, f"a region of the kind {variant.region} is read-only, and set-up mounts to write: mount_in_program: true"
+        )
     if len(steps) > MAX_STEPS:
         raise CaseError(steps[MAX_STEPS].where, f"a case has at most {MAX_STEPS} steps, this one has {len(steps)}")
     check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
@@ -80,9 +91,10 @@ DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
 
 
 def named_variants() -> dict[str, Variant]:
-    """Return every variant that the axes can ask for without a target, by its id."""
+    """Return every variant that the axes can ask for without a target, by its id, where set-up can mount what there is to mount."""
     axes = Axes(tuple((axis, choices) for axis, choices in CHOICES.items() if axis != "target"), (), "harness:0")
-    return {variant.id: variant for variant in make_variants(axes)}
+    volumes = {variant.id: (variant, _main_volume(variant)) for variant in make_variants(axes)}
+    return {name: variant for name, (variant, volume) in volumes.items() if volume.mount is None or not volume.is_read_only}
 
 
 def named_stacks() -> dict[str, StorageStack]:
@@ -222,10 +234,16 @@ def _read_pages(tree: Tree | None, what: str) -> Pages | None:
 
 # ---- the matrix ------------------------------------------------------------------------------------------------------
 
-#: The columns: every storage on every region; a disk has none.
-COLUMNS: tuple[tuple[Storage, RegionKind | None], ...] = (
-    *((storage, region) for storage in (Storage.DAX, Storage.NO_DAX, Storage.NODE) for region in RegionKind),
+#: The columns: every storage on every region that a case has by itself (a disk has none); the last is whatever names another region.
+COLUMNS: tuple[tuple[Storage | None, RegionKind | None], ...] = (
+    *(
+        (storage, region)
+        for storage in (Storage.DAX, Storage.NO_DAX, Storage.NODE)
+        for region in RegionKind
+        if region in DEFAULTS["region"]
+    ),
     (Storage.DISK, None),
+    (None, None),
 )
 
 
@@ -254,17 +272,23 @@ def make_matrix(plans: Sequence[Plan], families: Sequence[Family]) -> tuple[Matr
 def _matrix_row(name: str, family: Family | None, plans: Sequence[Plan]) -> MatrixRow:
     cells = []
     for storage, region in COLUMNS:
-        count = sum(p.variant.storage == storage and region in {None, p.variant.region} for p in plans)
+        count = sum(_is_in(p.variant, storage, region) for p in plans)
         cells.append(Cell(count, None if count else _reason_for(storage, region, family, plans)))
     return MatrixRow(name, family.title if family else "", tuple(cells))
 
 
-def _reason_for(storage: str, region: str | None, family: Family | None, plans: Sequence[Plan]) -> str | None:
-    here = {"storage": storage} | ({"region": region} if region else {})
+def _is_in(variant: Variant, storage: Storage | None, region: RegionKind | None) -> bool:
+    if storage is None:
+        return variant.region is not None and variant.region not in DEFAULTS["region"]
+    return variant.storage is storage and region in {None, variant.region}
+
+
+def _reason_for(storage: Storage | None, region: RegionKind | None, family: Family | None, plans: Sequence[Plan]) -> str | None:
+    if storage is None:
+        return "only cases that are about it name it"
+    here = {"storage": str(storage)} | ({"region": str(region)} if region else {})
     stated = [(condition, reason) for condition, reason in (family.does_not_apply if family else ())]
     stated += [(e.condition, e.reason) for case in {p.case.path: p.case for p in plans}.values() for e in case.axes.exclusions]
-    if region is not None and region not in DEFAULTS["region"]:
-        stated.append((Condition((("region", (region,)),)), "only cases that are about it name it"))
     return next((reason for condition, reason in stated if condition.values and condition.matches(here)), None)
 
 

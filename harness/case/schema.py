@@ -50,6 +50,7 @@ def case_schema() -> Schema:
         "decides": {"type": "array", "items": _table(decides, "where")},
         "probes": _one_or_more({"enum": list(FACTS)}),
         "axes": _axes(),
+        "full": _condition(),
         "needs": _nothing_or(_needs()),
         "mount_in_program": _TRUTH,
         "program": {"type": "array", "minItems": 1, "items": {"$ref": "#/definitions/step"}},
@@ -59,7 +60,7 @@ def case_schema() -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "a case",
-        **_table(keys, "claim", "decides", "probes", "needs", "mount_in_program", "notes"),
+        **_table(keys, "claim", "decides", "probes", "full", "needs", "mount_in_program", "notes"),
         "definitions": {"step": _step(), "pin": _pin(), "errno": _words(known_errnos()), "signal": _words(s.name for s in signal.Signals)},
     }
 

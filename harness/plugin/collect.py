@@ -182,17 +182,17 @@ def marker_words(where: Where) -> list[str]:
     return [str(word) for word in words if word]
 
 
-def _matches(variant: str, globs: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(variant, glob) for glob in globs)
+def _is_left_out(item: CaseItem, globs: Iterable[str], full: bool) -> bool:
+    return (item.plan.full_only and not full) or any(fnmatch.fnmatchcase(item.item.where.variant_id, glob) for glob in globs)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what ``--not-stack`` names. Bring items of equal stacks together, in the order in which each stack comes first: a guest
-    serves one stack.
+    """Leave out what ``--not-stack`` names, and without ``--full`` what is for a full run. Bring items of equal stacks together, in the
+    order in which each stack comes first: a guest serves one stack.
     """
-    globs = config.getoption("not_stack")
-    left_out = [item for item in items if globs and isinstance(item, CaseItem) and _matches(item.item.where.variant_id, globs)]
+    globs, full = config.getoption("not_stack"), config.getoption("full") or any("::" in word for word in config.args)
+    left_out = [item for item in items if isinstance(item, CaseItem) and _is_left_out(item, globs, full)]
     if left_out:
         gone = set(map(id, left_out))
         items[:] = [item for item in items if id(item) not in gone]

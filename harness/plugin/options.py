@@ -87,6 +87,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "own table, for a kernel with backports or in the midst of a bisection",
     )
     group.addoption(
+        "--full",
+        action="store_true",
+        help="also run what cases keep for a full run, because it takes long; an item that is named itself (FILE::ITEM) runs anyway",
+    )
+    group.addoption(
         "--not-stack",
         action="append",
         default=[],

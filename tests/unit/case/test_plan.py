@@ -58,6 +58,24 @@ def test_mounting_can_be_left_to_the_program_and_a_pci_device_asked_for() -> Non
     assert (plan.stack.mount_in_program, plan.stack.ivshmem) == (True, True)
 
 
+def test_variants_are_for_a_full_run_where_the_case_says_so() -> None:
+    found = plans(FSYNC, head("storage: [dax, disk], region: [e820, virtio_pmem]", "full: {region: virtio_pmem}\n"))
+    assert {plan_id for plan_id, plan in found.items() if plan.full_only} == {"virtio_pmem-fsdax-ext4-dax_always"}
+    assert all(plan.full_only for plan in plans(FSYNC, head("storage: [dax, disk]", "full: {}\n")).values())
+    with pytest.raises(CaseError, match="full matches no variant: region e820, storage disk"):
+        plans(FSYNC, head("storage: [dax, disk]", "full: {region: e820, storage: disk}\n"))
+
+
+def test_a_region_that_is_read_only_is_mounted_by_the_program_or_used_as_a_node() -> None:
+    plans(FSYNC, head("storage: [node], region: [nvdimm_unarmed]"))
+    plans(FSYNC, head("storage: [dax], region: [nvdimm_unarmed]", "mount_in_program: true\n"))
+    with pytest.raises(CaseError, match="a region of the kind nvdimm_unarmed is read-only, and set-up mounts to write: mount_in_program"):
+        plans(FSYNC, head("storage: [dax], region: [nvdimm_unarmed]"))
+    named = [name for name in named_stacks() if "unarmed" in name]
+    assert named
+    assert all(name.endswith("-node") for name in named)
+
+
 def test_every_stack_has_a_name() -> None:
     found = named_stacks()
     assert found["nvdimm-fsdax_dev-xfs-dax_always"].describe() == "nvdimm 256MiB -> fsdax map=dev -> xfs -> dax=always"
@@ -227,7 +245,8 @@ def test_the_matrix_counts_variants_and_an_empty_cell_states_its_reason() -> Non
     case = sample(FSYNC, head("storage: [dax, disk], length: [1, 2], exclude: [{storage: dax, region: nvdimm, reason: too small}]"))
     (row,) = make_matrix(make_plans(case), [family("does_not_apply: [{storage: node, reason: no files}]")])
     assert (row.family, row.title) == ("family", "The sample family")
-    assert row.cells == (Cell(2), Cell(0, "too small"), Cell(0), Cell(0), Cell(0, "no files"), Cell(0, "no files"), Cell(2))
+    assert row.cells[:7] == (Cell(2), Cell(0, "too small"), Cell(0), Cell(0), Cell(0, "no files"), Cell(0, "no files"), Cell(2))
+    assert set(row.cells[7:]) == {Cell(0, "only cases that are about it name it")}
 
 
 def test_an_empty_cell_without_a_reason_is_a_finding() -> None:

@@ -166,6 +166,13 @@ def test_items_are_selected_as_pytest_users_expect(project: Project, selection: 
     assert [row.where.node_id for row in project.rows()] == [ON_DISK]
 
 
+def test_what_is_for_a_full_run_is_left_out_unless_that_or_the_item_itself_is_asked_for(project: Project) -> None:
+    project.write("cases/fam/one.yaml", CASE.replace("axes:", "full: {storage: dax}\naxes:"))
+    project.run("--collect-only", "-q").stdout.fnmatch_lines([ON_DISK, "*1/2 tests collected (1 deselected)*"])
+    project.run("--collect-only", "-q", "--full").stdout.fnmatch_lines([E820_DAX, ON_DISK])
+    project.run("--collect-only", "-q", E820_DAX).stdout.fnmatch_lines([E820_DAX])
+
+
 def test_markers_are_registered_with_their_meaning(project: Project) -> None:
     result = project.run("--markers")
     for wanted in ("no_dax:", "nvdimm:", "debian_6.1:", "fam: cases of the family: A family"):
