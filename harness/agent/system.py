@@ -9,12 +9,17 @@ from harness.agent.performer import Performer, doer
 from harness.agent.syscalls import call, read_text
 from harness.ops.system import DropCaches, Meminfo, MountVolume, UmountVolume
 
+#: include/uapi/linux/mount.h
+_MS_RDONLY = 1
+
 
 def mount(device: str | bytes, folder: str | bytes, filesystem: str, options: str) -> int:
-    """Do mount(2) with ``options`` as the data string; return its result, or minus the error number."""
+    """Do mount(2) with ``options`` as the data string, but ``ro``, which is a flag; return its result, or minus the error number."""
+    words = options.split(",")
+    flags, options = (_MS_RDONLY if "ro" in words else 0), ",".join(word for word in words if word != "ro")
     texts = [ctypes.create_string_buffer(os.fsencode(text)) for text in (device, folder, filesystem, options)]
     at = [ctypes.addressof(text) for text in texts]
-    return call("mount", at[0], at[1], at[2], 0, at[3])
+    return call("mount", at[0], at[1], at[2], flags, at[3])
 
 
 def unmount(folder: str | bytes) -> int:

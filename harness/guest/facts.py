@@ -49,7 +49,7 @@ def fact_patterns(layout: Layout) -> tuple[str, ...]:
         _RELEASE,
         TAINT,
         _CPU,
-        *(f"/sys/block/{block}/{name}" for block in blocks for name in ("queue/dax", "queue/logical_block_size", "size")),
+        *(f"/sys/block/{block}/{name}" for block in blocks for name in ("queue/dax", "queue/logical_block_size", "size", "ro")),
         *(v.folder for v in layout.mounted),
     )
 
@@ -61,7 +61,7 @@ def taint_of(reading: StackReading) -> int:
 
 def clone_patterns(layout: Layout) -> tuple[str, ...]:
     """What :func:`read_again` needs to have been read."""
-    return (MOUNT_TABLE, _RELEASE, TAINT, *(f"/sys/block/{v.block}/queue/dax" for v in layout.volumes))
+    return (MOUNT_TABLE, _RELEASE, TAINT, *(f"/sys/block/{v.block}/{name}" for v in layout.volumes for name in ("queue/dax", "ro")))
 
 
 def clone_program(layout: Layout) -> Program:
@@ -92,12 +92,13 @@ def _probe_steps(layout: Layout) -> Iterator[Operation]:
     for placed in _probed(layout):
         role, mounted = placed.volume.role, placed.volume.mount is not None
         name, mapping = f"f_{role}", f"m_{role}"
-        yield op.Open(name, f"{role}:{PROBE_FILE}", (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if mounted else (op.OpenFlag.RDWR,))
-        # A hole maps the shared zero page, so a file needs a byte first; of a node one load is enough, and changes nothing.
+        # Of a node one load is all, and a read-only one refuses shared mappings that could be written.
+        yield op.Open(name, f"{role}:{PROBE_FILE}", (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if mounted else (op.OpenFlag.RDONLY,))
+        # A hole maps the shared zero page, so a file needs a byte first.
         if mounted:
             yield op.Pwrite(name, 0, _PAGE)
         yield op.Statx(name)
-        yield op.Mmap(mapping, _PAGE, name)
+        yield op.Mmap(mapping, _PAGE, name, protection=(op.Protection.READ, *((op.Protection.WRITE,) if mounted else ())))
         yield op.Store(mapping, 0, 8) if mounted else op.Load(mapping, 0, 8)
         yield op.Pagemap(mapping)
         yield op.Munmap(mapping)
@@ -129,7 +130,8 @@ def read_again(
     layout: Layout, saved: StackReading, program: Program, observations: Sequence[Observation], files: GuestFiles
 ) -> StackReading:
     """Return ``saved`` with everything in it that a guest could have lost since: mounts with their options, the DAX state of a file, the
-    physical frame of a mapping, the queue's DAX flag, release and taint of the kernel. Regions and sizes are the machine's.
+    physical frame of a mapping, whether the device is read-only, the queue's DAX flag, release and taint of the kernel. Regions and sizes
+    are the machine's.
 
     Raises GuestError where a step of the probe failed or the guest does not say something.
     """
@@ -149,6 +151,7 @@ def read_again(
                 dax=_is_dax(found.get(f"statx {role}")) if role in probed else volume.dax,
                 queue_dax=files.text(f"/sys/block/{placed.block}/queue/dax") == "1",
                 frame_in_region=_is_inside(found.get(f"pagemap {role}"), volume.region_start, volume.region_size_bytes),
+                read_only=files.text(f"/sys/block/{placed.block}/ro") == "1",
             )
         )
     facts = tuple((name, _text(files, TAINT) if name == _TAINT_FACT else value) for name, value in saved.facts)
@@ -234,6 +237,9 @@ def _read_volume(
         namespace_mode=namespace.mode if namespace else None,
         page_map=namespace.page_map if namespace else None,
         frame_in_region=_is_inside(found.get(f"pagemap {role}"), start, size_bytes),
+        read_only=files.text(f"/sys/block/{placed.block}/ro") == "1",
+        has_labels=region.has_labels if region else None,
+        persistence_domain=region.persistence_domain if region else None,
     )
 
 

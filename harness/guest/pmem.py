@@ -20,6 +20,9 @@ REGION_PATTERNS = (
     f"{_ND}/region*",
     f"{_ND}/region*/resource",
     f"{_ND}/region*/size",
+    f"{_ND}/region*/nstype",
+    f"{_ND}/region*/read_only",
+    f"{_ND}/region*/persistence_domain",
     f"{_ND}/namespace*/mode",
     f"{_ND}/namespace*/holder",
     f"{_ND}/namespace*/size",
@@ -27,6 +30,9 @@ REGION_PATTERNS = (
     f"{_ND}/pfn*/mode",
     f"{_ND}/*/block/*",
 )
+
+#: The type of a region that labels divide into namespaces: include/uapi/linux/ndctl.h ND_DEVICE_NAMESPACE_PMEM.
+_LABELLED = "5"
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,16 @@ class PmemNamespace:
 
 @dataclass(frozen=True)
 class PmemRegion:
-    """A region as the guest has it."""
+    """A region as the guest has it. ``persistence_domain``: None where the kernel was told of none."""
 
     name: str
     provider: str
     start: int
     size_bytes: int
     namespaces: tuple[PmemNamespace, ...]
+    has_labels: bool = False
+    read_only: bool = False
+    persistence_domain: str | None = None
 
     def describe(self) -> str:
         return f"{self.name} of {self.provider} at {self.start:#x}, {format_size(self.size_bytes)}"
@@ -80,7 +89,18 @@ def read_regions(files: GuestFiles) -> tuple[PmemRegion, ...]:
         provider = files.text(f"{_ND}/{bus[1]}/provider") if bus else None
         if start is None or size is None or provider is None:
             raise GuestError(f"sysfs of the guest does not say where {name} is: resource {start}, size {size}, provider {provider}")
-        regions.append(PmemRegion(name, provider, int(start, 16), int(size), _namespaces(files, name)))
+        regions.append(
+            PmemRegion(
+                name=name,
+                provider=provider,
+                start=int(start, 16),
+                size_bytes=int(size),
+                namespaces=_namespaces(files, name),
+                has_labels=files.text(f"{path}/nstype") == _LABELLED,
+                read_only=files.text(f"{path}/read_only") == "1",
+                persistence_domain=files.text(f"{path}/persistence_domain") or None,
+            )
+        )
     return tuple(regions)
 
 
@@ -115,6 +135,22 @@ def find_region(regions: Sequence[PmemRegion], placement: RegionPlacement) -> Pm
             return region
     there = "; ".join(region.describe() for region in regions) or "none"
     raise GuestError(f"the guest has no pmem region at {placement.start:#x} ({placement.name}, {placement.kind}); it has: {there}")
+
+
+def require_read_only(region: PmemRegion, kind: RegionKind) -> None:
+    """Raise GuestError where a region is writable that the kernel was to make read-only: set-up alone opens and closes such a one."""
+    if kind.traits.read_only and not region.read_only:
+        raise GuestError(f"{region.describe()} can be written, and a region of the kind {kind} cannot")
+
+
+def read_only_command(region: str, value: bool) -> GuestCommand:
+    """Return what makes a region, and with it its block device, read-only or writable. ``region``: a name, or a path from the devices."""
+    return GuestCommand(("sh", "-c", f"echo {int(value)} > {_ND}/{region}/read_only"))
+
+
+def region_of(block: str) -> str:
+    """Return the path from the devices to the region behind a block device."""
+    return f"../../../block/{block}/device/.."
 
 
 def find_namespace(region: PmemRegion, wanted: Namespace) -> PmemNamespace | None:

@@ -35,7 +35,18 @@ from harness.guest.filesystem import (
 )
 from harness.guest.layout import Layout, PlacedVolume, find_bar, place_volume, region_placement
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
-from harness.guest.pmem import REGION_PATTERNS, RegionPlacement, find_namespace, find_region, namespace_command, read_regions
+from harness.guest.pmem import (
+    REGION_PATTERNS,
+    RegionPlacement,
+    find_namespace,
+    find_region,
+    namespace_command,
+    read_only_command,
+    read_regions,
+    region_of,
+    require_read_only,
+)
+from harness.guest.regions import bringing_commands
 from harness.guest.ssh import Ssh, SshAddress, connected
 from harness.guest.terminal import interact
 from harness.host.deadline import Deadline
@@ -141,8 +152,9 @@ class GuestSession:
 
     def _refreshed(self, layout: Layout, deadline: Deadline) -> StackReading:
         self._unmount(layout, deadline)
-        self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
-        self._age(aged_volumes(layout.volumes), deadline)
+        with self._writable(layout, deadline):
+            self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
+            self._age(aged_volumes(layout.volumes), deadline)
         program = probe_program(layout)
         observations = self.run(program, deadline)
         files = self._link.read_files(fact_patterns(layout), deadline)
@@ -267,14 +279,26 @@ class GuestSession:
                 require_filesystem(filesystem, there, output)
 
     def _make_namespaces(self, stack: StorageStack, placements: Sequence[RegionPlacement], deadline: Deadline) -> None:
+        self._link.commands(bringing_commands(region.kind for region in stack.regions), deadline)
         regions = read_regions(self._link.read_files(REGION_PATTERNS, deadline))
         commands = []
         for volume in stack.volumes:
             if isinstance(volume.device, Namespace):
                 region = find_region(regions, region_placement(volume.device, placements))
+                require_read_only(region, volume.device.region.kind)
+                if region.read_only:
+                    commands.append(read_only_command(region.name, False))
                 if find_namespace(region, volume.device) is None:
                     commands.append(namespace_command(region, volume.device))
         self._link.commands(commands, deadline)
+
+    @contextmanager
+    def _writable(self, layout: Layout, deadline: Deadline) -> Iterator[None]:
+        """Have regions that are read-only be written while they are made fresh."""
+        closed = [placed for placed in layout.volumes if placed.volume.is_read_only]
+        self._link.commands([read_only_command(region_of(placed.block), False) for placed in closed], deadline)
+        yield
+        self._link.commands([read_only_command(region_of(placed.block), True) for placed in closed], deadline)
 
     def _fresh_commands(self, placed: PlacedVolume) -> tuple[GuestCommand, ...]:
         if placed.volume.mount is None:

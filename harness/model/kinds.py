@@ -6,7 +6,7 @@ How a machine gets a region of a kind is a file of ``harness/machine/regions/``.
 
 import itertools
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -64,13 +64,16 @@ class RegionTraits:
     ``provider``: what the kernel calls the bus that it found the region on. ``has_labels``: there is an area beside it that says which
     namespaces it has; without one it is a single namespace. ``namespaces``: the modes and page maps in which cases can have it (the
     page map of a mode that has none means nothing). ``synchronous``: what a flush of the processor's caches has written is durable, so
-    that the dax device takes MAP_SYNC; no host has to be asked.
+    that the dax device takes MAP_SYNC; no host has to be asked. ``read_only``: the kernel makes it so. ``persistence_domain``: what the
+    kernel is told to survive a power failure, in sysfs's words.
     """
 
     provider: str
     has_labels: bool
     namespaces: Set[tuple[NamespaceMode, PageMap]]
     synchronous: bool = True
+    read_only: bool = False
+    persistence_domain: str | None = None
 
 
 class RegionKind(StrEnum):
@@ -78,22 +81,38 @@ class RegionKind(StrEnum):
 
     E820 = "e820"
     NVDIMM = "nvdimm"
+    NVDIMM_UNLABELLED = "nvdimm_unlabelled"
+    NVDIMM_UNARMED = "nvdimm_unarmed"
+    NVDIMM_MEM_CTRL = "nvdimm_mem_ctrl"
+    NVDIMM_CPU = "nvdimm_cpu"
+    VIRTIO_PMEM = "virtio_pmem"
 
     @property
     def traits(self) -> RegionTraits:
         return _REGIONS[self]
 
 
+_NVDIMM = RegionTraits(
+    provider="ACPI.NFIT",  # drivers/acpi/nfit/core.c
+    has_labels=True,
+    namespaces=frozenset(itertools.product(NamespaceMode, PageMap)),
+)
 _REGIONS = {
     RegionKind.E820: RegionTraits(
         provider="e820",  # drivers/nvdimm/e820.c
         has_labels=False,
         namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),  # as the kernel makes it
     ),
-    RegionKind.NVDIMM: RegionTraits(
-        provider="ACPI.NFIT",  # drivers/acpi/nfit/core.c
-        has_labels=True,
-        namespaces=frozenset(itertools.product(NamespaceMode, PageMap)),
+    RegionKind.NVDIMM: _NVDIMM,
+    RegionKind.NVDIMM_UNLABELLED: replace(_NVDIMM, has_labels=False),
+    RegionKind.NVDIMM_UNARMED: replace(_NVDIMM, read_only=True),
+    RegionKind.NVDIMM_MEM_CTRL: replace(_NVDIMM, persistence_domain="memory_controller"),
+    RegionKind.NVDIMM_CPU: replace(_NVDIMM, persistence_domain="cpu_cache"),
+    RegionKind.VIRTIO_PMEM: RegionTraits(
+        provider="virtio-pmem",  # drivers/nvdimm/virtio_pmem.c
+        has_labels=False,
+        namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),  # as the kernel makes it
+        synchronous=False,  # the host is asked to write: virtio_pmem.c async_pmem_flush
     ),
 }
 

@@ -83,6 +83,23 @@ EXPECTED_LINES: tuple[ExpectedLine, ...] = (
         expires=_NEVER,
         stack="e820",
     ),
+    ExpectedLine(
+        r"nd_pmem \S+: unable to guarantee persistence of writes",
+        "a virtio_pmem region has no DIMM behind it either, which is asked first (drivers/nvdimm/region_devs.c nvdimm_has_flush); that the "
+        "host is asked to write is another matter (drivers/nvdimm/nd_virtio.c async_pmem_flush)",
+        since=(5, 3),
+        before=None,
+        expires=_NEVER,
+        stack="virtio_pmem",
+    ),
+    ExpectedLine(
+        r"nfit \S+: Error found in NVDIMM nmem\d+ flags: not_armed",
+        "an unarmed NVDIMM is what the stack asks for (drivers/acpi/nfit/core.c acpi_nfit_register_dimms)",
+        since=(5, 0),
+        before=None,
+        expires=_NEVER,
+        stack="nvdimm_unarmed",
+    ),
 )
 
 

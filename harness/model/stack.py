@@ -59,6 +59,11 @@ class Volume:
         return isinstance(self.device, Namespace)
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether the kernel lets nobody write to the device."""
+        return isinstance(self.device, Namespace) and self.device.region.kind.traits.read_only
+
+    @property
     def asks_dax(self) -> bool:
         """Whether files on this volume are to be in DAX state from their creation."""
         return self.mount is not None and self.mount.dax is DaxOption.ALWAYS
@@ -118,6 +123,7 @@ class VolumeReading:
 
     ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume), False for a bare node.
     ``frame_in_region``: whether the physical frame behind a shared mapping of a fresh file (or of the node) lies in the region.
+    ``read_only``: the block device; ``has_labels`` and ``persistence_domain``: the region (None where the kernel knows of none).
     """
 
     role: str
@@ -136,6 +142,9 @@ class VolumeReading:
     namespace_mode: str | None = None
     page_map: str | None = None
     frame_in_region: bool | None = None
+    read_only: bool = False
+    has_labels: bool | None = None
+    persistence_domain: str | None = None
 
     @property
     def storage(self) -> str:
@@ -180,10 +189,13 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
     rows: list[tuple[str, object, object]] = []
     if isinstance(volume.device, Namespace):
         region = volume.device.region
-        mode = volume.device.mode
+        traits, mode = region.kind.traits, volume.device.mode
         rows += [
-            ("provider of the region", region.kind.traits.provider, got.provider),
+            ("provider of the region", traits.provider, got.provider),
             ("size of the region", region.size_bytes, got.region_size_bytes),
+            ("labels of the region", traits.has_labels, got.has_labels),
+            ("persistence domain of the region", traits.persistence_domain, got.persistence_domain),
+            ("read-only", traits.read_only, got.read_only),
             ("namespace mode", str(mode), got.namespace_mode),
             ("queue/dax", mode.traits.queue_dax, got.queue_dax),
         ]

@@ -5,7 +5,7 @@ from harness.ops.words import Operation, VolumeName, operation
 
 @operation("mount")
 class MountVolume(Operation):
-    """mount(2) of a volume's device on its mount point; ``options`` is the data string."""
+    """mount(2) of a volume's device on its mount point; ``options`` is the data string, but the word `ro`, which is a flag."""
 
     volume: VolumeName = "main"
     filesystem: str = "ext4"

@@ -100,6 +100,9 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         namespace_mode=str(device.mode),
         page_map=None if device.map is None else str(device.map),
         frame_in_region=volume.asks_dax,
+        read_only=device.region.kind.traits.read_only,
+        has_labels=device.region.kind.traits.has_labels,
+        persistence_domain=device.region.kind.traits.persistence_domain,
     )
 
 

@@ -64,7 +64,7 @@ FORBIDDEN: dict[str, set[str]] = {
 }
 
 #: Where a kind is written down: its record, and what makes it. Everybody else asks the record.
-KINDS = ("model/kinds.py", "model/filesystems.py", "guest/filesystem.py", "machine/regions/")
+KINDS = ("model/kinds.py", "model/filesystems.py", "guest/filesystem.py", "guest/regions.py", "machine/regions/")
 KIND_WORDS = {*FILESYSTEM_TRAITS, *RegionKind}
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc"}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.errors import MachineError
 from harness.machine.options import Memory
 from harness.model.kinds import RegionKind
 from harness.model.stack import Region
@@ -57,3 +58,15 @@ class RegionMaker:
     placements: Callable[[Regions, Ask], list[Placement]] = lambda regions, ask: []
     boots_with_qboot: bool = True
     never_saved: str = ""
+
+
+def listed_placements(regions: Regions, ask: Ask, key: str) -> list[Placement]:
+    """Return where regions are that QEMU lists as memory devices, each of which has its start as ``key``. Raises MachineError."""
+    devices = ask("query-memory-devices")
+    listed = [device["data"] for device in devices] if isinstance(devices, list) else []
+    starts = {data.get("id"): int(data[key]) for data in listed if key in data}
+    lost = [region.name for region in regions if region.name not in starts]
+    if lost:
+        kinds = " and ".join(dict.fromkeys(region.kind for region in regions))
+        raise MachineError(f"QEMU does not list the {kinds} regions {', '.join(lost)}; it said: {devices}")
+    return [Placement(region.name, region.kind, starts[region.name], region.size_bytes) for region in regions]

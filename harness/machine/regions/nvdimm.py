@@ -1,8 +1,10 @@
 """NVDIMMs: emulated DIMMs that ACPI announces, each with a file behind it that holds the region and the label area."""
 
-from harness.errors import MachineError
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from harness.machine.options import Memory, file_memory, joined
-from harness.machine.regions.maker import Ask, Placement, RegionMaker, Regions, Room
+from harness.machine.regions.maker import Ask, Placement, RegionMaker, Regions, Room, listed_placements
 from harness.model.stack import Region
 from harness.sizes import GIB, KIB, format_size
 
@@ -36,13 +38,10 @@ def _files(regions: Regions) -> dict[str, int]:
     return {_file_name(region): _file_bytes(region) for region in regions}
 
 
-def _options(regions: Regions, memory: Memory) -> list[str]:
-    options: list[str] = []
-    for region in regions:
-        backend = file_memory(f"mem-{region.name}", memory, _file_name(region), _file_bytes(region))
-        label = (f"label-size={region.label_bytes}",) if region.label_bytes else ()
-        options += ["-object", backend, "-device", joined("nvdimm", f"id={region.name}", f"memdev=mem-{region.name}", *label)]
-    return options
+def _device(region: Region, memory: Memory, more: Sequence[str]) -> list[str]:
+    backend = file_memory(f"mem-{region.name}", memory, _file_name(region), _file_bytes(region))
+    label = (f"label-size={region.label_bytes}",) if region.label_bytes else ()
+    return ["-object", backend, "-device", joined("nvdimm", f"id={region.name}", f"memdev=mem-{region.name}", *label, *more)]
 
 
 def _room(regions: Regions) -> Room:
@@ -51,20 +50,19 @@ def _room(regions: Regions) -> Room:
 
 
 def _placements(regions: Regions, ask: Ask) -> list[Placement]:
-    devices = ask("query-memory-devices")
-    listed = [device["data"] for device in devices] if isinstance(devices, list) else []
-    starts = {data.get("id"): int(data["addr"]) for data in listed if "addr" in data}
-    lost = [region.name for region in regions if region.name not in starts]
-    if lost:
-        raise MachineError(f"QEMU does not list the NVDIMMs {', '.join(lost)}; it said: {devices}")
-    return [Placement(region.name, region.kind, starts[region.name], region.size_bytes) for region in regions]
+    return listed_placements(regions, ask, "addr")
 
 
-MAKER = RegionMaker(
-    problems=_problems,
-    files=_files,
-    options=_options,
-    machine_options={"nvdimm": "on"},
-    room=_room,
-    placements=_placements,
-)
+def nvdimm_maker(device: Sequence[str] = (), machine: Mapping[str, str] = MappingProxyType({})) -> RegionMaker:
+    """Return what makes NVDIMMs with more options of the device, and of the machine, which then are those of all NVDIMMs in it."""
+    return RegionMaker(
+        problems=_problems,
+        files=_files,
+        options=lambda regions, memory: [option for region in regions for option in _device(region, memory, device)],
+        machine_options={"nvdimm": "on", **machine},
+        room=_room,
+        placements=_placements,
+    )
+
+
+MAKER = nvdimm_maker()

@@ -8,7 +8,7 @@ from harness.model.objects import PAGE, Memory, MemoryKind, OpenFile, page_ceil,
 from harness.model.outcome import How
 from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, laid, layouts_broken, parted_by_growth, removed, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
-from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import is_closed_node, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
 from harness.model.state import State
 from harness.model.value import evolve
@@ -34,6 +34,7 @@ from harness.sizes import MIB
 clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descriptor", "open(2)")
 clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2) ERRORS")
 clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
+clause("C-OPEN-04", "O_CREAT of a missing file is EROFS on a file system that is mounted read-only", "open(2) ERRORS")
 #: How much of a bare node the set-up zeroes; what stands behind it is unknown.
 NODE_KNOWN_BYTES = 16 * MIB
 
@@ -57,7 +58,8 @@ def open_file(c: Context, s: State, op: Open) -> Expectations:
         return _opened(c, op, *_ensure(s, (volume, ""), node))
     known = s.files.get((volume, path))
     if known is None:
-        if refused := c.refuses(("ENOENT", OpenFlag.CREAT not in op.flags, "C-OPEN-02")):
+        creates = OpenFlag.CREAT in op.flags
+        if refused := c.refuses(("ENOENT", not creates, "C-OPEN-02"), ("EROFS", creates and reading.read_only, "C-OPEN-04")):
             return refused.leaving(s)
         dax = s.mounted.get(volume, reading.dax)
         s, number = _ensure(s, (volume, path), Memory(MemoryKind.FILE, volume, path, dax=dax))
@@ -267,6 +269,8 @@ def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: 
         return refused.leaving(s)
     low, high = page_floor(op.offset), page_ceil(end)
     s = forget_pages(s.detached(number, low, high), number, low, high)
+    if refused := c.refuses(("EPERM", is_closed_node(c, memory), "C-NODE-03")):
+        return refused.leaving(s)
     memory = s.memory(number)
     cached = memory.cached.remove(low, high)
     zeroed = evolve(laid(memory, op.offset, zeroes(end - op.offset)), cached=cached)

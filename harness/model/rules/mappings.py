@@ -9,7 +9,7 @@ from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
-from harness.model.rules.rule import kernel_fact, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import is_closed_node, kernel_fact, look_up, rule, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Advice, Madvise, MapFlag, Mmap, Mprotect, Munmap, Protection
@@ -46,7 +46,7 @@ clause(
     "populating against the protection, or of memory without struct pages, is EINVAL",
     "madvise(2) ERRORS; mm/gup.c check_vma_flags, with FOLL_MADV_POPULATE",
 )
-clause("C-MAP-18", "a kernel that does not know POPULATE_READ and POPULATE_WRITE answers EINVAL", "madvise(2) ERRORS: fact populate_advice")
+clause("C-MAP-21", "a kernel that does not know POPULATE_READ and POPULATE_WRITE answers EINVAL", "madvise(2) ERRORS: fact populate_advice")
 clause(
     "C-MAP-15",
     "populating behind the end of the file is an error, after the pages before it were faulted in",
@@ -61,6 +61,11 @@ clause(
     "C-MAP-17",
     "MADV_REMOVE needs a file (EINVAL) and a shared mapping that may be written (EACCES)",
     "madvise(2); mm/madvise.c madvise_remove",
+)
+clause(
+    "C-MAP-18",
+    "a shared mapping of the node of a read-only device needs a descriptor that is not open for writing, whatever its protection: EINVAL",
+    "block/fops.c blkdev_mmap, mm/filemap.c generic_file_readonly_mmap",
 )
 
 
@@ -89,6 +94,7 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
         ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
         ("EOPNOTSUPP", asks_sync and not offers_sync and looks_at_sync, "C-MAP-04"),
         ("EINVAL", MapFlag.HUGETLB in flags, "C-MAP-05"),
+        ("EINVAL", shared and of.writable and is_closed_node(c, memory), "C-MAP-18"),
     ):
         return refused.leaving(s)
     may_write = not shared or of.writable
@@ -170,7 +176,7 @@ def madvise(c: Context, s: State, op: Madvise) -> Expectations:
     length, end = range_of(m, op.offset, op.length)
     populating = op.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
     if refused := c.refuses(
-        ("EINVAL", populating and not kernel_fact(c, "populate_advice"), "C-MAP-18"),
+        ("EINVAL", populating and not kernel_fact(c, "populate_advice"), "C-MAP-21"),
         ("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13"),
     ):
         return refused.leaving(s)

@@ -22,7 +22,7 @@ from harness.model.objects import (
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, put
-from harness.model.rules.rule import first_data, look_up, volume_fact
+from harness.model.rules.rule import first_data, is_closed_node, look_up, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
 
@@ -260,9 +260,10 @@ def socket_full(into: Socket, most: int, *, nonblock: bool) -> Expectations:
 
 
 def no_room(c: Context, s: State, of: OpenFile, at: int) -> list[tuple[str, bool, str]]:
-    """Return what a write at ``at`` is refused with because nothing can be there."""
+    """Return what a write at ``at`` is refused with because nothing can be written there."""
     memory = s.memory(of.memory)
     return [
+        ("EPERM", is_closed_node(c, memory), "C-NODE-03"),
         ("EFBIG", is_too_far(c, s, of, at), "C-RW-11"),
         ("ENOSPC", memory.is_node and at >= memory.size, "C-NODE-02"),
     ]

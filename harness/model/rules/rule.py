@@ -55,6 +55,11 @@ def kernel_fact(c: Context, name: str) -> str | int | bool:
     return c.env.fact(name, c.env.reading.volumes[0].role)
 
 
+def is_closed_node(c: Context, memory: Memory) -> bool:
+    """Whether ``memory`` is the node of a device that is read-only."""
+    return memory.is_node and c.env.reading.volume(memory.volume).read_only
+
+
 def waits_for_pins(c: Context, s: State, number: int) -> bool:
     """Whether taking pages from memory ``number`` waits for somebody who holds one of them."""
     memory = s.memory(number)

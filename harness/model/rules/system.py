@@ -25,6 +25,11 @@ clause(
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
 clause("C-MOUNT-04", "umount of an unused mount succeeds", "umount2(2)")
 clause("C-MOUNT-05", "umount while a file on it is open or mapped is EBUSY, and EINVAL where nothing is mounted", "umount2(2) ERRORS")
+clause(
+    "C-MOUNT-06",
+    "a device that is read-only is mounted read-only, or not at all: EACCES",
+    "mount(2) ERRORS; fs/super.c setup_bdev_super (get_tree_bdev before 6.6)",
+)
 clause("C-CACHE-01", "dropping caches succeeds; clean pages that nobody uses go, the others stay", "proc_sys_vm(5) drop_caches")
 clause("C-CACHE-02", "/proc/meminfo can be read", "proc_meminfo(5)")
 clause(
@@ -44,8 +49,12 @@ def mount(c: Context, s: State, op: MountVolume) -> Expectations:
 def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     wants = _dax_wanted(op.options)
     without = _without_dax(c, op)
+    asks, closed = "ro" in op.options.split(","), c.env.reading.volume(op.volume).read_only
+    if asks and not closed:
+        raise Undetermined("what a read-only mount of a device that can be written allows is not known to the model")
     if refused := c.refuses(
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
+        ("EACCES", closed and not asks, "C-MOUNT-06"),
         ("EINVAL", wants and without is WithoutDax.REFUSED, "C-MOUNT-02"),
     ):
         return refused.leaving(s)

@@ -79,6 +79,11 @@ clause(
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
 clause(
+    "C-NODE-03",
+    "the node of a read-only device can be opened for writing; writing, zeroing and punching are EPERM",
+    "block/fops.c blkdev_write_iter; block/blk-lib.c blkdev_issue_zeroout",
+)
+clause(
     "C-RW-10", "a write of nothing returns 0 and changes nothing, neither size nor position", "write(2); mm/filemap.c generic_write_checks"
 )
 clause(

@@ -8,7 +8,7 @@ from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, sent, usable_end
 from harness.model.rules.effects import put, refused_direct
-from harness.model.rules.rule import look_up, volume_fact
+from harness.model.rules.rule import is_closed_node, look_up, volume_fact
 from harness.model.rules.transfers import (
     TAIL_WORD,
     declined,
@@ -42,6 +42,8 @@ def write_buffers(
         return refused.leaving(s)
     if memory.is_bar:
         raise Undetermined("no clause covers write(2) to a BAR")
+    if refused := c.refuses(("EPERM", is_closed_node(c, memory), "C-NODE-03")):
+        return refused.leaving(s)
     if not total:
         return either(declined(s, flags, total), lambda: c.returns("C-RW-10", 0).leaving(s))
     return either(declined(s, flags, total), lambda: _writing(c, s, (number, of), offset, buffers, flags))

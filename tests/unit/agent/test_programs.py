@@ -1,6 +1,7 @@
 """Programs on this computer's own file systems: every kind of operation that needs no special device."""
 
 import contextlib
+import ctypes
 import errno
 import mmap as pagesize
 import os
@@ -12,6 +13,7 @@ from unittest.mock import ANY
 import pytest
 
 from harness import ops as op
+from harness.agent import system
 from harness.host.deadline import Deadline, wait_until
 from harness.model.outcome import How, Observation
 from harness.ops import Step
@@ -338,6 +340,19 @@ def test_mount_and_caches_answer_with_success_or_an_error(runner: Runner, tmp_pa
     seen = runner.run(op.MountVolume("main", "ext4", "dax=always"), op.UmountVolume(), devices=mounts)
     assert [s.errno for s in seen] in ([ANY, "EINVAL"], [ANY, "EPERM"])
     assert seen[0].how is How.FAILED
+
+
+def test_read_only_is_a_flag_of_mount_and_no_word_for_the_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[int, bytes]] = []
+
+    def note(name: str, *arguments: int) -> int:
+        said.append((arguments[3], ctypes.string_at(arguments[4])))
+        return 0
+
+    monkeypatch.setattr(system, "call", note)
+    for options in ("", "dax=always", "ro", "ro,dax=always"):
+        system.mount("/dev/x", "/mnt", "ext4", options)
+    assert said == [(0, b""), (0, b"dax=always"), (1, b""), (1, b"dax=always")]
 
 
 def test_a_program_has_the_default_signals_and_leaves_no_core(runner: Runner, daemon: Daemon) -> None:

@@ -6,7 +6,17 @@ import pytest
 
 from harness.errors import GuestError
 from harness.guest.link import GuestFiles
-from harness.guest.pmem import PmemNamespace, PmemRegion, RegionPlacement, find_namespace, find_region, namespace_command, read_regions
+from harness.guest.pmem import (
+    PmemNamespace,
+    PmemRegion,
+    RegionPlacement,
+    find_namespace,
+    find_region,
+    namespace_command,
+    read_regions,
+    require_read_only,
+)
+from harness.guest.regions import bringing_commands
 from harness.model.kinds import NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Namespace, Region
 from harness.sizes import MIB
@@ -69,6 +79,28 @@ def test_sector_mode_and_the_sector_size_of_a_label_are_read() -> None:
 def test_a_region_that_does_not_say_where_it_is_is_a_guest_error() -> None:
     with pytest.raises(GuestError, match=r"does not say where region0 is: resource None, size 268435456, provider ACPI\.NFIT"):
         read_regions(sysfs(region0__resource=None))
+
+
+def test_labels_persistence_and_whether_a_region_can_be_written_are_read() -> None:
+    said = {"region0__nstype": "5\n", "region0__read_only": "1\n", "region0__persistence_domain": "cpu_cache\n"}
+    nvdimm, e820 = read_regions(sysfs(**said, region1__nstype="4\n", region1__read_only="0\n"))
+    assert (nvdimm.has_labels, nvdimm.read_only, nvdimm.persistence_domain) == (True, True, "cpu_cache")
+    assert (e820.has_labels, e820.read_only, e820.persistence_domain) == (False, False, None)
+
+
+def test_a_region_that_the_kernel_did_not_close_is_a_guest_error_where_it_was_to() -> None:
+    closed = read_regions(sysfs(region0__read_only="1"))[0]
+    require_read_only(closed, RegionKind.NVDIMM_UNARMED)
+    require_read_only(read_regions(sysfs())[0], RegionKind.NVDIMM)
+    with pytest.raises(GuestError, match=r"region0 of ACPI\.NFIT .* can be written, and a region of the kind nvdimm_unarmed cannot"):
+        require_read_only(read_regions(sysfs())[0], RegionKind.NVDIMM_UNARMED)
+
+
+def test_only_kinds_whose_drivers_the_initrd_leaves_out_have_them_loaded() -> None:
+    assert bringing_commands([RegionKind.E820, RegionKind.NVDIMM]) == ()
+    load, settle = bringing_commands([RegionKind.VIRTIO_PMEM, RegionKind.E820])
+    assert (load.argv, load.may_fail) == (("modprobe", "-a", "virtio_pmem"), True)
+    assert settle.argv[-1] == "cat /sys/bus/nd/devices/ndbus*/wait_probe"
 
 
 def test_a_region_is_found_by_its_start_not_by_its_name() -> None:

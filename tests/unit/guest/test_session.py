@@ -166,6 +166,32 @@ def test_a_region_that_is_not_as_wanted_is_brought_there(guest: FakeGuest) -> No
     assert ["ndctl", "create-namespace"] in [command[:2] for command in guest.stream.commands()]
 
 
+UNARMED = Region("pmem", RegionKind.NVDIMM_UNARMED)
+CLOSED = (RegionPlacement("pmem", RegionKind.NVDIMM_UNARMED, START, 256 * MIB),)
+
+
+def test_a_read_only_region_is_opened_for_set_up_alone_and_its_node_only_read(guest: FakeGuest) -> None:
+    guest.files[f"{ND}/region0/read_only"] = "1"
+    guest.session.set_up(StorageStack((Volume("main", Namespace(UNARMED, map=PageMap.DEV), None),)), CLOSED)
+    guest.session.refresh()
+    said = [" ".join(command) for command in guest.stream.commands()]
+    opened, again, closed = (line for line in said if "read_only" in line)
+    assert opened == f"sh -c echo 0 > {ND}/region0/read_only"
+    assert (again, closed) == tuple(f"sh -c echo {value} > {ND}/../../../block/pmem0/device/../read_only" for value in (0, 1))
+    cleared = next(line for line in said if line.startswith("blkdiscard"))
+    made = next(line for line in said if line.startswith("ndctl create-namespace"))
+    assert [said.index(line) for line in (opened, made, again, cleared, closed)] == sorted(
+        said.index(line) for line in (opened, made, again, cleared, closed)
+    )
+    (probed,) = [asked["program"]["steps"] for asked in guest.stream.asked if asked["do"] == "run"]
+    assert {"flags": ["rdonly"]}.items() <= probed[0]["args"].items()
+
+
+def test_a_region_that_can_be_written_and_should_not_ends_the_set_up(guest: FakeGuest) -> None:
+    with pytest.raises(GuestError, match="can be written, and a region of the kind nvdimm_unarmed cannot"):
+        guest.session.set_up(StorageStack((Volume("main", Namespace(UNARMED), None),)), CLOSED)
+
+
 XFS = StorageStack((Volume("main", Namespace(REGION), Mount(Filesystem.XFS, DaxOption.ALWAYS)),))
 
 

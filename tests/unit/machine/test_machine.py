@@ -202,7 +202,7 @@ def test_a_qemu_that_lists_no_port_is_a_machine_error(tmp_path: Path) -> None:
 def test_a_qemu_that_lost_an_nvdimm_is_a_machine_error(tmp_path: Path) -> None:
     regions = (Region("n", RegionKind.NVDIMM),)
     with (
-        pytest.raises(MachineError, match="does not list the NVDIMMs n"),
+        pytest.raises(MachineError, match="does not list the nvdimm regions n"),
         started(tmp_path, {"forget_nvdimms": True, "quiet": [READY]}, regions),
     ):
         pass

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness.errors import MachineError
 from harness.host.deadline import Deadline
 from harness.machine.boot import read_placements
 from harness.machine.command import Channels, Emulator, kernel_command_line, memory_files, qemu_command
@@ -115,3 +116,38 @@ def test_kinds_that_are_parts_of_ram_share_it(monkeypatch: pytest.MonkeyPatch) -
     assert needed_ram_bytes(large) > needed_ram_bytes(large[:1]) >= GIB + 320 * MIB
     (problem,) = find_problems(replace(SPEC, regions=large))
     assert "beside its nvdimm and e820 regions" in problem
+
+
+# ---- the kinds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "machine", "device"),
+    [
+        (RegionKind.NVDIMM, "nvdimm=on", "nvdimm,id=n,memdev=mem-n"),
+        (RegionKind.NVDIMM_UNLABELLED, "nvdimm=on", "nvdimm,id=n,memdev=mem-n"),
+        (RegionKind.NVDIMM_UNARMED, "nvdimm=on", "nvdimm,id=n,memdev=mem-n,unarmed=on"),
+        (RegionKind.NVDIMM_MEM_CTRL, "nvdimm=on,vmport=off,usb=off,nvdimm-persistence=mem-ctrl", "nvdimm,id=n,memdev=mem-n"),
+        (RegionKind.NVDIMM_CPU, "nvdimm=on,vmport=off,usb=off,nvdimm-persistence=cpu", "nvdimm,id=n,memdev=mem-n"),
+        (RegionKind.VIRTIO_PMEM, "nvdimm=off", "virtio-pmem-pci,id=n,memdev=mem-n"),
+    ],
+)
+def test_a_kind_has_its_own_machine_and_device(kind: RegionKind, machine: str, device: str) -> None:
+    found = command(replace(SPEC, regions=(Region("n", kind),)))
+    assert machine in found["-machine"][0]
+    assert device in found["-device"]
+    assert found["-m"] == [f"size=1024M,slots={int('nvdimm' in kind)},maxmem=2304M"]
+
+
+def test_virtio_pmem_is_where_qemu_says_and_its_machine_is_never_saved() -> None:
+    region = Region("n", RegionKind.VIRTIO_PMEM)
+
+    def ask(command: str) -> object:
+        assert command == "query-memory-devices"
+        return [{"type": "virtio-pmem", "data": {"id": "n", "memaddr": 5 * GIB}}]
+
+    assert MAKERS[region.kind].placements((region,), ask) == [Placement("n", region.kind, 5 * GIB, region.size_bytes)]
+    assert MAKERS[region.kind].files((region,)) == {"virtio-pmem-n": region.size_bytes}
+    assert "answers no flush" in never_saved([E820, region])
+    with pytest.raises(MachineError, match=r"does not list the virtio_pmem regions n; it said: \[\]"):
+        MAKERS[region.kind].placements((region,), lambda command: [])

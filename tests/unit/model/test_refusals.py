@@ -419,3 +419,42 @@ def test_zeroing_that_lets_a_file_grow_still_leaves_a_folio_whole_or_not() -> No
     for shown in (tag(4096, 2, 8 * KIB), zero(4096)):
         assert conforms(XFS_CACHE, *rows, (Read("p", 4096), returned(4096, shown)))
     assert not conforms(XFS_CACHE, *rows, (Read("p", 4096), returned(4096, tag(4096, 2))))
+
+
+# ---- the node of a device that is read-only --------------------------------------------------------------------------
+
+SHUT = env(volume(dax=False, filesystem=None, read_only=True))
+SHUT_OPEN: Row = (Open("f", "a", (OpenFlag.RDWR,)), returned())
+SHUT_PIPE = ((Pipe("p"), returned()), (Write("p", 4 * KIB), returned(4 * KIB)))
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Pwrite("f", 0, 4 * KIB),
+        Write("f", 4 * KIB),
+        Fallocate("f", 0, 4 * KIB, (AllocateFlag.ZERO_RANGE, AllocateFlag.KEEP_SIZE)),
+        Splice("p", "f", 4 * KIB, target_offset=0),
+    ],
+)
+def test_nothing_is_written_to_a_read_only_node_and_its_content_stays(refused: Operation) -> None:
+    rows = (SHUT_OPEN, *SHUT_PIPE, (refused, failed("EPERM")), (Pread("f", 0, 4 * KIB), returned(4 * KIB, zero(4 * KIB))))
+    assert judged(SHUT, *rows).verdict is Verdict.CONFORMS
+    assert judged(SHUT, SHUT_OPEN, *SHUT_PIPE, (refused, returned(4 * KIB))).verdict is Verdict.DEVIATES
+
+
+@pytest.mark.parametrize(
+    ("flags", "protection", "shared", "answer"),
+    [
+        (OpenFlag.RDWR, Protection.READ, MapFlag.SHARED, failed("EINVAL")),
+        (OpenFlag.RDONLY, Protection.READ, MapFlag.SHARED, returned()),
+        (OpenFlag.RDWR, Protection.WRITE, MapFlag.PRIVATE, returned()),
+    ],
+)
+def test_a_shared_mapping_of_a_read_only_node_needs_a_descriptor_that_cannot_write(
+    flags: OpenFlag, protection: Protection, shared: MapFlag, answer: Observation
+) -> None:
+    mapped = Mmap("m", 4 * KIB, "f", protection=(Protection.READ, protection), flags=(shared,))
+    opened = (Open("f", "a", (flags,)), returned())
+    assert judged(SHUT, opened, (mapped, answer)).verdict is Verdict.CONFORMS
+    assert judged(SHUT, opened, (mapped, failed("EPERM"))).verdict is Verdict.DEVIATES

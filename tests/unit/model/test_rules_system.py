@@ -60,6 +60,29 @@ def test_ext4_refuses_dax_where_the_device_has_none(where: Env, filesystem: str,
     assert judged(where, (MountVolume("main", filesystem, options), seen)).verdict is verdict
 
 
+CLOSED = env(volume(dax=False, filesystem=None, read_only=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "seen", "verdict"),
+    [
+        ("dax=always", failed("EACCES"), Verdict.CONFORMS),
+        ("dax=always", returned(), Verdict.DEVIATES),
+        ("ro,dax=always", returned(), Verdict.CONFORMS),
+        ("ro,dax=always", failed("EACCES"), Verdict.DEVIATES),
+    ],
+)
+def test_a_read_only_device_is_mounted_read_only_or_not_at_all(options: str, seen: Observation, verdict: Verdict) -> None:
+    assert judged(CLOSED, (MountVolume("main", "ext4", options), seen)).verdict is verdict
+
+
+def test_no_file_is_made_on_a_read_only_mount_and_one_of_a_writable_device_is_not_judged() -> None:
+    mounted: Row = (MountVolume("main", "xfs", "ro"), returned())
+    assert judged(CLOSED, mounted, (OPEN[0], failed("EROFS")), (Open("g", "b"), failed("ENOENT"))).verdict is Verdict.CONFORMS
+    assert judged(CLOSED, mounted, OPEN).verdict is Verdict.DEVIATES
+    assert judged(BARE, mounted).verdict is Verdict.UNDETERMINED
+
+
 @pytest.mark.parametrize(
     ("where", "filesystem", "options", "dax"),
     [(BARE, "ext4", "dax=always", 1), (BARE, "ext4", "dax=never", 0), (BARE, "xfs", "dax", 1), (WITHOUT_DAX, "xfs", "dax=always", 0)],

@@ -88,7 +88,7 @@ def test_parameters_survive_json() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        ("region.kind", "e821", "Volume.device.region.kind: 'e821' is none of e820, nvdimm"),
+        ("region.kind", "e821", "Volume.device.region.kind: 'e821' is none of e820, nvdimm, nvdimm_unlabelled"),
         ("region.size_bytes", "1", "Volume.device.region.size_bytes: '1' is not of type int"),
         ("mode", 3, "Volume.device.mode: 3 is none of raw, sector, fsdax"),
         ("speed", 3, "Volume.device: nothing that belongs here has just region, mode, map, speed"),

@@ -1,0 +1,28 @@
+"""How the guest comes by regions of kinds whose drivers the initrd does not load."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.guest.link import GuestCommand
+from harness.model.kinds import RegionKind
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """What has the regions of a kind come: ``drivers``, in the order of loading."""
+
+    drivers: tuple[str, ...]
+
+
+BRINGING: Mapping[RegionKind, Bringing] = {RegionKind.VIRTIO_PMEM: Bringing(("virtio_pmem",))}
+#: What waits until everything on the buses of regions has met its driver.
+_SETTLED = "cat /sys/bus/nd/devices/ndbus*/wait_probe"
+
+
+def bringing_commands(kinds: Iterable[RegionKind]) -> tuple[GuestCommand, ...]:
+    """Return what has regions of these kinds come. What is built in needs no module: a region that is missing then is told as such."""
+    wanted = [BRINGING[kind] for kind in dict.fromkeys(kinds) if kind in BRINGING]
+    if not wanted:
+        return ()
+    drivers = (driver for one in wanted for driver in one.drivers)
+    return GuestCommand(("modprobe", "-a", *drivers), may_fail=True), GuestCommand(("sh", "-c", _SETTLED), may_fail=True)
