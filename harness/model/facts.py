@@ -4,63 +4,20 @@ A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a ker
 values it can take. Cases say which facts they probe: what a guest showed there is possible with one value only.
 """
 
-import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from harness.model.filesystems import Filesystem, FilesystemTraits, Version, WithoutDax, filesystem_traits
+from harness.model import pin_facts
+from harness.model.fact import FACTS, Value, fact, kernel_of
+from harness.model.filesystems import Filesystem, FilesystemTraits, WithoutDax, filesystem_traits
 from harness.model.kinds import is_synchronous
 from harness.model.stack import StackReading, VolumeReading
 from harness.model.value import evolve
 
-Value = str | int | bool
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The first two numbers of a release."""
-
-    major: int
-    minor: int
-
-    def since(self, major: int, minor: int) -> bool:
-        return (self.major, self.minor) >= (major, minor)
-
-    def has(self, since: Version | None) -> bool:
-        """Whether what came with kernel ``since`` is there; None: it never came."""
-        return since is not None and self.since(*since)
-
-
-@functools.cache
-def kernel_of(release: str) -> Kernel:
-    """Return the numbers of a release such as ``6.12.95+deb13-cloud-amd64``. Raises ValueError where there are none."""
-    match = re.match(r"(\d+)\.(\d+)", release)
-    if match is None:
-        raise ValueError(f"{release!r} does not start with a kernel version")
-    return Kernel(int(match[1]), int(match[2]))
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A named property of a stack. ``values`` are all it can take; a test flips it to each other one."""
-
-    name: str
-    means: str
-    source: str
-    values: tuple[Value, ...]
-    value: Callable[[Kernel, VolumeReading], Value]
-
-
-FACTS: dict[str, Fact] = {}
-
-
-def fact(name: str, means: str, source: str, values: tuple[Value, ...], value: Callable[[Kernel, VolumeReading], Value]) -> None:
-    """Enter a fact into the table. Raises ValueError for a name that is taken."""
-    if name in FACTS:
-        raise ValueError(f"fact {name} is defined twice")
-    FACTS[name] = Fact(name, means, source, values, value)
+#: Importing them enters their facts.
+FAMILIES = (pin_facts,)
+__all__ = ["FACTS", "Env", "fact_of_mount"]
 
 
 def traits_of(volume: VolumeReading) -> FilesystemTraits:
@@ -208,60 +165,6 @@ fact(
 )
 
 
-def _longterm_shared(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
-    def value(k: Kernel, v: VolumeReading) -> Value:
-        if v.dax or (driver == "io_uring" and not k.since(6, 5)):
-            return "EOPNOTSUPP"
-        return "EFAULT" if k.since(6, 5) else "works"
-
-    return value
-
-
-def _longterm_private(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
-    return lambda k, v: "EOPNOTSUPP" if v.dax or (driver == "io_uring" and not k.since(6, 5)) else "works"
-
-
-def _longterm_copied(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
-    def value(k: Kernel, v: VolumeReading) -> Value:
-        if driver == "io_uring":
-            return "works" if k.since(6, 10) or (k.since(6, 5) and not v.dax) else "EOPNOTSUPP"
-        return "EOPNOTSUPP" if v.dax and driver == "xdp" else "works"
-
-    return value
-
-
-for _driver in ("io_uring", "xdp", "rdma"):
-    fact(
-        f"longterm_shared_{_driver}",
-        f"what a long-term pin by {_driver} of a shared writable file mapping ends in",
-        "mm/gup.c check_vma_flags: FOLL_LONGTERM and vma_is_fsdax (false for a page-cache mapping) is EOPNOTSUPP; "
-        "writable_file_mapping_allowed is EFAULT since 6.5; up to 6.4 io_uring/rsrc.c io_pin_pages refused files itself (EOPNOTSUPP), "
-        "net/xdp/xdp_umem.c and drivers/infiniband/core/umem.c did not",
-        ("EOPNOTSUPP", "EFAULT", "works"),
-        _longterm_shared(_driver),
-    )
-    fact(
-        f"longterm_private_{_driver}",
-        f"what a long-term pin by {_driver} of an untouched private file mapping ends in",
-        "as longterm_shared; a private page-cache mapping needs no dirty tracking: it is copied on write first and then anonymous",
-        ("EOPNOTSUPP", "works"),
-        _longterm_private(_driver),
-    )
-    fact(
-        f"longterm_copied_{_driver}",
-        f"what a long-term pin by {_driver} of a private file mapping ends in whose every page was copied on write",
-        "pin_user_pages_fast looks at page tables first and finds anonymous pages there: drivers/infiniband/core/umem.c, "
-        "io_uring/memmap.c since 6.10; net/xdp/xdp_umem.c takes pin_user_pages, which looks at the area",
-        ("EOPNOTSUPP", "works"),
-        _longterm_copied(_driver),
-    )
-fact(
-    "dax_pin_refused",
-    "when a long-term pin of a mapping of a DAX file is refused: before or after its pages are faulted in for writing",
-    "mm/gup.c check_vma_flags (6.1) looks at the area first; check_dax_vmas (up to 5.12) at the areas of the pages that were pinned",
-    ("before", "after"),
-    lambda k, v: "before" if not v.dax or k.since(5, 13) else "after",
-)
 fact(
     "futex_on_readonly_hole",
     "what FUTEX_WAIT on a read-only shared mapping of a hole ends in",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model.facts import kernel_of
+from harness.model.fact import kernel_of
 from harness.model.judge import Judgement
 from harness.model.verdict import Verdict
 

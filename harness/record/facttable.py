@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.model.facts import FACTS, Env, Kernel, Value, kernel_of
+from harness.model.fact import Kernel, Value, kernel_of
+from harness.model.facts import FACTS, Env
 from harness.model.stack import StackReading
 from harness.record.documents import read_text, to_document, typed
 from harness.record.item import Record

@@ -8,7 +8,8 @@ tested, and two kernels are compared by comparing their tables.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.model.facts import FACTS, Env, Value
+from harness.model.fact import Value
+from harness.model.facts import FACTS, Env
 from harness.model.judge import judge
 from harness.model.kinds import NamespaceMode
 from harness.model.stack import MAIN, VolumeReading

@@ -10,7 +10,8 @@ import pytest
 from harness.errors import UsageError
 from harness.host.deadline import Deadline
 from harness.host.process import run
-from harness.model.facts import FACTS, Kernel
+from harness.model.fact import Kernel
+from harness.model.facts import FACTS
 from harness.model.outcome import How, Observation
 from harness.ops import Open, OpenFlag, Operation, Pwrite
 from harness.record.facttable import (
