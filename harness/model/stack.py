@@ -193,12 +193,15 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
         rows += [
             ("provider of the region", traits.provider, got.provider),
             ("size of the region", region.size_bytes, got.region_size_bytes),
-            ("labels of the region", traits.has_labels, got.has_labels),
             ("persistence domain of the region", traits.persistence_domain, got.persistence_domain),
             ("read-only", traits.read_only, got.read_only),
             ("namespace mode", str(mode), got.namespace_mode),
             ("queue/dax", mode.traits.queue_dax, got.queue_dax),
         ]
+        # A raw namespace is as it came: where nothing was ever written into the label area, the kernel sees no labels.
+        made = volume.device.mode.traits.has_page_map or volume.device.mode.traits.sets_sector_size
+        if made or not traits.has_labels:
+            rows.append(("labels of the region", traits.has_labels, got.has_labels))
         if mode.traits.has_page_map and volume.device.map is not None:
             rows.append(("page map of the namespace", str(volume.device.map), got.page_map))
     else:
