@@ -6,14 +6,14 @@ from pathlib import Path
 
 from harness.case.loader import load_plans
 from harness.case.plan import Plan
-from harness.cli.folders import item_folders, shape_in
+from harness.cli.folders import item_folders
 from harness.cli.options import add_artifacts
 from harness.cli.suite import has_run, run_suite
 from harness.cli.words import progress
 from harness.errors import UsageError
 from harness.image.catalog import load_catalog
 from harness.lease.kernels import Unsuitable, read_kernels
-from harness.record.differences import Shape, first_other
+from harness.record.differences import Shape, first_other, stored_shape
 from harness.record.item import make_item
 from harness.report.status import ALL_CONFORM, COULD_NOT_RUN
 from harness.report.tables import make_table, show
@@ -112,7 +112,7 @@ def _shape(plan: Plan, file: Path, kernel: str, artifacts: Path) -> Shape | None
     if kept is None or not has_run(status):
         return None
     (folder,) = item_folders([kept.folder])
-    return shape_in(folder)[1]
+    return stored_shape(folder)[1]
 
 
 def _told(shape: Shape | None) -> str:

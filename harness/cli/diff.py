@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.cli.folders import item_folders, shape_in
+from harness.cli.folders import item_folders
 from harness.cli.options import add_artifacts
+from harness.cli.words import alternatives
 from harness.errors import UsageError
 from harness.model.facts import FACTS
-from harness.record.differences import ItemDifference, Shape, compare_runs
+from harness.record.differences import ItemDifference, Shape, compare_runs, stored_shape
 from harness.record.facttable import FACTS_DIR, Difference, FactTable, compare, compare_storages, read_tables
 from harness.record.runs import find_run
 from harness.report.status import ALL_CONFORM
@@ -51,7 +52,8 @@ def _fact_differences(before: FactTable, after: FactTable, left: str, right: str
 
 def _fact_parts(chosen: argparse.Namespace, found: Sequence[Difference]) -> Iterator[Part]:
     rows = (
-        (" on ".join(filter(None, (one.fact, one.storage))), _words(one.before), _words(one.after), FACTS[one.fact].source) for one in found
+        (" on ".join(filter(None, (one.fact, one.storage))), alternatives(one.before), alternatives(one.after), FACTS[one.fact].source)
+        for one in found
     )
     yield make_table(("fact", chosen.before, chosen.after, "source"), rows)
     yield f"{len(found)} differences"
@@ -61,13 +63,9 @@ def _place(one: Difference) -> str:
     return f"{one.fact} on {one.storage}" if one.storage else one.fact
 
 
-def _words(values: tuple[object, ...]) -> str:
-    return " or ".join(map(str, values))
-
-
 def _diff_runs(chosen: argparse.Namespace) -> int:
     folders = (find_run(chosen.artifacts, word).folder for word in (chosen.before, chosen.after))
-    before, after = (dict(map(shape_in, item_folders([folder]))) for folder in folders)
+    before, after = (dict(map(stored_shape, item_folders([folder]))) for folder in folders)
     found = compare_runs(before, after)
     rows = ((one.item, _told(one.before), _told(one.after), _step(one)) for one in found)
     show(

@@ -4,10 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.case.known import load_nearest_known
 from harness.errors import UsageError
-from harness.record.differences import Shape, shape_of
-from harness.record.judged import judge_record
 from harness.record.mutants import Recorded, recorded
 from harness.record.runs import LATEST, find_run
 from harness.record.store import find_records, load_record
@@ -16,13 +13,6 @@ from harness.record.store import find_records, load_record
 def recorded_runs(chosen: argparse.Namespace) -> list[Recorded]:
     records = [load_record(folder) for folder in chosen_items(chosen)]
     return [run for run in map(recorded, records) if run is not None]
-
-
-def shape_in(folder: Path) -> tuple[str, Shape]:
-    """Return case and variant of the item in ``folder``, which it has on every kernel, and its shape."""
-    record = load_record(folder)
-    where = record.item.where
-    return f"{where.path}[{where.variant_id}]", shape_of(judge_record(record, load_nearest_known(Path(where.case))))
 
 
 def chosen_items(chosen: argparse.Namespace) -> list[Path]:

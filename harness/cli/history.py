@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from harness.cli.words import alternatives
 from harness.errors import UsageError
 from harness.model.facts import FACTS
 from harness.record.facttable import FACTS_DIR, History, histories, read_tables
@@ -41,10 +42,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _transitions(one: History) -> str:
     """``EFAULT; works since debian_6.12 (not on debian_6.1)``; an exact gate says only since when."""
-    parts = [f"{_words(one.values)} on {one.first}"]
-    parts += [f"{_words(gate.values)} since {gate.kernel}" + ("" if gate.exact else f" (not on {gate.before})") for gate in one.transitions]
+    parts = [f"{alternatives(one.values)} on {one.first}"]
+    for gate in one.transitions:
+        parts.append(f"{alternatives(gate.values)} since {gate.kernel}" + ("" if gate.exact else f" (not on {gate.before})"))
     return "; ".join(parts)
-
-
-def _words(values: tuple[object, ...]) -> str:
-    return " or ".join(map(str, values))

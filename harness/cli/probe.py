@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.cli.folders import item_folders
 from harness.cli.options import add_artifacts
 from harness.cli.suite import has_run, run_suite
-from harness.cli.words import progress
+from harness.cli.words import alternatives, progress
 from harness.record.facttable import Difference, FactTable, compare, compare_with_model, make_tables, read_table, read_tables, write_table
 from harness.record.store import load_record
 from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, SOME_DEVIATE
@@ -50,7 +50,7 @@ def run(chosen: argparse.Namespace) -> int:
         path = write_table(chosen.facts, table)
         show(*told(table, changes, read_tables(chosen.facts)), f"{len(table.facts)} readings: {path}")
         differs = differs or bool(compare_with_model(table))
-    return SOME_DEVIATE if differs else ALL_CONFORM
+    return SOME_DEVIATE if differs or status == SOME_DEVIATE else ALL_CONFORM
 
 
 def told(table: FactTable, changes: list[Difference] | None, tables: list[FactTable]) -> Iterator[Part]:
@@ -71,18 +71,14 @@ def differences(before: str, after: str, found: list[Difference]) -> Iterator[Pa
     if not found:
         yield f"{before} and {after}: no difference"
         return
-    rows = ((one.fact, one.storage, words(one.before), words(one.after)) for one in found)
+    rows = ((one.fact, one.storage, alternatives(one.before), alternatives(one.after)) for one in found)
     yield make_table(("fact", "storage", before, after), rows)
-
-
-def words(values: tuple[object, ...]) -> str:
-    return " or ".join(map(str, values))
 
 
 def log_changes(folder: Path, table: FactTable, changes: list[Difference]) -> None:
     """Add what changed in a kernel's table to the log of changes beside it, in the order of time."""
     if not changes:
         return
-    lines = [f"- {one.storage}: {one.fact} is {words(one.after)}, was {words(one.before)}" for one in changes]
+    lines = [f"- {one.storage}: {one.fact} is {alternatives(one.after)}, was {alternatives(one.before)}" for one in changes]
     with (folder / CHANGES).open("a") as file:
         file.write("\n".join([f"\n## {table.measured} {table.kernel} ({', '.join(table.releases)})\n", *lines]) + "\n")

@@ -1,12 +1,18 @@
 """Words to the person."""
 
 import sys
+from collections.abc import Iterable
 
 from harness.sizes import format_size
 
 
 def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def alternatives(values: Iterable[object]) -> str:
+    """``1 or 4``."""
+    return " or ".join(map(str, values))
 
 
 def rounded(size_bytes: int) -> str:

@@ -76,11 +76,11 @@ fact(
 )
 fact(
     "sendfile_to_pipe",
-    "whether sendfile into a pipe from a buffered file fills it with copies or with aliases of cached pages",
+    "what sendfile from a buffered file fills a pipe with: copies or aliases of cached pages as splice does, or what it wrote into it",
     "fs/read_write.c do_sendfile: splice_file_to_pipe (since 5.12); before, do_splice_direct through a pipe of the kernel's own, and "
     "fs/splice.c default_file_splice_write writes its pages into the target (5.10)",
-    ("copy", "alias"),
-    lambda k, v: "alias" if k.since(5, 12) and not v.dax else "copy",
+    ("written", "copy", "alias"),
+    lambda k, v: "written" if not k.since(5, 12) else "copy" if v.dax else "alias",
 )
 fact(
     "dio_offset_alignment",

@@ -56,7 +56,7 @@ for _driver in ("io_uring", "xdp", "rdma"):
 fact(
     "dax_pin_refused",
     "when a long-term pin of a mapping of a DAX file is refused: before or after its pages are faulted in for writing",
-    "mm/gup.c check_vma_flags (6.1) looks at the area first; check_dax_vmas (up to 5.12) at the areas of the pages that were pinned",
+    "mm/gup.c check_vma_flags (6.1) looks at the area first; check_dax_vmas (5.10, gone in 5.11) at those of pinned pages",
     ("before", "after"),
-    lambda k, v: "before" if not v.dax or k.since(5, 13) else "after",
+    lambda k, v: "before" if not v.dax or k.since(5, 11) else "after",
 )

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from harness.model.filesystems import Filesystem, FilesystemTraits
-from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
+from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind, is_synchronous
 from harness.sizes import MIB, format_size
 
 #: The volume that a case's plain paths name, and the other ones a program can reach.
 MAIN = "main"
 TARGET = "target"
+#: What storage is called whose host has to be asked before anything is durable.
+ASYNCHRONOUS = "asynchronous"
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,13 @@ class VolumeReading:
 
     @property
     def storage(self) -> str:
-        """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem``, ``ext4 on disk``."""
+        """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem sector``, ``ext4 on disk``.
+
+        Pmem that only its host makes durable is ``asynchronous pmem``.
+        """
         medium = "disk" if self.region_start is None else "pmem" if self.queue_dax else f"pmem {self.namespace_mode}"
-        return " ".join(filter(None, (self.filesystem or "node", "dax" if self.dax else "", "on", medium)))
+        waits = "" if is_synchronous(self.provider) else ASYNCHRONOUS
+        return " ".join(filter(None, (self.filesystem or "node", "dax" if self.dax else "", "on", waits, medium)))
 
 
 @dataclass(frozen=True)

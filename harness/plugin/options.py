@@ -29,6 +29,7 @@ from harness.lease.template import templates_limit_bytes
 from harness.model.filesystems import Filesystem
 from harness.model.kinds import RegionKind
 from harness.model.known import ExpectedLine
+from harness.record.facttable import read_tables
 from harness.record.item import Lifecycle
 from harness.record.runs import KEPT_RUNS, make_run_id, run_folder
 from harness.report.status import COULD_NOT_RUN, WRONG_USAGE
@@ -166,12 +167,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     try:
         kernels = read_kernels(config.getoption("kernel"), config.getoption("kernel_args"))
+        tables = read_tables(Path(config.getoption("facts"))) if config.getoption("facts") else []
         templates_limit_bytes()  # a setting that is no size is said now, and not when a template has been made
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     if config.getoption("keep_guest") and (not sys.stdin.isatty() or config.getoption("numprocesses", None)):
         raise pytest.UsageError("--keep-guest waits for you to press Enter: it needs a terminal, and does not go with -n")
-    if config.getoption("facts") and not list(Path(config.getoption("facts")).glob("*.json")):
+    if config.getoption("facts") and not tables:
         raise pytest.UsageError(f"--facts {config.getoption('facts')}: there is no table of facts; python -m harness probe makes one")
     if config.getoption("keep_runs") < 1:
         raise pytest.UsageError(f"--keep-runs is {config.getoption('keep_runs')}: this run is one, so it is 1 or more")

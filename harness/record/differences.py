@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness.case.known import load_nearest_known
 from harness.model.judge import Judgement
 from harness.model.outcome import How, Observation
 from harness.ops import Meminfo, Program
 from harness.record.item import Ending
-from harness.record.judged import Result
+from harness.record.judged import Result, judge_record
+from harness.record.store import load_record
 
 #: What one step came to, as far as two guests that agree show the same.
 StepOutcome = tuple[object, ...]
@@ -32,7 +35,14 @@ class ItemDifference:
     step: int | None
 
 
-def shape_of(result: Result) -> Shape:
+def stored_shape(folder: Path) -> tuple[str, Shape]:
+    """Return case and variant of the stored item in ``folder``, which it has on every kernel, and its shape. Raises UsageError."""
+    record = load_record(folder)
+    where = record.item.where
+    return f"{where.path}[{where.variant_id}]", _shape(judge_record(record, load_nearest_known(Path(where.case))))
+
+
+def _shape(result: Result) -> Shape:
     record = result.record
     return Shape(record.outcome.ending, _verdict(result.judgement), _steps(record.item.program, record.observations or ()))
 

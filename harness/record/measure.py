@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from harness.model.fact import Value
 from harness.model.facts import FACTS, Env
 from harness.model.judge import judge
-from harness.model.kinds import NamespaceMode
-from harness.model.stack import MAIN, VolumeReading
+from harness.model.kinds import NamespaceMode, RegionKind
+from harness.model.stack import ASYNCHRONOUS, MAIN, VolumeReading
 from harness.model.verdict import Verdict
 from harness.record.mutants import Recorded
 
@@ -60,7 +60,8 @@ def reading_of(storage: str) -> VolumeReading:
     """Return a volume whose ``storage`` is this. Raises ValueError for words that it never says."""
     kind, _, medium = storage.partition(" on ")
     filesystem, _, dax = kind.partition(" ")
-    device, _, word = medium.partition(" ")
+    waits = medium.startswith(f"{ASYNCHRONOUS} ")
+    device, _, word = medium.removeprefix(f"{ASYNCHRONOUS} ").partition(" ")
     fitting = (mode for mode in NamespaceMode if word == ("" if mode.traits.queue_dax else mode))
     mode = None if device == "disk" else next(fitting, None)
     volume = VolumeReading(
@@ -76,6 +77,7 @@ def reading_of(storage: str) -> VolumeReading:
         filesystem_block_bytes=None if filesystem == "node" else 4096,
         size_bytes=0,
         region_start=None if mode is None else 0,
+        provider=next((kind.traits.provider for kind in RegionKind if not kind.traits.synchronous), None) if waits else None,
         namespace_mode=mode,
     )
     if volume.storage != storage:

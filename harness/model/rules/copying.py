@@ -50,7 +50,12 @@ def sendfile(c: Context, s: State, op: Sendfile) -> Expectations:
     if op.length == 0:
         return c.returns("C-SPLICE-07", 0).leaving(s)
     if isinstance(target, Pipe):
-        return file_to_pipe(c, s, (number, source), (goal, target), op.offset, op.length, nonblock=target.nonblock, fact="sendfile_to_pipe")
+        memory, fact = s.memory(source.memory), "sendfile_to_pipe"
+        # What is written fills up the last page of what is there, and waits for room for all of it.
+        fits = not target.views and min(op.length, memory.size - at) <= target.slots * PAGE
+        if volume_fact(c, fact, memory) == "written" and not fits:
+            raise Undetermined("no clause covers a sendfile that writes into a pipe with something in it, or more than it holds")
+        return file_to_pipe(c, s, (number, source), (goal, target), op.offset, op.length, nonblock=target.nonblock, fact=fact)
     if isinstance(target, Socket):
         return _file_to_socket(c, s, op, (number, source), (goal, target), at)
     return _file_to_file(c, s, (number, source, op.offset), (goal, target, None), op.length, "C-SPLICE-10")

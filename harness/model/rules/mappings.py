@@ -46,7 +46,7 @@ clause(
     "populating against the protection, or of memory without struct pages, is EINVAL",
     "madvise(2) ERRORS; mm/gup.c check_vma_flags, with FOLL_MADV_POPULATE",
 )
-clause("C-MAP-21", "a kernel that does not know POPULATE_READ and POPULATE_WRITE answers EINVAL", "madvise(2) ERRORS: fact populate_advice")
+clause("C-MAP-19", "a kernel that does not know POPULATE_READ and POPULATE_WRITE answers EINVAL", "madvise(2) ERRORS: fact populate_advice")
 clause(
     "C-MAP-15",
     "populating behind the end of the file is an error, after the pages before it were faulted in",
@@ -176,7 +176,7 @@ def madvise(c: Context, s: State, op: Madvise) -> Expectations:
     length, end = range_of(m, op.offset, op.length)
     populating = op.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
     if refused := c.refuses(
-        ("EINVAL", populating and not kernel_fact(c, "populate_advice"), "C-MAP-21"),
+        ("EINVAL", populating and not kernel_fact(c, "populate_advice"), "C-MAP-19"),
         ("EINVAL", op.offset % PAGE != 0 or length < 0, "C-MAP-13"),
     ):
         return refused.leaving(s)

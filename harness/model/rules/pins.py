@@ -28,7 +28,7 @@ clause("C-LTP-01", "memory without struct pages cannot be pinned: EFAULT", "mm/g
 clause(
     "C-LTP-02",
     "a shared mapping of a DAX file cannot be pinned for long: EOPNOTSUPP",
-    "mm/gup.c check_vma_flags, check_dax_vmas up to 5.12: truncate would have to wait for it without end; fact dax_pin_refused",
+    "mm/gup.c check_vma_flags, check_dax_vmas up to 5.10: truncate would have to wait for it without end; fact dax_pin_refused",
 )
 clause(
     "C-LTP-03",

@@ -21,9 +21,10 @@ from harness.record.facttable import Difference, FactTable, Shown, read_table, w
 from harness.record.item import Ending
 from harness.record.store import store_record
 from tests.fakes.leased import FakeGuest, obedient
+from tests.fakes.project import CLAIMS, CONFTEST, FAILING, GOOD
 from tests.fakes.samples import ran, stack
-from tests.unit.plugin.test_plugin import CLAIMS, CONFTEST, GOOD, ROOT
 
+ROOT = Path(__file__).parents[3]
 DAX, CACHE = "ext4 dax on pmem", "ext4 on pmem"
 
 
@@ -180,6 +181,12 @@ def test_a_kernel_on_which_not_every_item_could_run_gets_no_table(project: Path,
     assert not (project / "facts").exists()
 
 
+def test_an_item_that_deviates_is_no_success_whatever_the_facts_are(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (project / "conftest.py").write_text(f'pytest_plugins = ["harness.plugin"]\n{CONFTEST.replace("{make}", FAILING)}')
+    assert main(["probe", "-n", "0"]) == 1
+    assert "the model and debian_6.12: no difference" in capfd.readouterr().out
+
+
 def test_wrong_usage_of_pytest_is_that_of_probe(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["probe", "--kernel", "nothing"]) == 2
     assert "no kernel 'nothing'" in capfd.readouterr().err
@@ -213,6 +220,11 @@ def test_facts_from_a_folder_without_tables_are_refused(project: Path) -> None:
     done = run([sys.executable, "-m", "pytest", "cases", "--facts", "own"], Deadline.after(120), check=False)
     assert done.status == 2
     assert "--facts own: there is no table of facts; python -m harness probe makes one" in done.stderr
+    backported(project / "own")
+    (project / "own/debian_6.12.json").write_text("{}")
+    done = run([sys.executable, "-m", "pytest", "cases", "--facts", "own"], Deadline.after(120), check=False)
+    assert done.status == 2
+    assert "own/debian_6.12.json has format None, this harness reads 1" in done.stderr
 
 
 # ---- bisect ----------------------------------------------------------------------------------------------------------

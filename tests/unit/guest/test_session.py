@@ -13,11 +13,12 @@ from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
 from harness.model.audit_outcome import Audit, VolumeSeen
 from harness.model.filesystems import Filesystem
-from harness.model.kinds import DaxOption, PageMap, RegionKind
+from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
 from harness.ops.tag import FOREIGN_WRITER
 from harness.sizes import MIB
+from tests.fakes.leased import make_reading
 from tests.unit.guest.fake_link import Answer, FakeStream
 
 ND = "/sys/bus/nd/devices"
@@ -338,6 +339,26 @@ def test_a_bare_node_is_cleared_and_its_paths_are_the_node(guest: FakeGuest) -> 
     assert find_mismatches(stack, reading) == []
     assert guest.session.layout.roots == {"main": "/dev/pmem0"}
     assert [command[0] for command in guest.stream.commands()][-2:] == ["blkdiscard", "blockdev"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "labels", "differs"),
+    [
+        (RegionKind.NVDIMM, NamespaceMode.RAW, False, False),  # nothing was written into its label area yet
+        (RegionKind.NVDIMM, NamespaceMode.FSDAX, False, True),
+        (RegionKind.NVDIMM, NamespaceMode.SECTOR, False, True),
+        (RegionKind.NVDIMM_UNLABELLED, NamespaceMode.RAW, True, True),
+        (RegionKind.NVDIMM_UNLABELLED, NamespaceMode.RAW, False, False),
+    ],
+)
+def test_labels_are_read_back_where_a_namespace_was_made_with_them_or_there_may_be_none(
+    kind: RegionKind, mode: NamespaceMode, labels: bool, differs: bool
+) -> None:
+    stack = StorageStack((Volume("main", Namespace(Region("pmem", kind), mode, None), None),))
+    said = find_mismatches(stack, make_reading(stack, has_labels=labels))
+    assert [line for line in said if "labels of the region" in line] == (
+        [f"main: labels of the region: asked for {not labels}, the guest has {labels}"] if differs else []
+    )
 
 
 def test_a_disk_is_found_by_its_serial(guest: FakeGuest) -> None:

@@ -85,6 +85,15 @@ PIPE: Row = (Pipe("p", nonblock=True), returned())
 ENDLESS: list[Row] = [PIPE, (Close("p", "read"), returned())]
 READER: list[Row] = [*FILE, (Open("r", "a"), returned()), (Mmap("m", 16 * KIB, "r", protection=READ_ONLY), returned())]
 WRITE_ONLY: list[Row] = [*FILE, (Mmap("m", 4096, "f", protection=(Protection.WRITE,)), returned())]
+OLDEST = "5.10.0-46-cloud-amd64"
+DAX_OLDEST, CACHE_OLDEST = env(volume(dax=True), release=OLDEST), env(volume(dax=False), release=OLDEST)
+#: A mapping of 16 KiB of which the last 12 lie behind the end of its file.
+SHORT: list[Row] = [
+    *FILE,
+    (Open("s", "b", RDWR), returned()),
+    (Pwrite("s", 0, 4096), returned(4096)),
+    (Mmap("m", 16 * KIB, "s"), returned()),
+]
 XFS = env(volume(dax=True, filesystem="xfs"))
 XFS_CACHE = env(volume(dax=False, filesystem="xfs"))
 MOST = (2**32 - 1) * 4096
@@ -95,6 +104,15 @@ PUNCH, ZERO, KEEP = AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE, AllocateFl
 @pytest.mark.parametrize(
     ("where", "rows", "op", "allowed"),
     [
+        # advice that the kernel does not know, whatever else is wrong
+        (DAX_OLDEST, MAPPED, Madvise("m", Advice.POPULATE_READ), failed("EINVAL")),
+        (DAX_OLDEST, MAPPED, Madvise("m", Advice.POPULATE_WRITE, length=0), failed("EINVAL")),
+        (DAX, MAPPED, Madvise("m", Advice.POPULATE_WRITE), returned(0)),
+        # a buffer that ends in the midst of a page of the file
+        (PAGE_CACHE, SHORT, Pwrite("f", 0, 200, from_="m", from_offset=4000), returned(96)),
+        (CACHE_OLDEST, SHORT, Pwrite("f", 0, 200, from_="m", from_offset=4000), failed("EFAULT")),
+        (CACHE_OLDEST, SHORT, Pwrite("f", 4000, 4196, from_="m"), returned(96)),
+        (PAGE_CACHE, SHORT, Pwrite("f", 4000, 4196, from_="m"), returned(4096)),
         # closed descriptors
         (DAX, CLOSED, Close("f"), failed("EBADF")),
         (DAX, CLOSED, Pread("f", 0, 1), failed("EBADF")),

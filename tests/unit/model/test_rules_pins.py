@@ -28,6 +28,9 @@ from harness.ops import (
 from tests.unit.model.stacks import DAX, PAGE_CACHE, Row, env, failed, judged, returned, tag, volume
 
 OLD = "6.1.0-40-cloud-amd64"
+#: It looks at what was pinned, and not before.
+OLDEST = "5.10.0-46-cloud-amd64"
+DAX_OLDEST = env(volume(dax=True), release=OLDEST)
 DAX_OLD, PAGE_CACHE_OLD = env(volume(dax=True), release=OLD), env(volume(dax=False), release=OLD)
 
 FILE: list[Row] = [(Open("f", "a", (OpenFlag.RDWR, OpenFlag.CREAT)), returned()), (Pwrite("f", 0, 8192), returned(8192))]
@@ -38,6 +41,7 @@ COPIED: list[Row] = [*PRIVATE, (Store("m", 0, 8192), returned(8192))]
 HALF: list[Row] = [*PRIVATE, (Store("m", 0, 4096), returned(4096))]
 ANONYMOUS: list[Row] = [(Mmap("m", 8192, flags=(MapFlag.PRIVATE, MapFlag.ANONYMOUS)), returned())]
 BAR: list[Row] = [(Open("b", "bar:", (OpenFlag.RDWR,)), returned()), (Mmap("m", 8192, "b"), returned())]
+ALL_BEHIND_END: list[Row] = [(Open("f", "a", (OpenFlag.RDWR, OpenFlag.CREAT)), returned()), (Mmap("m", 8192, "f"), returned())]
 BEHIND_END: list[Row] = [*FILE, (Mmap("m", 16384, "f", flags=(MapFlag.PRIVATE,)), returned())]
 
 RING: Row = (IoUringSetup("r"), returned())
@@ -73,6 +77,12 @@ def answer(word: str) -> Observation:
         (PAGE_CACHE, COPIED, WORKS, WORKS, WORKS),
         (PAGE_CACHE_OLD, COPIED, "EOPNOTSUPP", WORKS, WORKS),
         (DAX, HALF, "EFAULT", "EOPNOTSUPP", "EOPNOTSUPP"),
+        (DAX_OLDEST, SHARED, "EOPNOTSUPP", "EOPNOTSUPP", "EOPNOTSUPP"),
+        (DAX_OLDEST, PRIVATE, "EOPNOTSUPP", "EOPNOTSUPP", "EOPNOTSUPP"),
+        (DAX_OLDEST, HALF, "EOPNOTSUPP", "EOPNOTSUPP", WORKS),  # asked once more, it finds what the refusal has copied
+        (DAX_OLDEST, BEHIND_END, "EOPNOTSUPP", "EOPNOTSUPP", "EOPNOTSUPP"),
+        (DAX_OLDEST, ALL_BEHIND_END, "EFAULT", "EFAULT", "EFAULT"),
+        (DAX, ALL_BEHIND_END, "EOPNOTSUPP", "EOPNOTSUPP", "EOPNOTSUPP"),
         (DAX, ANONYMOUS, WORKS, WORKS, WORKS),
         (DAX, BAR, "EFAULT", "EFAULT", "EFAULT"),
         (PAGE_CACHE, BEHIND_END, "EFAULT", "ENOMEM", "EFAULT"),
@@ -97,6 +107,22 @@ def test_a_refusal_of_an_old_kernel_may_have_copied_the_pages() -> None:
     for writer in (2, 6):
         assert judged(PAGE_CACHE_OLD, *rows, (Load("m", 0, 8192), returned(8192, tag(8192, writer)))).verdict is Verdict.CONFORMS
     assert judged(PAGE_CACHE_OLD, *rows, (Load("m", 0, 8192), returned(8192, tag(8192, 9)))).verdict is Verdict.DEVIATES
+
+
+@pytest.mark.parametrize(("where", "writer"), [(DAX_OLDEST, 2), (DAX, 6)])
+def test_a_refusal_that_comes_after_the_faults_leaves_private_pages_copied(where: Env, writer: int) -> None:
+    rows = [*PRIVATE, RING, (IoUringRegister("r", "m"), failed("EOPNOTSUPP")), (Pwrite("f", 0, 8192), returned(8192))]
+    for other in (2, 6):
+        wanted = Verdict.CONFORMS if other == writer else Verdict.DEVIATES
+        assert judged(where, *rows, (Load("m", 0, 8192), returned(8192, tag(8192, other)))).verdict is wanted
+
+
+@pytest.mark.parametrize(("where", "faults"), [(DAX_OLDEST, 0), (DAX, 2)])
+def test_a_refusal_that_comes_after_the_faults_leaves_shared_pages_mapped(where: Env, faults: int) -> None:
+    rows = [*SHARED, RING, (IoUringRegister("r", "m"), failed("EOPNOTSUPP"))]
+    for count in (0, 2):
+        wanted = Verdict.CONFORMS if count == faults else Verdict.DEVIATES
+        assert judged(where, *rows, (Store("m", 0, 8192), returned(8192, minor_faults=count))).verdict is wanted
 
 
 def test_a_ring_has_one_set_of_buffers_until_it_is_unregistered() -> None:

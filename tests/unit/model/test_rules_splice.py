@@ -83,6 +83,31 @@ def test_after_an_overwrite_a_pipe_shows_old_bytes_on_dax_and_new_ones_in_the_pa
     assert verdict(where, *rows) is (Verdict.CONFORMS if right else Verdict.DEVIATES)
 
 
+OLDEST = "5.10.0-46-cloud-amd64"
+
+
+def test_what_sendfile_once_wrote_into_a_pipe_is_a_copy() -> None:
+    old = env(volume(dax=False), release=OLDEST)
+    for where, writer in ((old, 2), (PAGE_CACHE, 5)):
+        for other in (2, 5):
+            rows: list[Row] = [
+                *FILE_AND_PIPE,
+                (Sendfile("f", "p", 8 * KIB, 0), returned(8 * KIB)),
+                (Pwrite("f", 0, 8 * KIB), returned(8 * KIB)),
+                (Read("p", 8 * KIB), returned(8 * KIB, tag(8 * KIB, other))),
+            ]
+            assert verdict(where, *rows) is (Verdict.CONFORMS if other == writer else Verdict.DEVIATES)
+
+
+def test_what_sendfile_once_wrote_into_a_pipe_is_known_only_where_it_surely_fits() -> None:
+    for release, wanted in ((OLDEST, Verdict.UNDETERMINED), ("6.12.0", Verdict.CONFORMS)):
+        where = env(volume(dax=False), release=release)
+        full: list[Row] = [*FILE_AND_PIPE, (Pwrite("f", 0, 100 * KIB), returned(100 * KIB))]
+        assert judged(where, *full, (Sendfile("f", "p", 100 * KIB, 0), returned(64 * KIB))).steps[-1].verdict is wanted
+        used: list[Row] = [*FILE_AND_PIPE, (Write("p", 1), returned(1))]
+        assert judged(where, *used, (Sendfile("f", "p", 100, 0), returned(100))).steps[-1].verdict is wanted
+
+
 def test_the_report_of_a_stale_pipe_names_both_writers() -> None:
     rows: list[Row] = [
         *FILE_AND_PIPE,

@@ -6,7 +6,8 @@ import pytest
 
 from harness.host.log import LogFile
 from harness.record.runs import LOG, stored_runs
-from tests.unit.plugin.test_plugin import FAILING, GOOD, ON_DISK, Project, text
+from tests.fakes.project import FAILING, GOOD
+from tests.unit.plugin.test_plugin import ON_DISK, Project, text
 
 pytest_plugins = ["pytester"]
 

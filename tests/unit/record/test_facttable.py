@@ -24,6 +24,7 @@ from harness.record.facttable import (
     compare,
     compare_storages,
     compare_with_model,
+    expected_value,
     histories,
     make_tables,
     preceding,
@@ -130,6 +131,10 @@ def test_the_words_for_a_storage_say_what_a_volume_is() -> None:
         words = make_reading(stack(kind)).volumes[0].storage
         assert reading_of(words).storage == words
     assert reading_of("node on pmem sector").logical_block_bytes == 4096
+    asynchronous = make_reading(stack(region="virtio_pmem")).volumes[0].storage
+    assert asynchronous == "ext4 dax on asynchronous pmem"
+    assert reading_of(asynchronous).storage == asynchronous
+    assert [expected_value("map_sync", words, "6.12.0") for words in (DAX, asynchronous)] == [True, False]
     with pytest.raises(ValueError, match="'ext4' is no kind of storage"):
         reading_of("ext4")
 
