@@ -14,6 +14,8 @@ KERNEL_OPTIONS = {
     "CONFIG_XDP_SOCKETS": "AF_XDP sockets",
     "CONFIG_RDMA_RXE": "soft-RoCE, the RDMA device of a guest",
     "CONFIG_INFINIBAND_USER_ACCESS": "RDMA verbs for programs",
+    "CONFIG_CXL_PMEM": "persistent memory behind CXL",
+    "CONFIG_CXL_REGION": "regions of CXL memory",
 }
 
 #: The options without which an operation, by the beginning of its name, is not there at all: what it then says is no word about pmem.

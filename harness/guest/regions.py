@@ -9,12 +9,19 @@ from harness.model.kinds import RegionKind
 
 @dataclass(frozen=True)
 class Bringing:
-    """What has the regions of a kind come: ``drivers``, in the order of loading."""
+    """What has the regions of a kind come: ``drivers``, in the order of loading, and what then makes regions of the memory (a script)."""
 
     drivers: tuple[str, ...]
+    making: str = ""
 
 
-BRINGING: Mapping[RegionKind, Bringing] = {RegionKind.VIRTIO_PMEM: Bringing(("virtio_pmem",))}
+BRINGING: Mapping[RegionKind, Bringing] = {
+    RegionKind.VIRTIO_PMEM: Bringing(("virtio_pmem",)),
+    RegionKind.CXL: Bringing(
+        ("cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", "cxl_port"),
+        "for mem in $(cd /sys/bus/cxl/devices && ls -d mem*); do cxl create-region -t pmem -m -d decoder0.0 -w 1 $mem || exit; done",
+    ),
+}
 #: What waits until everything on the buses of regions has met its driver.
 _SETTLED = "cat /sys/bus/nd/devices/ndbus*/wait_probe"
 
@@ -25,4 +32,8 @@ def bringing_commands(kinds: Iterable[RegionKind]) -> tuple[GuestCommand, ...]:
     if not wanted:
         return ()
     drivers = (driver for one in wanted for driver in one.drivers)
-    return GuestCommand(("modprobe", "-a", *drivers), may_fail=True), GuestCommand(("sh", "-c", _SETTLED), may_fail=True)
+    return (
+        GuestCommand(("modprobe", "-a", *drivers), may_fail=True),
+        *(GuestCommand(("sh", "-c", one.making)) for one in wanted if one.making),
+        GuestCommand(("sh", "-c", _SETTLED), may_fail=True),
+    )

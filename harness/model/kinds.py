@@ -86,6 +86,7 @@ class RegionKind(StrEnum):
     NVDIMM_MEM_CTRL = "nvdimm_mem_ctrl"
     NVDIMM_CPU = "nvdimm_cpu"
     VIRTIO_PMEM = "virtio_pmem"
+    CXL = "cxl"
 
     @property
     def traits(self) -> RegionTraits:
@@ -113,6 +114,12 @@ _REGIONS = {
         has_labels=False,
         namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),  # as the kernel makes it
         synchronous=False,  # the host is asked to write: virtio_pmem.c async_pmem_flush
+    ),
+    RegionKind.CXL: RegionTraits(
+        provider="CXL",  # drivers/cxl/pmem.c
+        has_labels=True,
+        namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),
+        persistence_domain="memory_controller",  # drivers/cxl/pmem.c cxl_pmem_region_probe
     ),
 }
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.__main__ import main
+from harness.case.case import KERNEL_OPTIONS
 from harness.case.schema import case_schema
 from harness.cli import images
 from harness.cli.facts import fact_parts
@@ -78,7 +79,7 @@ def test_the_doctor_knows_a_kernel_that_there_is_not(capsys: pytest.CaptureFixtu
 
 
 def test_the_doctor_says_what_an_own_kernel_lacks_and_how_its_image_is_built(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = {**load_catalog().options, "XDP_SOCKETS": "", "INFINIBAND_USER_ACCESS": ""}
+    options = {**load_catalog().options, **{name.removeprefix("CONFIG_"): "" for name in KERNEL_OPTIONS if name != "CONFIG_RDMA_RXE"}}
     (tmp_path / "vmlinux").write_bytes(vmlinux("".join(f"CONFIG_{name}=y\n" for name in options)))
     main(["doctor", "--kernel", str(tmp_path / "vmlinux")])
     said = capsys.readouterr().out

@@ -101,6 +101,10 @@ def test_only_kinds_whose_drivers_the_initrd_leaves_out_have_them_loaded() -> No
     load, settle = bringing_commands([RegionKind.VIRTIO_PMEM, RegionKind.E820])
     assert (load.argv, load.may_fail) == (("modprobe", "-a", "virtio_pmem"), True)
     assert settle.argv[-1] == "cat /sys/bus/nd/devices/ndbus*/wait_probe"
+    load, make, _ = bringing_commands([RegionKind.CXL, RegionKind.CXL])
+    assert load.argv == ("modprobe", "-a", "cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", "cxl_port")
+    assert "cxl create-region -t pmem -m -d decoder0.0" in make.argv[-1]
+    assert not make.may_fail
 
 
 def test_a_region_is_found_by_its_start_not_by_its_name() -> None:

@@ -151,3 +151,39 @@ def test_virtio_pmem_is_where_qemu_says_and_its_machine_is_never_saved() -> None
     assert "answers no flush" in never_saved([E820, region])
     with pytest.raises(MachineError, match=r"does not list the virtio_pmem regions n; it said: \[\]"):
         MAKERS[region.kind].placements((region,), lambda command: [])
+
+
+MTREE = """address-space: memory
+  0000000000000000-ffffffffffffffff (prio 0, i/o): system
+    00000002d0000000-000000030fffffff (prio 0, i/o): cxl-fixed-memory-region
+"""
+CXL = tuple(Region(name, RegionKind.CXL, 256 * MIB, 2 * MIB) for name in ("a", "b"))
+
+
+def test_cxl_has_a_bridge_a_port_and_two_files_for_each_device_and_another_processor_and_firmware() -> None:
+    found = command(replace(SPEC, regions=CXL))
+    assert "usb=off,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=1G" in found["-machine"][0]
+    assert (found["-cpu"], found["-m"]) == (["max,hypervisor=off"], ["size=1024M"])
+    assert "-bios" not in found
+    devices = found["-device"][-5:]
+    assert devices[0] == "pxb-cxl,bus=pcie.0,bus_nr=12,id=cxl.1"
+    assert devices[3:] == [
+        "cxl-rp,bus=cxl.1,id=port-b,port=1,chassis=0,slot=3",
+        "cxl-type3,bus=port-b,id=b,persistent-memdev=mem-b,lsa=label-b,sn=2",
+    ]
+    assert MAKERS[RegionKind.CXL].files(CXL[:1]) == {"cxl-a": 256 * MIB, "cxl-label-a": 2 * MIB}
+    assert "every read gives zeroes" in never_saved(CXL)
+
+
+def test_cxl_regions_lie_one_behind_the_other_in_their_window() -> None:
+    placed = MAKERS[RegionKind.CXL].placements(CXL, lambda *asked: MTREE)
+    assert [(p.name, p.start) for p in placed] == [("a", 0x2D0000000), ("b", 0x2E0000000)]
+    with pytest.raises(MachineError, match="QEMU lists no window of CXL memory; it said: nothing"):
+        MAKERS[RegionKind.CXL].placements(CXL, lambda *asked: "")
+
+
+def test_cxl_without_labels_or_of_an_odd_size_cannot_work() -> None:
+    assert find_problems(replace(SPEC, regions=(Region("a", RegionKind.CXL, 272 * MIB),))) == [
+        "cxl region 'a' has 272MiB: take a multiple of 256MiB",
+        "cxl region 'a' has no label area, without which the device holds no persistent memory",
+    ]
