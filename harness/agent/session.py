@@ -26,6 +26,12 @@ def _age(request: dict[str, Any]) -> Answer:
     return volumes.age(request)
 
 
+def _clear(request: dict[str, Any]) -> Answer:
+    from harness.agent import volumes
+
+    return volumes.clear(request)
+
+
 def _audit(request: dict[str, Any]) -> Answer:
     from harness.agent import volumes
 
@@ -41,6 +47,7 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], Answer]] = {
     "inspect": requests.inspect,
     "kernel_log": requests.kernel_log,
     "age": _age,
+    "clear": _clear,
     "audit": _audit,
 }
 

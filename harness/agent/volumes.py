@@ -13,6 +13,7 @@ from harness.agent.requests import run_command, taint
 from harness.agent.syscalls import call, errno_name, read_text
 from harness.agent.system import mount, unmount
 from harness.ops.files import OpenFlag
+from harness.ops.mappings import MapFlag, Protection
 from harness.ops.tag import BLOCK, tag_bytes
 
 _DIRECT_STEP = 2 << 20
@@ -47,6 +48,21 @@ def age(request: dict[str, Any]) -> dict[str, Any]:
     for path, _, _ in request["files"]:
         os.unlink(path)
     os.sync()
+    return {}
+
+
+def clear(request: dict[str, Any]) -> dict[str, Any]:
+    """Zero the first ``length`` bytes of the dax device ``path`` through a mapping: it knows no write(2)."""
+    path, length = request["path"], int(request["length"])
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        address = call("mmap", 0, length, Protection.READ.bits | Protection.WRITE.bits, MapFlag.SHARED.bits, descriptor, 0)
+    finally:
+        os.close(descriptor)
+    if address < 0:
+        raise OSError(-address, f"{length} bytes could not be mapped", path)
+    ctypes.memset(address, 0, length)
+    call("munmap", address, length)
     return {}
 
 

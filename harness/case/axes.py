@@ -14,16 +14,18 @@ from typing import Any
 from harness.case.tree import Row, Tree, accepted, as_row, as_table, as_text, as_words, require
 from harness.errors import CaseError
 from harness.model.filesystems import Filesystem
-from harness.model.kinds import NamespaceMode, PageMap, RegionKind
+from harness.model.kinds import Alignment, NamespaceMode, PageMap, RegionKind
 
 
 class Storage(StrEnum):
-    """What the main volume is: a mount with dax=always, never or inode on pmem, the bare pmem node, a file system on a virtio disk."""
+    """What the main volume is: a mount with dax=always, never or inode on pmem, the bare pmem node, a dax device, a file system on a virtio
+    disk."""
 
     DAX = "dax"
     NO_DAX = "no_dax"
     INODE = "inode"
     NODE = "node"
+    DEVDAX = "devdax"
     DISK = "disk"
 
 
@@ -41,17 +43,21 @@ AXES: dict[str, type[StrEnum]] = {
     "region": RegionKind,
     "namespace": NamespaceMode,
     "map": PageMap,
+    "align": Alignment,
     "filesystem": Filesystem,
     "target": Destination,
 }
-#: What they accept, as it is written.
-CHOICES = {axis: tuple(map(str, kind)) for axis, kind in AXES.items()}
+#: What they accept, as it is written. The namespace of a dax device is not chosen: its storage says it.
+CHOICES = {axis: tuple(map(str, kind)) for axis, kind in AXES.items()} | {
+    "namespace": tuple(str(mode) for mode in NamespaceMode if not mode.traits.dax_device)
+}
 
 #: What an axis has that a case leaves out. Regions are named: a new kind is not in every case by itself.
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "region": (str(RegionKind.E820), str(RegionKind.NVDIMM)),
     "namespace": (str(NamespaceMode.FSDAX),),
     "map": (str(PageMap.MEM),),
+    "align": tuple(map(str, Alignment)),
     "filesystem": (str(Filesystem.EXT4),),
 }
 _DAX_WORDS = {Storage.DAX: "dax_always", Storage.NO_DAX: "dax_never", Storage.INODE: "dax_inode"}
@@ -101,6 +107,7 @@ class Variant:
     map: PageMap | None = None
     filesystem: Filesystem | None = None
     target: Destination | None = None
+    align: Alignment | None = None
     parameters: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -110,11 +117,11 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``disk-ext4-to_second_pmem_e820-length_1000``."""
+        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``e820-devdax-2MiB``, ``disk-ext4-to_second_pmem_e820-n_1000``."""
         on_disk = self.storage is Storage.DISK
         mode = f"{self.namespace}_dev" if self.map is PageMap.DEV else self.namespace
         parts = [Storage.DISK] if on_disk else [self.region, mode]
-        parts += [self.filesystem or Storage.NODE, _DAX_WORDS.get(self.storage)]
+        parts += [self.filesystem or self.align or Storage.NODE, _DAX_WORDS.get(self.storage)]
         if self.target is not None:
             parts.append(f"to_{self.target}" + (f"_{self.region}" if on_disk and self.region else ""))
         parts += [f"{axis}_{re.sub(r'[^A-Za-z0-9_.+]', '_', value)}" for axis, value in self.parameters]
@@ -189,7 +196,9 @@ def make_variants(axes: Axes) -> tuple[Variant, ...]:
             raise CaseError(exclusion.where, f"exclude matches no variant: {exclusion.condition.describe()}")
     kept = tuple(variant for variant in meant if not any(e.condition.matches(variant.values) for e in axes.exclusions))
     if not kept:
-        raise CaseError(axes.where, "the axes leave no variant (an e820 region is fsdax with map mem only; see also exclude)")
+        raise CaseError(
+            axes.where, "the axes leave no variant (a file system or a node on an e820 region is fsdax with map mem only; see also exclude)"
+        )
     ids = [variant.id for variant in kept]
     for number, name in enumerate(ids):
         if name in ids[:number]:
@@ -213,13 +222,17 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     kept = dict(point)
     if kept["storage"] == Storage.DISK:
         on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
-        drop = {"namespace", "map"} if on_pmem else {"region", "namespace", "map"}
+        drop = {"namespace", "map", "align"} if on_pmem else {"region", "namespace", "map", "align"}
         return {axis: value for axis, value in kept.items() if axis not in drop}
+    if kept["storage"] == Storage.DEVDAX:
+        kept["namespace"] = str(NamespaceMode.DEVDAX)
+    else:
+        del kept["align"]
     mode = NamespaceMode(kept["namespace"])
     if (mode, PageMap(kept["map"])) not in RegionKind(kept["region"]).traits.namespaces:
         return None
     if not mode.traits.has_page_map:
         del kept["map"]
-    if kept["storage"] == Storage.NODE:
+    if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
         del kept["filesystem"]
     return kept

@@ -107,7 +107,7 @@ def _main_volume(variant: Variant) -> Volume:
     if variant.storage is Storage.DISK:
         return Volume(MAIN, Disk(), mount)
     assert variant.namespace is not None  # as find_meaning has it
-    return Volume(MAIN, Namespace(_region("main", variant), variant.namespace, variant.map), mount)
+    return Volume(MAIN, Namespace(_region("main", variant), variant.namespace, variant.map, variant.align), mount)
 
 
 def _target_volume(variant: Variant) -> Volume:
@@ -238,7 +238,7 @@ def _read_pages(tree: Tree | None, what: str) -> Pages | None:
 COLUMNS: tuple[tuple[Storage | None, RegionKind | None], ...] = (
     *(
         (storage, region)
-        for storage in (Storage.DAX, Storage.NO_DAX, Storage.NODE)
+        for storage in (Storage.DAX, Storage.NO_DAX, Storage.NODE, Storage.DEVDAX)
         for region in RegionKind
         if region in DEFAULTS["region"]
     ),
@@ -289,7 +289,8 @@ def _reason_for(storage: Storage | None, region: RegionKind | None, family: Fami
     here = {"storage": str(storage)} | ({"region": str(region)} if region else {})
     stated = [(condition, reason) for condition, reason in (family.does_not_apply if family else ())]
     stated += [(e.condition, e.reason) for case in {p.case.path: p.case for p in plans}.values() for e in case.axes.exclusions]
-    return next((reason for condition, reason in stated if condition.values and condition.matches(here)), None)
+    found = next((reason for condition, reason in stated if condition.values and condition.matches(here)), None)
+    return found or ("only cases that are about it name it" if storage is Storage.DEVDAX else None)
 
 
 def unexplained_cells(matrix: Sequence[MatrixRow]) -> list[str]:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness import ops as op
 from harness.errors import GuestError, StackMismatchError, first_line
 from harness.guest.filesystem import MAKERS, MOUNT_FOLDER, MOUNT_TABLE, MountEntry, parse_mounts
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.link import CommandOutput, GuestFiles
-from harness.guest.pmem import REGION_PATTERNS, PmemRegion, read_regions
+from harness.guest.pmem import DAX_DEVICES, REGION_PATTERNS, PmemRegion, read_regions
 from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading, VolumeReading
 from harness.ops import Operation, Program, Step
@@ -42,14 +43,13 @@ def version_facts(outputs: Sequence[CommandOutput]) -> tuple[tuple[str, str], ..
 
 def fact_patterns(layout: Layout) -> tuple[str, ...]:
     """What :func:`read_stack` needs to have been read."""
-    blocks = [v.block for v in layout.volumes]
     return (
         *REGION_PATTERNS,
         MOUNT_TABLE,
         _RELEASE,
         TAINT,
         _CPU,
-        *(f"/sys/block/{block}/{name}" for block in blocks for name in ("queue/dax", "queue/logical_block_size", "size", "ro")),
+        *(f"/sys/block/{v.name}/{name}" for v in layout.volumes for name in ("queue/dax", "queue/logical_block_size", "size", "ro")),
         *(v.folder for v in layout.mounted),
     )
 
@@ -61,7 +61,9 @@ def taint_of(reading: StackReading) -> int:
 
 def clone_patterns(layout: Layout) -> tuple[str, ...]:
     """What :func:`read_again` needs to have been read."""
-    return (MOUNT_TABLE, _RELEASE, TAINT, *(f"/sys/block/{v.block}/{name}" for v in layout.volumes for name in ("queue/dax", "ro")))
+    blocks = [f"/sys/block/{v.name}/{name}" for v in layout.volumes for name in ("queue/dax", "ro")]
+    devices = [f"{DAX_DEVICES}/{v.name}/{name}" for v in layout.volumes if v.volume.is_dax_device for name in ("align", "size")]
+    return (MOUNT_TABLE, _RELEASE, TAINT, *blocks, *devices)
 
 
 def clone_program(layout: Layout) -> Program:
@@ -70,7 +72,7 @@ def clone_program(layout: Layout) -> Program:
     It leaves page cache only of a bare node, which is then dropped.
     """
     steps = list(_probe_steps(layout))
-    if any(placed.volume.mount is None for placed in _probed(layout)):
+    if any(placed.volume.mount is None and not placed.volume.is_dax_device for placed in _probed(layout)):
         steps.append(op.DropCaches())
     return Program(tuple(map(Step, steps)))
 
@@ -98,7 +100,8 @@ def _probe_steps(layout: Layout) -> Iterator[Operation]:
         if mounted:
             yield op.Pwrite(name, 0, _PAGE)
         yield op.Statx(name)
-        yield op.Mmap(mapping, _PAGE, name, protection=(op.Protection.READ, *((op.Protection.WRITE,) if mounted else ())))
+        length = _PAGE if placed.volume.align is None else placed.volume.align.bytes
+        yield op.Mmap(mapping, length, name, protection=(op.Protection.READ, *((op.Protection.WRITE,) if mounted else ())))
         yield op.Store(mapping, 0, 8) if mounted else op.Load(mapping, 0, 8)
         yield op.Pagemap(mapping)
         yield op.Munmap(mapping)
@@ -130,8 +133,8 @@ def read_again(
     layout: Layout, saved: StackReading, program: Program, observations: Sequence[Observation], files: GuestFiles
 ) -> StackReading:
     """Return ``saved`` with everything in it that a guest could have lost since: mounts with their options, the DAX state of a file, the
-    physical frame of a mapping, whether the device is read-only, the queue's DAX flag, release and taint of the kernel. Regions and sizes
-    are the machine's.
+    physical frame of a mapping, whether the device is read-only, the queue's DAX flag, alignment and size of a dax device, release and
+    taint of the kernel. Regions and other sizes are the machine's.
 
     Raises GuestError where a step of the probe failed or the guest does not say something.
     """
@@ -149,9 +152,10 @@ def read_again(
                 filesystem=mount.filesystem if mount else None,
                 mount_options=mount.options if mount else (),
                 dax=_is_dax(found.get(f"statx {role}")) if role in probed else volume.dax,
-                queue_dax=files.text(f"/sys/block/{placed.block}/queue/dax") == "1",
+                queue_dax=files.text(f"/sys/block/{placed.name}/queue/dax") == "1",
                 frame_in_region=_is_inside(found.get(f"pagemap {role}"), volume.region_start, volume.region_size_bytes),
-                read_only=files.text(f"/sys/block/{placed.block}/ro") == "1",
+                read_only=files.text(f"/sys/block/{placed.name}/ro") == "1",
+                **_of_dax_device(placed, files),
             )
         )
     facts = tuple((name, _text(files, TAINT) if name == _TAINT_FACT else value) for name, value in saved.facts)
@@ -215,11 +219,17 @@ def _read_volume(
     files: GuestFiles,
     found: Mapping[str, Observation],
 ) -> VolumeReading:
-    role, queue = placed.volume.role, f"/sys/block/{placed.block}/queue"
+    role, block = placed.volume.role, f"/sys/block/{placed.name}"
     mount = _mount_on(placed.folder, mounts)
-    region = next((r for r in regions if any(n.block == placed.block for n in r.namespaces)), None)
-    namespace = next((n for n in region.namespaces if n.block == placed.block), None) if region else None
+    region = next((r for r in regions if any(n.node == placed.name for n in r.namespaces)), None)
+    namespace = next((n for n in region.namespaces if n.node == placed.name), None) if region else None
     start, size_bytes = (region.start, region.size_bytes) if region else (None, None)
+    own = _of_dax_device(placed, files)
+    if not own:
+        own = {
+            "logical_block_bytes": int(_text(files, f"{block}/queue/logical_block_size")),
+            "size_bytes": int(_text(files, f"{block}/size")) * 512,
+        }
     return VolumeReading(
         role=role,
         device=placed.node if mount is None else mount.device,
@@ -227,20 +237,28 @@ def _read_volume(
         filesystem=mount.filesystem if mount else None,
         mount_options=mount.options if mount else (),
         dax=_is_dax(found.get(f"statx {role}")),
-        queue_dax=files.text(f"{queue}/dax") == "1",
-        logical_block_bytes=int(_text(files, f"{queue}/logical_block_size")),
+        queue_dax=files.text(f"{block}/queue/dax") == "1",
         filesystem_block_bytes=files.block_bytes.get(placed.folder) if mount else None,
-        size_bytes=int(_text(files, f"/sys/block/{placed.block}/size")) * 512,
         region_start=start,
         region_size_bytes=size_bytes,
         provider=region.provider if region else None,
         namespace_mode=namespace.mode if namespace else None,
         page_map=namespace.page_map if namespace else None,
         frame_in_region=_is_inside(found.get(f"pagemap {role}"), start, size_bytes),
-        read_only=files.text(f"/sys/block/{placed.block}/ro") == "1",
+        read_only=files.text(f"/sys/block/{placed.name}/ro") == "1",
         has_labels=region.has_labels if region else None,
         persistence_domain=region.persistence_domain if region else None,
+        **own,
     )
+
+
+def _of_dax_device(placed: PlacedVolume, files: GuestFiles) -> dict[str, Any]:
+    """Return the fields of a volume's reading that only a dax device has; none for any other volume."""
+    if not placed.volume.is_dax_device:
+        return {}
+    folder = f"{DAX_DEVICES}/{placed.name}"
+    align, size = (int(_text(files, f"{folder}/{name}")) for name in ("align", "size"))
+    return {"align_bytes": align, "size_bytes": size, "logical_block_bytes": 1}
 
 
 def _text(files: GuestFiles, path: str) -> str:

@@ -16,7 +16,7 @@ MOUNT_TABLE = "/proc/self/mountinfo"
 FILESYSTEMS = "/proc/filesystems"
 #: Where set-up mounts volumes, each in a folder named after its role; nothing else is ever mounted below.
 MOUNT_FOLDER = "/mnt"
-#: How much of a bare node is zeroed before a case.
+#: How much of a bare node, or of a dax device, is zeroed before a case.
 CLEARED_BYTES = 16 * MIB
 
 

@@ -21,7 +21,8 @@ class PlacedVolume:
     folder: str
 
     @property
-    def block(self) -> str:
+    def name(self) -> str:
+        """What the kernel calls the device, and /dev its node."""
         return self.node.removeprefix("/dev/")
 
     @property
@@ -80,10 +81,10 @@ def place_volume(
             raise GuestError(f"the guest has no disk with the serial {volume.device.name!r}; it has: {there}")
         return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder)
     region = find_region(regions, region_placement(volume.device, placements))
-    namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.block is not None), None)
-    if namespace is None or namespace.block is None:
-        raise GuestError(f"no block device came of {region.describe()}: {region.namespaces}")
-    return PlacedVolume(volume, f"/dev/{namespace.block}", folder)
+    namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.node is not None), None)
+    if namespace is None or namespace.node is None:
+        raise GuestError(f"no device came of {region.describe()}: {region.namespaces}")
+    return PlacedVolume(volume, f"/dev/{namespace.node}", folder)
 
 
 def find_bar(files: Mapping[str, str | None]) -> str:

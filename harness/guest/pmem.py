@@ -14,6 +14,8 @@ from harness.model.stack import Namespace
 from harness.sizes import format_size
 
 _ND = "/sys/bus/nd/devices"
+#: Where the guest says what its dax devices are like.
+DAX_DEVICES = "/sys/bus/dax/devices"
 #: What :func:`read_regions` needs to have been read.
 REGION_PATTERNS = (
     f"{_ND}/ndbus*/provider",
@@ -29,6 +31,10 @@ REGION_PATTERNS = (
     f"{_ND}/namespace*/sector_size",
     f"{_ND}/pfn*/mode",
     f"{_ND}/*/block/*",
+    f"{_ND}/dax*/mode",
+    f"{_ND}/dax*/dax[0-9]*",
+    f"{DAX_DEVICES}/*/align",
+    f"{DAX_DEVICES}/*/size",
 )
 
 #: The type of a region that labels divide into namespaces: include/uapi/linux/ndctl.h ND_DEVICE_NAMESPACE_PMEM.
@@ -47,16 +53,19 @@ class RegionPlacement:
 
 @dataclass(frozen=True)
 class PmemNamespace:
-    """A namespace of the guest and its block device. ``mode`` in ndctl's words; ``page_map`` for fsdax.
+    """A namespace of the guest and the name of its node in /dev. ``mode`` in ndctl's words; ``page_map`` for fsdax and devdax.
 
-    ``sector_bytes``: what its label says; None without a label (then it is 512 outside sector mode).
+    ``sector_bytes``: what its label says; None without a label (then it is 512 outside sector mode). ``align_bytes`` and ``size_bytes``:
+    of a dax device.
     """
 
     name: str
     mode: str
     page_map: str | None
-    block: str | None
+    node: str | None
     sector_bytes: int | None = None
+    align_bytes: int | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +115,8 @@ def read_regions(files: GuestFiles) -> tuple[PmemRegion, ...]:
 
 def _namespaces(files: GuestFiles, region: str) -> tuple[PmemNamespace, ...]:
     number = region.removeprefix("region")
-    # The block device hangs off the namespace itself (raw, or pages without a table of their own) or off what claims it.
-    blocks = {path.split("/")[-3]: path.split("/")[-1] for path in files.folders if f"{_ND}/" in path and "/block/" in path}
+    # The device hangs off the namespace itself (raw, or pages without a table of their own) or off what claims it.
+    nodes = {path.split("/")[5]: path.split("/")[-1] for path in files.folders if re.match(rf"{_ND}/[^/]+/(block/|dax)", path)}
     found = []
     for path, mode in files.files.items():
         match = re.fullmatch(rf"{_ND}/(namespace{number}\.\d+)/mode", path)
@@ -115,17 +124,21 @@ def _namespaces(files: GuestFiles, region: str) -> tuple[PmemNamespace, ...]:
             continue
         holder = files.text(f"{_ND}/{match[1]}/holder") or None
         kind = (mode or "").strip()
-        table = files.text(f"{_ND}/{holder}/mode") if holder and holder.startswith("pfn") else None
+        table = files.text(f"{_ND}/{holder}/mode") if holder and holder.startswith(("pfn", "dax")) else None
         words = {"memory": "fsdax", "safe": "sector", "dax": "devdax"}
         page_map = None
-        if kind == "memory":
+        if kind in ("memory", "dax"):
             page_map = {"ram": "mem", "pmem": "dev", None: "mem"}.get(table, table)
         # All sizes that the label may have, the one that it has in brackets.
         sector = re.search(r"\[(\d+)\]", files.text(f"{_ND}/{match[1]}/sector_size") or "")
-        found.append(
-            PmemNamespace(match[1], words.get(kind, kind), page_map, blocks.get(holder or match[1]), int(sector[1]) if sector else None)
-        )
+        node = nodes.get(holder or match[1])
+        align, size = (_number(files.text(f"{DAX_DEVICES}/{node}/{name}")) for name in ("align", "size"))
+        found.append(PmemNamespace(match[1], words.get(kind, kind), page_map, node, _number(sector and sector[1]), align, size))
     return tuple(found)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
 
 
 def find_region(regions: Sequence[PmemRegion], placement: RegionPlacement) -> PmemRegion:
@@ -157,7 +170,8 @@ def find_namespace(region: PmemRegion, wanted: Namespace) -> PmemNamespace | Non
     """Return the namespace of ``region`` if it is as wanted already, else None."""
     for namespace in region.namespaces:
         same_map = not wanted.mode.traits.has_page_map or wanted.map is None or namespace.page_map == wanted.map
-        if namespace.mode == wanted.mode and same_map and namespace.block is not None:
+        same_align = wanted.align is None or namespace.align_bytes == wanted.align.bytes
+        if namespace.mode == wanted.mode and same_map and same_align and namespace.node is not None:
             return namespace
     return None
 
@@ -176,6 +190,7 @@ def namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
             *target,
             *("--mode", str(wanted.mode)),
             *(("--map", str(wanted.map or PageMap.MEM)) if wanted.mode.traits.has_page_map else ()),
+            *(("--align", str(wanted.align.bytes)) if wanted.align is not None else ()),
             *(("--sector-size", "512") if reset else ()),
             "--no-autorecover",
         )

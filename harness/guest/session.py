@@ -24,6 +24,7 @@ from harness.guest.facts import (
     version_facts,
 )
 from harness.guest.filesystem import (
+    CLEARED_BYTES,
     FILESYSTEMS,
     MOUNT_TABLE,
     clear_commands,
@@ -143,7 +144,7 @@ class GuestSession:
             self.state = SessionState(self.state.endpoint, layout, version_facts(versions))
 
     def refresh(self, deadline: Deadline | None = None) -> StackReading:
-        """Make the stack fresh for a case (mkfs, aged, mounted; a bare node cleared; caches dropped) and read it back.
+        """Make the stack fresh for a case (mkfs, aged, mounted; a node or a dax device cleared; caches dropped) and read it back.
 
         Raises GuestError: also when something is still mounted and cannot be unmounted, so that nothing is made on top of it.
         """
@@ -154,6 +155,7 @@ class GuestSession:
         self._unmount(layout, deadline)
         with self._writable(layout, deadline):
             self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
+            self.clear_devices(deadline)
             self._age(aged_volumes(layout.volumes), deadline)
         program = probe_program(layout)
         observations = self.run(program, deadline)
@@ -162,6 +164,12 @@ class GuestSession:
         if self._probes():
             self._link.remove_files(self._probes(), deadline)
         return reading
+
+    def clear_devices(self, deadline: Deadline | None = None) -> None:
+        """Zero the begin of every dax device. Raises GuestError."""
+        for placed in self.layout.volumes:
+            if placed.volume.is_dax_device:
+                self._link.request("clear", deadline or self._limit(120), path=placed.node, length=CLEARED_BYTES)
 
     def read_clone(self, saved: StackReading, deadline: Deadline | None = None) -> StackReading:
         """Read the stack of a restored guest back in this guest, and make sure that it is the one it was saved with.
@@ -296,11 +304,13 @@ class GuestSession:
     def _writable(self, layout: Layout, deadline: Deadline) -> Iterator[None]:
         """Have regions that are read-only be written while they are made fresh."""
         closed = [placed for placed in layout.volumes if placed.volume.is_read_only]
-        self._link.commands([read_only_command(region_of(placed.block), False) for placed in closed], deadline)
+        self._link.commands([read_only_command(region_of(placed.name), False) for placed in closed], deadline)
         yield
-        self._link.commands([read_only_command(region_of(placed.block), True) for placed in closed], deadline)
+        self._link.commands([read_only_command(region_of(placed.name), True) for placed in closed], deadline)
 
     def _fresh_commands(self, placed: PlacedVolume) -> tuple[GuestCommand, ...]:
+        if placed.volume.is_dax_device:
+            return ()  # no command writes to one: the agent does, through a mapping
         if placed.volume.mount is None:
             return clear_commands(placed.node)
         return make_commands(placed.volume.mount.filesystem, placed.node, self._mkfs)

@@ -80,6 +80,8 @@ PATTERNS: Patterns = tuple(
         (ReportKind.MEMORY_FAILURE, r"hardware memory (?:corruption|error)|Memory error not recovered"),
         # drivers/nvdimm and drivers/acpi/nfit name driver and device; pmem.c, btt.c and pfn_devs.c all are nd_pmem.
         (ReportKind.PMEM, r"(?:nd_pmem|nd_region|nd_bus|nvdimm|nfit) \S+: .*(?:[Ee]rror|[Ff]ail|[Uu]nable|could not|corrupt|misaligned)"),
+        # drivers/dax/device.c dev_dax_probe, drivers/dax/pmem.c; a mapping that is refused "fails" in a line that is no complaint.
+        (ReportKind.PMEM, r"(?:device_dax|dax_pmem) \S+: .*(?:could not reserve|conflict)"),
     )
 )
 

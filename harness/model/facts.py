@@ -101,9 +101,10 @@ fact(
 fact(
     "map_sync",
     "whether mmap accepts MAP_SYNC",
-    "mmap(2); fs/ext4/file.c ext4_file_mmap, include/linux/dax.h daxdev_mapping_supported: DAX inode on a synchronous dax device",
+    "mmap(2); fs/ext4/file.c ext4_file_mmap, include/linux/dax.h daxdev_mapping_supported: DAX inode on a synchronous dax device; "
+    "drivers/dax/device.c: FOP_MMAP_SYNC (mmap_supported_flags up to 6.9), and no such question",
     (True, False),
-    lambda k, v: v.dax and traits_of(v).synchronous_dax and is_synchronous(v.provider),
+    lambda k, v: v.is_dax_device or (v.dax and traits_of(v).synchronous_dax and is_synchronous(v.provider)),
 )
 fact(
     "mapping_frames",
@@ -184,9 +185,9 @@ for _filesystem in Filesystem:
 fact(
     "dioalign_reported",
     "whether statx fills STATX_DIOALIGN in",
-    "statx(2): since 6.1, for ext4, xfs and block devices alike (block/bdev.c bdev_statx_dioalign, later bdev_statx)",
+    "statx(2): since 6.1, for ext4, xfs and block devices alike (block/bdev.c bdev_statx_dioalign, later bdev_statx); not for a dax device",
     (True, False),
-    lambda k, v: k.since(6, 1),
+    lambda k, v: k.since(6, 1) and not v.is_dax_device,
 )
 fact(
     "max_file_bytes",

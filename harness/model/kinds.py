@@ -9,6 +9,8 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from harness.sizes import parse_size
+
 
 class DaxOption(StrEnum):
     """The values of the ``dax=`` mount option."""
@@ -25,17 +27,30 @@ class PageMap(StrEnum):
     DEV = "dev"
 
 
+class Alignment(StrEnum):
+    """The units in which a dax device is mapped (``ndctl --align``)."""
+
+    PAGE = "4KiB"
+    HUGE = "2MiB"
+
+    @property
+    def bytes(self) -> int:
+        return parse_size(self)
+
+
 @dataclass(frozen=True)
 class ModeTraits:
     """What is so of every namespace in a mode.
 
     ``has_page_map``: it has struct pages, which are kept somewhere. ``queue_dax``: its block device says in ``queue/dax`` that it can
-    be accessed directly. ``sets_sector_size``: it brings a sector size of its own, which the label then keeps.
+    be accessed directly. ``sets_sector_size``: it brings a sector size of its own, which the label then keeps. ``dax_device``: what
+    comes of it is no block device but a character device that can only be mapped.
     """
 
     has_page_map: bool = False
     queue_dax: bool = False
     sets_sector_size: bool = False
+    dax_device: bool = False
 
 
 class NamespaceMode(StrEnum):
@@ -44,6 +59,7 @@ class NamespaceMode(StrEnum):
     RAW = "raw"
     SECTOR = "sector"
     FSDAX = "fsdax"
+    DEVDAX = "devdax"
 
     @property
     def traits(self) -> ModeTraits:
@@ -54,6 +70,7 @@ _MODES = {
     NamespaceMode.RAW: ModeTraits(),
     NamespaceMode.SECTOR: ModeTraits(sets_sector_size=True),
     NamespaceMode.FSDAX: ModeTraits(has_page_map=True, queue_dax=True),
+    NamespaceMode.DEVDAX: ModeTraits(has_page_map=True, dax_device=True),
 }
 
 
@@ -102,11 +119,17 @@ _REGIONS = {
     RegionKind.E820: RegionTraits(
         provider="e820",  # drivers/nvdimm/e820.c
         has_labels=False,
-        namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),  # as the kernel makes it
+        # As the kernel makes it, and what ndctl makes of it without a label: that stands in its first bytes.
+        namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM), *itertools.product([NamespaceMode.DEVDAX], PageMap)}),
     ),
     RegionKind.NVDIMM: _NVDIMM,
     RegionKind.NVDIMM_UNLABELLED: replace(_NVDIMM, has_labels=False),
-    RegionKind.NVDIMM_UNARMED: replace(_NVDIMM, read_only=True),
+    # A dax device is filled through a mapping, and the kernel does not say of one that it is read-only.
+    RegionKind.NVDIMM_UNARMED: replace(
+        _NVDIMM,
+        read_only=True,
+        namespaces=frozenset(itertools.product((mode for mode in NamespaceMode if not mode.traits.dax_device), PageMap)),
+    ),
     RegionKind.NVDIMM_MEM_CTRL: replace(_NVDIMM, persistence_domain="memory_controller"),
     RegionKind.NVDIMM_CPU: replace(_NVDIMM, persistence_domain="cpu_cache"),
     RegionKind.VIRTIO_PMEM: RegionTraits(
@@ -127,3 +150,8 @@ _REGIONS = {
 def is_synchronous(provider: str | None) -> bool:
     """Whether the regions on such a bus are synchronous; what no kind has, a disk among it, is not known to be otherwise."""
     return all(kind.traits.synchronous for kind in RegionKind if kind.traits.provider == provider)
+
+
+def is_dax_device(mode: str | None) -> bool:
+    """Whether a namespace in this mode is a dax device; None: there is no namespace."""
+    return any(known.traits.dax_device for known in NamespaceMode if known == mode)

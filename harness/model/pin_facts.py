@@ -8,9 +8,9 @@ from harness.model.stack import VolumeReading
 
 def _longterm_shared(driver: str) -> Callable[[Kernel, VolumeReading], Value]:
     def value(k: Kernel, v: VolumeReading) -> Value:
-        if v.dax or (driver == "io_uring" and not k.since(6, 5)):
+        if (v.dax and not v.is_dax_device) or (driver == "io_uring" and not k.since(6, 5)):
             return "EOPNOTSUPP"
-        return "EFAULT" if k.since(6, 5) else "works"
+        return "EFAULT" if k.since(6, 5) and not v.is_dax_device else "works"
 
     return value
 
@@ -34,7 +34,7 @@ for _driver in ("io_uring", "xdp", "rdma"):
         f"what a long-term pin by {_driver} of a shared writable file mapping ends in",
         "mm/gup.c check_vma_flags: FOLL_LONGTERM and vma_is_fsdax (false for a page-cache mapping) is EOPNOTSUPP; "
         "writable_file_mapping_allowed is EFAULT since 6.5; up to 6.4 io_uring/rsrc.c io_pin_pages refused files itself (EOPNOTSUPP), "
-        "net/xdp/xdp_umem.c and drivers/infiniband/core/umem.c did not",
+        "net/xdp/xdp_umem.c and drivers/infiniband/core/umem.c did not; a dax device is not fsdax, and nobody tracks what of it is dirty",
         ("EOPNOTSUPP", "EFAULT", "works"),
         _longterm_shared(_driver),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.model.filesystems import Filesystem, FilesystemTraits
-from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind, is_synchronous
+from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind, is_dax_device, is_synchronous
 from harness.sizes import MIB, format_size
 
 #: The volume that a case's plain paths name, and the other ones a program can reach.
@@ -25,11 +25,15 @@ class Region:
 
 @dataclass(frozen=True)
 class Namespace:
-    """What is made of a region. An e820 region is fsdax with its struct pages in RAM as it comes (``map`` mem)."""
+    """What is made of a region. An e820 region is fsdax with its struct pages in RAM as it comes (``map`` mem).
+
+    ``align``: the units in which a dax device is mapped; None for everything else.
+    """
 
     region: Region
     mode: NamespaceMode = NamespaceMode.FSDAX
     map: PageMap | None = PageMap.MEM
+    align: Alignment | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Volume:
-    """One block device and what is on it; without a mount the program works on the bare node."""
+    """One device and what is on it; without a mount the program works on the bare node, or on the dax device."""
 
     role: str
     device: Namespace | Disk
@@ -66,9 +70,18 @@ class Volume:
         return isinstance(self.device, Namespace) and self.device.region.kind.traits.read_only
 
     @property
+    def align(self) -> Alignment | None:
+        """The units in which a dax device is to be mapped; None for any other volume."""
+        return self.device.align if isinstance(self.device, Namespace) else None
+
+    @property
+    def is_dax_device(self) -> bool:
+        return self.align is not None
+
+    @property
     def asks_dax(self) -> bool:
-        """Whether files on this volume are to be in DAX state from their creation."""
-        return self.mount is not None and self.mount.dax is DaxOption.ALWAYS
+        """Whether this volume, or files on it from their creation, are to be in DAX state."""
+        return self.is_dax_device or (self.mount is not None and self.mount.dax is DaxOption.ALWAYS)
 
     def describe(self) -> str:
         """Return one line: ``e820 256MiB -> fsdax map=mem -> ext4 -> dax=always``."""
@@ -77,10 +90,12 @@ class Volume:
             parts = [f"{region.kind} {format_size(region.size_bytes)}", str(self.device.mode)]
             if self.device.map is not None and self.device.mode.traits.has_page_map:
                 parts[-1] += f" map={self.device.map}"
+            if self.device.align is not None:
+                parts[-1] += f" align={self.device.align}"
         else:
             parts = [f"virtio disk {format_size(self.device.size_bytes)}"]
         if self.mount is None:
-            parts.append("bare node")
+            parts.append("dax device" if self.is_dax_device else "bare node")
         else:
             parts.append(str(self.mount.filesystem))
             if self.mount.dax is not None:
@@ -123,7 +138,8 @@ class StorageStack:
 class VolumeReading:
     """A volume as the guest says it is. Sizes in bytes; a field is None where the guest has no such thing.
 
-    ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume), False for a bare node.
+    ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume) or of a dax device, False for a bare node.
+    ``logical_block_bytes``: 1 for a dax device, which has no blocks. ``align_bytes``: the units in which a dax device is mapped.
     ``frame_in_region``: whether the physical frame behind a shared mapping of a fresh file (or of the node) lies in the region.
     ``read_only``: the block device; ``has_labels`` and ``persistence_domain``: the region (None where the kernel knows of none).
     """
@@ -147,16 +163,23 @@ class VolumeReading:
     read_only: bool = False
     has_labels: bool | None = None
     persistence_domain: str | None = None
+    align_bytes: int | None = None
+
+    @property
+    def is_dax_device(self) -> bool:
+        return is_dax_device(self.namespace_mode)
 
     @property
     def storage(self) -> str:
-        """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem sector``, ``ext4 on disk``.
+        """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem sector``, ``device dax on pmem devdax``,
+        ``ext4 on disk``.
 
         Pmem that only its host makes durable is ``asynchronous pmem``.
         """
         medium = "disk" if self.region_start is None else "pmem" if self.queue_dax else f"pmem {self.namespace_mode}"
         waits = "" if is_synchronous(self.provider) else ASYNCHRONOUS
-        return " ".join(filter(None, (self.filesystem or "node", "dax" if self.dax else "", "on", waits, medium)))
+        kind = self.filesystem or ("device" if self.is_dax_device else "node")
+        return " ".join(filter(None, (kind, "dax" if self.dax else "", "on", waits, medium)))
 
 
 @dataclass(frozen=True)
@@ -210,14 +233,18 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
             rows.append(("labels of the region", traits.has_labels, got.has_labels))
         if mode.traits.has_page_map and volume.device.map is not None:
             rows.append(("page map of the namespace", str(volume.device.map), got.page_map))
+        if volume.device.align is not None:
+            align = volume.device.align.bytes
+            whole = 0 < got.size_bytes <= region.size_bytes and got.size_bytes % align == 0
+            rows += [("alignment of the dax device", align, got.align_bytes), ("size in whole units of that", True, whole)]
     else:
         rows += [("queue/dax", False, got.queue_dax), ("provider of the region", None, got.provider)]
     if mount_in_program:
         return rows
     if volume.mount is None:
-        rows += [("file system", None, got.filesystem), ("DAX state of the node", False, got.dax)]
+        rows += [("file system", None, got.filesystem), ("DAX state of the node", volume.asks_dax, got.dax)]
         if volume.is_pmem:
-            rows.append(("physical frame of a mapping of the node inside the region", False, got.frame_in_region))
+            rows.append(("physical frame of a mapping of the node inside the region", volume.asks_dax, got.frame_in_region))
         return rows
     rows.append(("file system", str(volume.mount.filesystem), got.filesystem))
     if volume.mount.dax is not None:

@@ -56,6 +56,10 @@ def measure(runs: Iterable[Recorded]) -> list[Measurement]:
     return [_measurement(key, expected, tried) for key, (expected, tried) in sorted(found.items())]
 
 
+#: What is said of a volume in the place of its file system, where it has none.
+_BARE = ("node", "device")
+
+
 def reading_of(storage: str) -> VolumeReading:
     """Return a volume whose ``storage`` is this. Raises ValueError for words that it never says."""
     kind, _, medium = storage.partition(" on ")
@@ -68,13 +72,13 @@ def reading_of(storage: str) -> VolumeReading:
         role=MAIN,
         device="",
         root="",
-        filesystem=None if filesystem == "node" else filesystem,
+        filesystem=None if filesystem in _BARE else filesystem,
         mount_options=(),
         dax=dax == "dax",
         queue_dax=mode is not None and mode.traits.queue_dax,
         # Where a namespace brings a size of its own it is 4 KiB (ndctl create-namespace); else as on a disk.
         logical_block_bytes=4096 if mode is not None and mode.traits.sets_sector_size else 512,
-        filesystem_block_bytes=None if filesystem == "node" else 4096,
+        filesystem_block_bytes=None if filesystem in _BARE else 4096,
         size_bytes=0,
         region_start=None if mode is None else 0,
         provider=next((kind.traits.provider for kind in RegionKind if not kind.traits.synchronous), None) if waits else None,

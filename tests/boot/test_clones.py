@@ -134,6 +134,7 @@ def test_a_guest_that_is_gone_is_diagnosed_in_a_moment(cloner: Cloner) -> None:
     [
         named_stacks()["nvdimm-fsdax_dev-ext4-dax_always"],
         named_stacks()["nvdimm-sector-node"],
+        named_stacks()["e820-devdax-2MiB"],
         named_stacks()["disk-xfs"],
         replace(STACK, ivshmem=True),
         replace(STACK, mount_in_program=True),

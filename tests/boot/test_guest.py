@@ -15,7 +15,7 @@ from harness.lease.booted import BootedGuest
 from harness.lease.host_in_use import find_host
 from harness.lease.options import GuestOptions
 from harness.model.filesystems import Filesystem
-from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
+from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.outcome import How
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
@@ -56,6 +56,7 @@ STACKS = [
     one(Namespace(NVDIMM, NamespaceMode.SECTOR, None), None),
     one(Namespace(NVDIMM, NamespaceMode.RAW, None), None),
     replace(one(Namespace(NVDIMM, NamespaceMode.RAW, None), Mount(Filesystem.EXT4, DaxOption.ALWAYS)), mount_in_program=True),
+    *(one(Namespace(region, NamespaceMode.DEVDAX, PageMap.MEM, align), None) for region in (E820, NVDIMM) for align in Alignment),
     *(one(Namespace(region), None) for region in (E820, NVDIMM)),
     one(DISK, Mount(Filesystem.EXT4, None)),
     one(DISK, None),

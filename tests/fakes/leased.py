@@ -103,6 +103,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         read_only=device.region.kind.traits.read_only,
         has_labels=device.region.kind.traits.has_labels,
         persistence_domain=device.region.kind.traits.persistence_domain,
+        align_bytes=None if device.align is None else device.align.bytes,
     )
 
 

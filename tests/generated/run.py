@@ -236,14 +236,16 @@ class GuestStage:
             session.state = replace(session.state, layout=layout)
 
     def _sweep(self) -> None:
-        """Clear bare nodes and make new folders."""
+        """Clear bare nodes and dax devices and make new folders."""
         words = [f"cd {v.folder} && rm -rf fresh && mkdir fresh" for v in self._layout.mounted]
         for placed in self._layout.volumes:
-            if placed.volume.mount is None:
+            if placed.volume.mount is None and not placed.volume.is_dax_device:
                 tail = self.reading.volume(placed.volume.role).size_bytes - _TAIL_BYTES
                 cut = f"blkdiscard --force --zeroout --offset {tail} --length {_TAIL_BYTES} {placed.node}"
                 words += [cut, *(shlex.join(command.argv) for command in clear_commands(placed.node))]
-        self._guest.session.commands([GuestCommand(("sh", "-ec", "; ".join(words)))])
+        if words:
+            self._guest.session.commands([GuestCommand(("sh", "-ec", "; ".join(words)))])
+        self._guest.session.clear_devices()
 
 
 def _is_refusal(error: HarnessError | None) -> bool:

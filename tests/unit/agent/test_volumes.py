@@ -56,6 +56,20 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.
     assert look(str(tmp_path), 4096) == [{"path": "bad", "size": 8, "failed": "EIO"}]
 
 
+def test_the_begin_of_a_device_is_cleared_through_a_mapping(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "device"
+    path.write_bytes(b"x" * 3 * 4096)
+    assert client.ask("clear", path=str(path), length=2 * 4096)["ok"]
+    assert path.read_bytes() == bytes(2 * 4096) + b"x" * 4096
+
+
+def test_a_device_that_cannot_be_mapped_says_so(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "device").write_bytes(b"x")
+    answer = client.ask("clear", path=str(tmp_path / "device"), length=0)
+    assert (answer["ok"], answer["kind"]) == (False, "failed")
+    assert "0 bytes could not be mapped" in answer["error"]
+
+
 def test_ageing_leaves_no_file_and_wrote_the_foreign_writers_bytes(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = {str(tmp_path / "one"): 3 * MIB, str(tmp_path / "two"): 65536}
     kept: dict[str, bytes] = {}

@@ -24,6 +24,16 @@ def test_a_disk_has_no_region_and_a_node_no_file_system() -> None:
     ]
 
 
+def test_a_dax_device_has_units_and_nothing_else_has() -> None:
+    ids = variant_ids("{storage: [node, devdax, disk], region: [e820], namespace: [fsdax, raw], map: [mem, dev], align: [4KiB, 2MiB]}")
+    devices = ["e820-devdax-4KiB", "e820-devdax-2MiB", "e820-devdax_dev-4KiB", "e820-devdax_dev-2MiB"]
+    assert ids == ["e820-fsdax-node", *devices, "disk-ext4"]
+    assert variant_ids("{storage: [devdax], region: [nvdimm], target: [disk]}") == [
+        "nvdimm-devdax-4KiB-to_disk",
+        "nvdimm-devdax-2MiB-to_disk",
+    ]
+
+
 def test_every_storage_has_its_word() -> None:
     ids = variant_ids("{storage: [dax, no_dax, inode, node, disk], region: [e820]}")
     assert ids == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_never", "e820-fsdax-ext4-dax_inode", "e820-fsdax-node", "disk-ext4"]
@@ -53,10 +63,12 @@ def test_excluded_variants_are_left_out() -> None:
     ("text", "problem"),
     [
         ("{region: [e820]}", "needs the key 'storage'"),
-        ("storage: dax", "the axis 'storage' must be a list with at least one value; accepted: dax, no_dax, inode, node, disk"),
+        ("storage: dax", "the axis 'storage' must be a list with at least one value; accepted: dax, no_dax, inode, node, devdax, disk"),
         ("storage: []", "must be a list with at least one value"),
         ("storage: [dxa]", "unknown value 'dxa' of the axis 'storage'; did you mean dax?"),
         ("storage: [dax, dax]", "the axis 'storage' has the value 'dax' twice"),
+        ("{storage: [node], namespace: [devdax]}", "unknown value 'devdax' of the axis 'namespace'; accepted: fsdax, raw, sector"),
+        ("{storage: [devdax], align: [1GiB]}", "unknown value '1GiB' of the axis 'align'"),
         ("{storage: [dax], lenght: 5}", "the axis 'lenght' (a free parameter: $lenght; the axes that every case has are"),
         ("{storage: [dax], Length: [5]}", "the axis 'Length' needs a name of lower-case letters"),
         ("{storage: [dax], region: [e820], namespace: [raw]}", "the axes leave no variant"),

@@ -7,6 +7,7 @@ import pytest
 from harness.errors import GuestError
 from harness.guest.link import GuestFiles
 from harness.guest.pmem import (
+    DAX_DEVICES,
     PmemNamespace,
     PmemRegion,
     RegionPlacement,
@@ -17,7 +18,7 @@ from harness.guest.pmem import (
     require_read_only,
 )
 from harness.guest.regions import bringing_commands
-from harness.model.kinds import NamespaceMode, PageMap, RegionKind
+from harness.model.kinds import Alignment, NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Namespace, Region
 from harness.sizes import MIB
 
@@ -68,7 +69,32 @@ def test_a_table_of_pages_says_where_it_is(table: str, page_map: str) -> None:
     moved = {**files.folders, f"{ND}/pfn0.0/block/pmem0": "/x"}
     del moved[f"{ND}/namespace0.0/block/pmem0"]
     (namespace,) = read_regions(GuestFiles(files.files, moved, {}))[0].namespaces
-    assert (namespace.mode, namespace.page_map, namespace.block) == ("fsdax", page_map, "pmem0")
+    assert (namespace.mode, namespace.page_map, namespace.node) == ("fsdax", page_map, "pmem0")
+
+
+def devdax(align: int = 4096) -> GuestFiles:
+    """The NVDIMM's namespace is a dax device, whose number is another than that of what claims the namespace."""
+    files = sysfs(namespace0_0__mode="dax", namespace0_0__holder="dax0.1")
+    own = {f"{ND}/dax0.1/mode": "pmem\n", f"{DAX_DEVICES}/dax0.0/align": f"{align}\n", f"{DAX_DEVICES}/dax0.0/size": "262144000\n"}
+    folders = {**files.folders, f"{ND}/dax0.1/dax0.0": f"{ACPI}/region0/dax0.1/dax0.0"}
+    return GuestFiles({**files.files, **own}, folders, {})
+
+
+def test_a_dax_device_is_read_with_its_units_and_its_size() -> None:
+    (namespace,) = read_regions(devdax())[0].namespaces
+    assert namespace == PmemNamespace("namespace0.0", "devdax", "dev", "dax0.0", None, 4096, 262144000)
+
+
+def test_a_dax_device_in_other_units_is_made_anew() -> None:
+    region = read_regions(devdax())[0]
+    small, large = (Namespace(Region("pmem", RegionKind.NVDIMM), NamespaceMode.DEVDAX, PageMap.DEV, align) for align in Alignment)
+    assert find_namespace(region, small) is not None
+    assert find_namespace(region, large) is None
+    argv = namespace_command(region, large).argv
+    assert argv[argv.index("--mode") + 1] == "devdax"
+    assert argv[argv.index("--map") + 1] == "dev"
+    assert argv[argv.index("--align") + 1] == "2097152"
+    assert "--align" not in namespace_command(region, wanted()).argv
 
 
 def test_sector_mode_and_the_sector_size_of_a_label_are_read() -> None:

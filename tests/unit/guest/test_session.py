@@ -13,7 +13,7 @@ from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
 from harness.model.audit_outcome import Audit, VolumeSeen
 from harness.model.filesystems import Filesystem
-from harness.model.kinds import DaxOption, NamespaceMode, PageMap, RegionKind
+from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
 from harness.ops.tag import FOREIGN_WRITER
@@ -388,9 +388,9 @@ def test_a_region_that_the_machine_does_not_have_is_a_guest_error(guest: FakeGue
         guest.session.set_up(DAX, ())
 
 
-def test_a_region_without_a_block_device_is_a_guest_error(guest: FakeGuest) -> None:
+def test_a_region_of_which_no_device_came_is_a_guest_error(guest: FakeGuest) -> None:
     del guest.folders[f"{ND}/namespace0.0/block/pmem0"]
-    with pytest.raises(GuestError, match="no block device came of region0 of e820"):
+    with pytest.raises(GuestError, match="no device came of region0 of e820"):
         guest.session.set_up(DAX, PLACEMENTS)
 
 
@@ -480,6 +480,65 @@ def test_of_a_bare_node_a_clone_reads_one_page_and_drops_it_again(guest: FakeGue
     calls = [step["call"] for step in guest.stream.asked[0]["program"]["steps"]]
     assert calls == ["open", "statx", "mmap", "load", "pagemap", "munmap", "close", "drop_caches"]
     assert [(request["do"], request["remove"]) for request in guest.stream.asked] == [("inspect", [])]
+
+
+DEVICE = "/sys/bus/dax/devices/dax0.0"
+DEVDAX = StorageStack((Volume("main", Namespace(REGION, NamespaceMode.DEVDAX, PageMap.MEM, Alignment.HUGE), None),))
+
+
+@pytest.fixture
+def device(guest: FakeGuest) -> FakeGuest:
+    """A guest whose region is a dax device in units of 2 MiB."""
+    guest.files |= {f"{ND}/namespace0.0/mode": "dax", f"{ND}/namespace0.0/holder": "dax0.0", f"{ND}/dax0.0/mode": "ram"}
+    guest.files |= {f"{DEVICE}/align": "2097152", f"{DEVICE}/size": str(254 * MIB)}
+    guest.folders = {f"{ND}/region0": guest.folders[f"{ND}/region0"], f"{ND}/dax0.0/dax0.0": "/sys/devices/x"}
+    guest.stream.script["clear"] = {}
+    return guest
+
+
+def test_a_dax_device_is_cleared_by_the_agent_and_read_back(device: FakeGuest) -> None:
+    device.session.set_up(DEVDAX, PLACEMENTS)
+    device.stream.asked.clear()
+    reading = device.session.refresh()
+    assert find_mismatches(DEVDAX, reading) == []
+    main = reading.volume("main")
+    assert (main.device, main.root, main.dax, main.frame_in_region) == ("/dev/dax0.0", "/dev/dax0.0", True, True)
+    assert (main.align_bytes, main.size_bytes, main.logical_block_bytes) == (2 * MIB, 254 * MIB, 1)
+    (cleared,) = [request for request in device.stream.asked if request["do"] == "clear"]
+    assert (cleared["path"], cleared["length"]) == ("/dev/dax0.0", 16 * MIB)
+    assert "blkdiscard" not in [command[0] for command in device.stream.commands()]
+    (mapped,) = [step["args"] for request in device.stream.asked for step in _steps(request) if step["call"] == "mmap"]
+    assert mapped["length"] == 2 * MIB
+
+
+def _steps(request: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(request["program"]["steps"]) if "program" in request else []
+
+
+def test_a_dax_device_that_is_not_what_was_asked_for_shows_in_the_reading(device: FakeGuest) -> None:
+    device.session.set_up(DEVDAX, PLACEMENTS)
+    device.files |= {f"{DEVICE}/align": "4096", f"{DEVICE}/size": str(254 * MIB + 4096), f"{ND}/namespace0.0/mode": "memory"}
+    device.outcomes["statx"] = {"attributes": {"dax": 0}}
+    device.frame = 1
+    assert find_mismatches(DEVDAX, device.session.refresh()) == [
+        "main: namespace mode: asked for devdax, the guest has fsdax",
+        "main: alignment of the dax device: asked for 2097152, the guest has 4096",
+        "main: size in whole units of that: asked for True, the guest has False",
+        "main: DAX state of the node: asked for True, the guest has False",
+        "main: physical frame of a mapping of the node inside the region: asked for True, the guest has False",
+    ]
+
+
+def test_a_clone_has_the_dax_device_that_its_template_had(device: FakeGuest) -> None:
+    device.session.set_up(DEVDAX, PLACEMENTS)
+    reading = device.session.refresh()
+    device.stream.asked.clear()
+    assert device.session.read_clone(reading) == reading
+    calls = [step["call"] for step in device.stream.asked[0]["program"]["steps"]]
+    assert calls == ["open", "statx", "mmap", "load", "pagemap", "munmap", "close"]
+    device.files[f"{DEVICE}/align"] = "4096"
+    with pytest.raises(StackMismatchError, match="- main: align_bytes: saved with 2097152, now 4096"):
+        device.session.read_clone(reading)
 
 
 def test_a_clone_whose_program_mounts_is_read_without_a_probe(guest: FakeGuest) -> None:

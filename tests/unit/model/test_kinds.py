@@ -4,7 +4,7 @@ import pytest
 
 from harness.model.facts import FACTS, fact_of_mount
 from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, filesystem_traits
-from harness.model.kinds import NamespaceMode, RegionKind, is_synchronous
+from harness.model.kinds import Alignment, NamespaceMode, RegionKind, is_dax_device, is_synchronous
 from harness.model.stack import dax_mode
 from tests.unit.model.stacks import env, volume
 
@@ -44,8 +44,18 @@ def test_a_mode_that_has_no_page_map_cannot_be_accessed_directly() -> None:
     assert [mode for mode in NamespaceMode if mode.traits.queue_dax and not mode.traits.has_page_map] == []
 
 
+def test_a_dax_device_has_struct_pages_no_queue_and_units() -> None:
+    assert [mode for mode in NamespaceMode if mode.traits.dax_device] == [NamespaceMode.DEVDAX]
+    traits = NamespaceMode.DEVDAX.traits
+    assert traits.has_page_map
+    assert not traits.queue_dax
+    assert [is_dax_device(mode) for mode in ("devdax", "fsdax", "memory", None)] == [True, False, False, False]
+    assert [alignment.bytes for alignment in Alignment] == [4096, 2 << 20]
+
+
 def test_map_sync_is_given_where_file_system_and_region_are_synchronous() -> None:
     assert all(is_synchronous(kind.traits.provider) == kind.traits.synchronous for kind in RegionKind)
     assert is_synchronous(None)
     assert env(volume(dax=True)).fact("map_sync", "main")
     assert not env(volume(dax=False)).fact("map_sync", "main")
+    assert env(volume(filesystem=None, namespace_mode="devdax", provider=None)).fact("map_sync", "main")

@@ -127,7 +127,7 @@ def test_behind_the_last_minor_of_a_series_the_next_begins(version: tuple[int, i
 
 
 def test_the_words_for_a_storage_say_what_a_volume_is() -> None:
-    for kind in ("dax", "no_dax", "node", "disk"):
+    for kind in ("dax", "no_dax", "node", "devdax", "disk"):
         words = make_reading(stack(kind)).volumes[0].storage
         assert reading_of(words).storage == words
     assert reading_of("node on pmem sector").logical_block_bytes == 4096
