@@ -6,7 +6,7 @@ import os
 import struct
 
 from harness.agent.content import decode
-from harness.agent.memory import MAP_FIXED, PAGE, Mapping, anonymous, copy_counting_faults, faults_counted
+from harness.agent.memory import MAP_FIXED, PAGE, Mapping, anonymous, copy_counting_faults, faults_counted, hold
 from harness.agent.outcome import Outcome, failed, outcome, returned
 from harness.agent.performer import Performer, bits, doer
 from harness.agent.syscalls import call, errno_name, read_text
@@ -66,20 +66,25 @@ def do_mmap(me: Performer, op: Mmap) -> Outcome:
 @doer
 def do_munmap(me: Performer, op: Munmap) -> Outcome:
     found = me.mapping(op.mapping)
-    result = call("munmap", found.address, found.length)
-    if result >= 0:
+    address, size = found.part(op.offset, op.length)
+    result = call("munmap", address, size)
+    if result >= 0 and address == found.address and whole_pages(size) >= whole_pages(found.length):
         # Another mapping soon has these addresses, so the name must not lead there.
         del me.names[op.mapping]
         del found.areas[0]
         for guard in found.guards:
             me.guards.release(guard)
+    elif result >= 0:
+        hold(address, whole_pages(size))
+        if op.offset + size >= found.length:
+            found.length = op.offset
     return outcome(result)
 
 
 @doer
 def do_mprotect(me: Performer, op: Mprotect) -> Outcome:
-    found = me.mapping(op.mapping)
-    return outcome(call("mprotect", found.address, found.length, bits(op.protection)))
+    address, size = me.mapping(op.mapping).part(op.offset, op.length)
+    return outcome(call("mprotect", address, size, bits(op.protection)))
 
 
 @doer

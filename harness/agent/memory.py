@@ -38,6 +38,11 @@ def _checked(result: int, length: int) -> int:
     return result
 
 
+def hold(address: int, size: int) -> None:
+    """Keep a place that was unmapped: nothing else comes to lie there, and an access is SIGSEGV. Raises MemoryError."""
+    _checked(call("mmap", address, size, _NO_ACCESS, _GUARD, -1, 0), size)
+
+
 _IOVEC = struct.Struct("=QQ")
 _OFFSET = struct.Struct("=Q")
 _WORD = 2**64 - 1

@@ -137,7 +137,7 @@ def _spec(stack: StorageStack, choice: KernelChoice, catalog: Catalog) -> Machin
 
 def matrix_parts(matrix: Sequence[MatrixRow]) -> Iterator[Part]:
     """Yield claim family by storage and region: the number of variants, or a letter for the reason why there are none."""
-    titles = [" ".join(filter(None, column)) or "other region" for column in COLUMNS]
+    titles = ["\n".join(filter(None, column)) or "other\nregion" for column in COLUMNS]
     reasons: dict[str, str] = {}
 
     def shown(cell: Cell) -> str:

@@ -1,6 +1,6 @@
 """What a state is made of: memory, descriptors, views, mappings, pipes and sockets, all immutable.
 
-*Memory* is whatever has content: a file, a bare node, anonymous memory, a BAR. A pipe or a socket holds *views*: a copy of
+*Memory* is whatever has content: a file, a bare node, a dax device, anonymous memory, a BAR. A pipe or a socket holds *views*: a copy of
 content, or an alias to memory that is resolved when it is read.
 """
 
@@ -16,16 +16,18 @@ HUGE = 2 * 1024 * 1024
 
 
 class MemoryKind(Enum):
-    """What has content. A file and a node are on a volume: they have a page cache, or are DAX. A BAR has no struct pages."""
+    """What has content. A file, a node and a dax device are on a volume: they have a page cache, or are DAX; the last is only mapped.
+    A BAR has no struct pages."""
 
     FILE = "file"
     NODE = "node"
+    DEVICE = "device"
     ANONYMOUS = "anonymous"
     BAR = "bar"
 
     @property
     def on_volume(self) -> bool:
-        return self in (MemoryKind.FILE, MemoryKind.NODE)
+        return self in (MemoryKind.FILE, MemoryKind.NODE, MemoryKind.DEVICE)
 
     @property
     def has_struct_pages(self) -> bool:
@@ -49,7 +51,8 @@ class SocketKind(Enum):
 class Memory:
     """Something with content. ``data`` are the byte ranges that have blocks with data, ``unwritten`` those that are
     allocated only; ``cached`` the page-cache pages that the program brought in (page cache only), ``perhaps`` those that may be there
-    still. ``unsynced``: it was written since it was last synced, so nobody knows which of its pages are clean."""
+    still. ``unsynced``: it was written since it was last synced, so nobody knows which of its pages are clean. ``unit``: what a dax device
+    is mapped in, and nothing smaller."""
 
     kind: MemoryKind
     volume: str = ""
@@ -63,6 +66,7 @@ class Memory:
     dax: bool = False
     dax_flag: bool = False
     unsynced: bool = False
+    unit: int = PAGE
 
     @property
     def is_file(self) -> bool:
@@ -71,6 +75,10 @@ class Memory:
     @property
     def is_node(self) -> bool:
         return self.kind is MemoryKind.NODE
+
+    @property
+    def is_device(self) -> bool:
+        return self.kind is MemoryKind.DEVICE
 
     @property
     def is_bar(self) -> bool:

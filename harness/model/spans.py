@@ -56,7 +56,7 @@ def decided(state: State, operation: Operation, process: str) -> list[State]:
 
 def _open_choices(state: State, operation: Operation, process: str) -> Iterator[tuple[int, Choice]]:
     mappings = [(n, m) for n, m in state.objects.items() if isinstance(m, Mapping) and m.either]
-    if not mappings or isinstance(operation, _ASIDE):
+    if not mappings or (isinstance(operation, _ASIDE) and not _shortens(operation)):
         return
     looked_at = _range_of(state, operation, process)
     alive = set(state.names.values())
@@ -67,6 +67,11 @@ def _open_choices(state: State, operation: Operation, process: str) -> Iterator[
             # Nobody looks at one that was unmapped, but the blocks that a store allocated are there still.
             if near and (choice.written or number in alive):
                 yield number, choice
+
+
+def _shortens(operation: Operation) -> bool:
+    """Whether a mapping loses its end only: what is left of it may be looked at."""
+    return isinstance(operation, op.Munmap) and (operation.offset, operation.length) != (0, None)
 
 
 def _range_of(state: State, operation: Operation, process: str) -> tuple[int, int, int] | None:

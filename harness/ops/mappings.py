@@ -90,15 +90,19 @@ class Mmap(Operation):
 
 @operation("munmap")
 class Munmap(Operation):
-    """munmap(2) of the whole mapping."""
+    """munmap(2). What is taken away of a mapping stays without access; without its end, the mapping is shorter from then on."""
 
     mapping: str = ref(MAPPING)
+    offset: Offset = 0
+    length: Size | None = None
 
 
 @operation("mprotect")
 class Mprotect(Operation):
     mapping: str = ref(MAPPING)
     protection: tuple[Protection, ...]
+    offset: Offset = 0
+    length: Size | None = None
 
 
 @operation("madvise")

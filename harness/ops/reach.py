@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.ops.mappings import MapFlag, Mmap, Store
+from harness.ops.mappings import MapFlag, Mmap, Mprotect, Munmap, Store
 from harness.ops.processes import FutexWait, FutexWake
 from harness.ops.program import Step, describe
 from harness.ops.words import Operation
@@ -26,8 +26,8 @@ def mapped_bytes(op: Mmap) -> int:
 def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
     """Return the first step that reaches further past a mapping than its guard pages, and what is wrong with it; None where none does.
 
-    Up to the end of a mapping's last page there is the mapping, in the page before and behind it a guard without access. What lies
-    further is the agent's own, and no step of a program's may touch it.
+    Up to the end of a mapping's last page there is the mapping, in the page before and behind it a guard without access, which is not
+    changed. What lies further is the agent's own, and no step of a program's may touch it.
     """
     lengths: dict[str, int] = {}
     for index, step in enumerate(steps):
@@ -39,10 +39,13 @@ def find_out_of_reach(steps: Sequence[Step]) -> tuple[int, str] | None:
             if whole is None:
                 continue
             end = max(start, whole) if length is None else start + length
-            if not -GUARD_BYTES <= start <= end <= whole + GUARD_BYTES:
+            changes = isinstance(made, Munmap | Mprotect)
+            margin = 0 if changes and whole else GUARD_BYTES  # one of no length is never made
+            if not -margin <= start <= end <= whole + margin:
+                allowed = f"a step may reach {GUARD_BYTES} bytes before and behind them, into guards without access, and no further"
                 return index, (
                     f"{describe(made)} reaches from byte {start} to {end} of the mapping {name!r}, whose pages have {whole}: "
-                    f"a step may reach {GUARD_BYTES} bytes before and behind them, into guards without access, and no further"
+                    + ("the guards before and behind them stay as they are" if changes else allowed)
                 )
     return None
 

@@ -488,6 +488,20 @@ class _Drawer:
     def _mmap_align_shift(self, values: dict[str, Any]) -> int:
         return PAGE if values["align"] and self._chance(0.15) else 0
 
+    def _munmap_offset(self, values: dict[str, Any]) -> int:
+        """A mapping goes as a whole, or loses its end now and then: of other parts the model knows little."""
+        offset = self._of_pages(values)
+        return offset if self._chance(0.15) else 0
+
+    def _munmap_length(self, values: dict[str, Any]) -> int | None:
+        return self._range[1] if self._chance(RARELY) else None
+
+    def _mprotect_offset(self, values: dict[str, Any]) -> int:
+        offset = self._of_pages(values)
+        return offset if self._chance(RARELY) else 0
+
+    _mprotect_length = _munmap_length
+
     def _of_pages(self, values: dict[str, Any]) -> int:
         """The offset of a call that works on pages: mostly whole ones."""
         self._range = self._inside(values["mapping"])
@@ -552,11 +566,18 @@ class _Drawer:
         self._note_end(operation)
         self._note_rights(operation)
         if operation.call == "munmap":
-            self._lose(MAPPING, operation.mapping)  # type: ignore[attr-defined]
+            self._note_munmap(operation)
         if operation.call == "close":
             # Of a pipe or a pair one end may be left, so the name stays in use.
             for kind in (FILE, RING):
                 self._lose(kind, operation.name)  # type: ignore[attr-defined]
+
+    def _note_munmap(self, operation: Any) -> None:
+        """Note that a mapping is gone, or shorter."""
+        if operation.offset > 0:
+            self._lengths[operation.mapping] = min(operation.offset, self._lengths[operation.mapping])
+        else:
+            self._lose(MAPPING, operation.mapping)
 
     def _note_end(self, operation: Any) -> None:
         """Note where files were asked to end. Only a guess: what is said of a file's position is not followed."""

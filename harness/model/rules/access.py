@@ -4,14 +4,23 @@ from harness.model.clause import Context, clause
 from harness.model.content import Ranges, literal, tagged
 from harness.model.expectation import ANY, Expectations, Next, Number
 from harness.model.objects import HUGE, PAGE, Mapping, Memory, page_ceil, page_floor
-from harness.model.rules.buffers import mapping_bytes, spoilt, store_into, touch, usable_end
+from harness.model.rules.buffers import backed_end, lacks_unit, mapping_bytes, spoilt, store_into, touch
 from harness.model.rules.pages import FAULT_NOISE
 from harness.model.rules.rule import look_up, rule
 from harness.model.state import State
 from harness.ops import Load, Store
 
 clause("C-LOAD-01", "a load shows what was last written there, by whatever way it was written", "mmap(2); fs/dax.c: one copy of the data")
-clause("C-LOAD-02", "an access behind the page that holds the end of the file is SIGBUS", "mmap(2) NOTES")
+clause(
+    "C-LOAD-02",
+    "an access behind the page that holds the end of the file, or behind the end of a dax device, is SIGBUS",
+    "mmap(2) NOTES; drivers/dax/device.c dax_pgoff_to_phys",
+)
+clause(
+    "C-DEVDAX-10",
+    "where huge pages are forbidden, an access to what is not yet mapped of a dax device whose units they are is SIGBUS",
+    "mm/memory.c __handle_mm_fault, mm/huge_memory.c __thp_vma_allowable_orders: VM_NOHUGEPAGE; drivers/dax/device.c __dev_dax_pte_fault",
+)
 clause(
     "C-LOAD-03",
     "an access that the protection does not allow is SIGSEGV; memory that may be written may be read on this architecture",
@@ -57,12 +66,13 @@ def _signals(s: State, m: Mapping, start: int, length: int, *, write: bool) -> l
     """Return what an access is ended by. One that crosses two borders may meet either first: how memory is copied is not specified."""
     allowed = m.writable if write else m.readable or m.writable
     outside_of = start < 0 or start + length > m.end
-    end = usable_end(s, m)
+    end = backed_end(s, m)
     behind = allowed and end < m.end and start < m.end and start + length > end
     return [
         ("SIGSEGV", not allowed, "C-LOAD-03"),
         ("SIGSEGV", allowed and outside_of, "C-LOAD-05"),
         ("SIGBUS", behind, "C-LOAD-02"),
+        ("SIGBUS", allowed and not outside_of and lacks_unit(m, s.memory(m.memory), start, start + length), "C-DEVDAX-10"),
     ]
 
 
@@ -76,7 +86,9 @@ def _faulted(s: State, number: int, start: int, length: int, *, write: bool) -> 
     states = touch(s, number, start, start + length, write=write)
     if not memory.on_volume:
         return [Next(after, (Number("", "faults", 0, ANY, "", "", _NO_FAULTS),)) for after in states]
-    at_most, at_least = (m.dirty, m.stored) if write else (m.sure, m.touched)
+    # A page of a dax device is writable from its first fault on, if it may be written: nobody waits for what becomes dirty
+    # (mm/mmap.c vma_wants_writenotify).
+    at_most, at_least = (m.dirty, m.stored) if write and not memory.is_device else (m.sure, m.touched)
     if write and m.shared and not memory.dax:
         at_most = Ranges()  # the kernel may write a page back at any time, and then the next store to it faults
     return [Next(after, (_counted(after, number, memory, (at_least, at_most), low, high),)) for after in states]

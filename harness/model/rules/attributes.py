@@ -11,20 +11,24 @@ from harness.model.value import evolve
 from harness.ops import GetXflags, SetXflags, Statx
 
 clause("C-STAT-01", "statx succeeds on an open descriptor and shows the size of a regular file", "statx(2)")
-clause("C-STAT-02", "STATX_ATTR_DAX is set exactly on files in DAX state", "statx(2); Documentation/filesystems/dax.rst")
+clause(
+    "C-STAT-02",
+    "STATX_ATTR_DAX is set exactly on files in DAX state and on dax devices",
+    "statx(2); Documentation/filesystems/dax.rst; drivers/dax/device.c dax_open: S_DAX",
+)
 clause(
     "C-STAT-03",
-    "STATX_DIOALIGN reports the alignments that O_DIRECT asks for without DAX, on DAX too, where any alignment works",
+    "STATX_DIOALIGN, where it is reported, has the alignments that O_DIRECT asks for without DAX, on DAX too, where any alignment works",
     "statx(2); fs/ext4/inode.c ext4_getattr, fs/xfs/xfs_iops.c xfs_vn_getattr look at the block device, not at DAX",
 )
 clause("C-STAT-04", "statx says in its mask whether it reports STATX_DIOALIGN", "statx(2): stx_mask")
 clause(
     "C-STAT-05",
-    "statx of a node shows the size of the inode that names it, 0",
+    "statx of a node or a dax device shows the size of the inode that names it, 0",
     "fs/stat.c generic_fillattr; block/bdev.c bdev_statx adds alignments only",
 )
 clause("C-FLAG-01", "FS_IOC_FSGETXATTR shows FS_XFLAG_DAX as it was last set", "ioctl_xfs_fsgetxattr(2); dax.rst")
-clause("C-FLAG-03", "a node has no FS_XFLAG_DAX: ENOTTY", "fs/ioctl.c ioctl_fsgetxattr; block/ioctl.c blkdev_ioctl")
+clause("C-FLAG-03", "a node or a dax device has no FS_XFLAG_DAX: ENOTTY", "fs/ioctl.c ioctl_fsgetxattr; block/ioctl.c blkdev_ioctl")
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
 
 
@@ -41,14 +45,13 @@ def _shown(c: Context, memory: Memory) -> Iterator[Number]:
         yield _field("C-STAT-01", "size", memory.size)
     if memory.is_bar:
         return
-    if memory.is_node:
+    if not memory.is_file:
         yield _field("C-STAT-05", "size", 0)
     yield _field("C-STAT-02", "dax", int(memory.dax), "DAX")
     reported = bool(volume_fact(c, "dioalign_reported", memory))
     yield _field("C-STAT-04", "dio_supported", int(reported), "STATX_DIOALIGN")
-    if reported:
-        for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
-            yield _field("C-STAT-03", attribute, int(c.env.fact(name, memory.volume, dax=False)))
+    for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
+        yield _field("C-STAT-03", attribute, int(c.env.fact(name, memory.volume, dax=False)) if reported else 0)
 
 
 def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:
@@ -59,7 +62,7 @@ def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:
 def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = s.memory(of.memory)
-    if refused := c.refuses(("ENOTTY", memory.is_node, "C-FLAG-03")):
+    if refused := c.refuses(("ENOTTY", memory.is_node or memory.is_device, "C-FLAG-03")):
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a BAR")
@@ -70,7 +73,7 @@ def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
 def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
     _, of = look_up(c, s, op.file, OpenFile)
     memory = s.memory(of.memory)
-    if refused := c.refuses(("ENOTTY", memory.is_node, "C-FLAG-03")):
+    if refused := c.refuses(("ENOTTY", memory.is_node or memory.is_device, "C-FLAG-03")):
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")

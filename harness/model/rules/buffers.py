@@ -1,18 +1,31 @@
 """Mappings as buffers: how far they reach, what is read from them and stored into them, which pages are touched."""
 
-from harness.model.clause import Context
+from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, length_of, unknown
-from harness.model.objects import HUGE, Choice, Mapping, Memory, page_ceil, page_floor
+from harness.model.objects import HUGE, PAGE, Choice, Mapping, Memory, page_ceil, page_floor
 from harness.model.rules.effects import cache, laid, put
 from harness.model.spans import mapped_at_once
 from harness.model.state import State
 from harness.model.value import evolve
 
 
-def usable_end(s: State, m: Mapping) -> int:
-    """Return up to where bytes of the mapping can be reached: the end of its last page, or of the page with the last byte of its file."""
+def backed_end(s: State, m: Mapping) -> int:
+    """Return up to where there is something behind the mapping: the end of its last page, or of the page with the last byte of its file."""
     memory = s.memory(m.memory)
-    return max(0, min(m.end, page_ceil(memory.size) - m.offset)) if memory.is_file else m.end
+    return max(0, min(m.end, page_ceil(memory.size) - m.offset)) if memory.is_file or memory.is_device else m.end
+
+
+def usable_end(s: State, m: Mapping) -> int:
+    """Return up to where bytes of the mapping can be reached."""
+    end = backed_end(s, m)
+    if lacks_unit(m, s.memory(m.memory), 0, end):
+        raise Undetermined("no clause covers how far a dax device can be reached of which no more may be mapped")
+    return end
+
+
+def lacks_unit(m: Mapping, memory: Memory, start: int, end: int) -> bool:
+    """Whether some page of the range can never be mapped: not alone, because its dax device has larger units, and they are forbidden."""
+    return memory.unit > PAGE and not m.huge_allowed and not m.sure.covers(page_floor(start), page_ceil(end))
 
 
 def mapping_reaches(s: State, m: Mapping, start: int, length: int) -> bool:
@@ -74,6 +87,7 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
     Where a 2 MiB mapping is possible there are two: the kernel may always fall back to 4 KiB. A write fault that maps a
     whole span allocates all of it (fs/dax.c dax_iomap_pmd_fault asks for the span). Copying a page of a private huge mapping
     on write splits it, and then none of the other pages is mapped (mm/huge_memory.c __split_huge_pmd_locked, vma_is_dax).
+    A dax device is mapped in its units, whatever is asked for (drivers/dax/device.c dev_dax_huge_fault).
     """
     m = s.mapping(number)
     low, high = page_floor(start), page_ceil(end)
@@ -89,6 +103,8 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
     spans = huge_spans(m, memory, low, high, write=write)
     for start, _ in spans:
         at_once = mapped_at_once(at_once, number, Choice(start, write))
+    if memory.is_device:
+        return [at_once]
     return [page_by_page, at_once] if spans else [page_by_page]
 
 
@@ -108,6 +124,8 @@ def _whole_spans(m: Mapping) -> list[tuple[int, int]]:
 def huge_spans(m: Mapping, memory: Memory, low: int, high: int, *, write: bool) -> list[tuple[int, int]]:
     """Return the 2 MiB spans (bytes of the mapping) that a fault in ``low`` to ``high`` may map at once."""
     if not memory.dax or m.aligned is False or not m.huge_allowed or (write and not m.shared):
+        return []
+    if memory.is_device and memory.unit < HUGE:
         return []
     spans = []
     first = (m.offset + low) // HUGE * HUGE

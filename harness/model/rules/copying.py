@@ -47,8 +47,13 @@ def sendfile(c: Context, s: State, op: Sendfile) -> Expectations:
         return refused.leaving(s)
     if refused := c.refuses(("EINVAL", isinstance(target, OpenFile) and target.append, "C-SPLICE-04")):
         return refused.leaving(s)
+    device = any(s.memory(end.memory).is_device for end in ends)
+    if device and op.length == 0:
+        raise Undetermined("no clause covers sending nothing from or to a dax device")
     if op.length == 0:
         return c.returns("C-SPLICE-07", 0).leaving(s)
+    if refused := c.refuses(("EINVAL", device and not isinstance(target, Pipe), "C-DEVDAX-03")):
+        return refused.leaving(s)
     if isinstance(target, Pipe):
         memory, fact = s.memory(source.memory), "sendfile_to_pipe"
         # What is written fills up the last page of what is there, and waits for room for all of it.

@@ -36,6 +36,12 @@ clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2)
 clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
 clause("C-OPEN-04", "O_CREAT of a missing file is EROFS on a file system that is mounted read-only", "open(2) ERRORS")
 #: How much of a bare node the set-up zeroes; what stands behind it is unknown.
+clause(
+    "C-DEVDAX-07",
+    "a dax device is not opened with O_DIRECT: EINVAL",
+    "open(2) ERRORS; fs/open.c do_dentry_open: FMODE_CAN_ODIRECT, which a mapping without ->direct_IO does not get",
+)
+#: How much of a bare node or a dax device the set-up zeroes; what stands behind it is unknown.
 NODE_KNOWN_BYTES = 16 * MIB
 
 
@@ -52,9 +58,12 @@ def open_file(c: Context, s: State, op: Open) -> Expectations:
     reading = c.env.reading.volume(volume)
     mounted = volume in s.mounted or reading.filesystem is not None
     if not mounted:
+        device = reading.is_dax_device
+        if refused := c.refuses(("EINVAL", device and OpenFlag.DIRECT in op.flags, "C-DEVDAX-07")):
+            return refused.leaving(s)
         content = unknown_content().write(0, zeroes(NODE_KNOWN_BYTES))
-        node = Memory(MemoryKind.NODE, volume, reading.device, reading.size_bytes, content)
-        node = evolve(node, data=node.data.add(0, reading.size_bytes))
+        node = Memory(MemoryKind.DEVICE if device else MemoryKind.NODE, volume, reading.device, reading.size_bytes, content, dax=device)
+        node = evolve(node, data=node.data.add(0, reading.size_bytes), unit=reading.align_bytes or PAGE)
         return _opened(c, op, *_ensure(s, (volume, ""), node))
     known = s.files.get((volume, path))
     if known is None:
@@ -121,6 +130,13 @@ def pwritev(c: Context, s: State, op: Pwritev) -> Expectations:
 clause("C-SEEK-01", "lseek sets the position and returns it", "lseek(2)")
 clause("C-SEEK-02", "SEEK_DATA and SEEK_HOLE at or behind the end are ENXIO", "lseek(2) ERRORS")
 clause("C-SYNC-01", "fsync and fdatasync of a file or a node succeed", "fsync(2)")
+clause(
+    "C-DEVDAX-04",
+    "fsync, fdatasync and msync with MS_SYNC of a dax device are EINVAL: there is nothing to write back",
+    "fs/sync.c vfs_fsync_range; drivers/dax/device.c dax_fops has no fsync",
+)
+clause("C-DEVDAX-05", "lseek of a dax device returns 0 whatever it is asked, and moves nothing", "drivers/dax/device.c: noop_llseek")
+clause("C-DEVDAX-08", "fallocate and MADV_REMOVE of a dax device are ENODEV", "fs/open.c vfs_fallocate: neither a file nor a block device")
 clause("C-SIZE-01", "ftruncate sets the size; what is gained reads as zeroes, what is cut off is lost", "ftruncate(2)")
 clause("C-SIZE-02", "ftruncate needs a regular file open for writing, and a length of 0 or more: EINVAL", "ftruncate(2) ERRORS")
 clause("C-ALLOC-01", "fallocate allocates, punches or zeroes without changing any other byte", "fallocate(2)")
@@ -160,6 +176,8 @@ def lseek(c: Context, s: State, op: Lseek) -> Expectations:
     memory = s.memory(of.memory)
     if memory.is_bar:
         raise Undetermined("no clause covers lseek of a BAR")
+    if memory.is_device and c.holds("C-DEVDAX-05", True):
+        return c.returns("C-DEVDAX-05", 0).leaving(s)
     if op.whence in (Whence.DATA, Whence.HOLE):
         return _seek_extent(c, s, op, number, of, memory)
     base = {Whence.SET: 0, Whence.CUR: of.position, Whence.END: memory.size}[op.whence]
@@ -207,6 +225,8 @@ def _synced(c: Context, s: State, file: str) -> Expectations:
     _, of = look_up(c, s, file, OpenFile)
     if s.memory(of.memory).is_bar:
         raise Undetermined("no clause covers syncing a BAR")
+    if refused := c.refuses(("EINVAL", s.memory(of.memory).is_device, "C-DEVDAX-04")):
+        return refused.leaving(s)
     return c.returns("C-SYNC-01", 0).leaving(cleaned(s, of.memory))
 
 
@@ -236,6 +256,8 @@ def fallocate(c: Context, s: State, op: Fallocate) -> Expectations:
         ("EOPNOTSUPP", punch and not keep, "C-ALLOC-03"),
         ("EOPNOTSUPP", punch and zero, "C-ALLOC-04"),
     ):
+        return refused.leaving(s)
+    if refused := c.refuses(("ENODEV", memory.is_device, "C-DEVDAX-08")):
         return refused.leaving(s)
     if memory.is_node:
         return _fallocate_node(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)

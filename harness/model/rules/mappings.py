@@ -3,7 +3,7 @@
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.closing import flipped_at_last_close
 from harness.model.content import Ranges
-from harness.model.expectation import Expectations, Next
+from harness.model.expectation import Expectation, Expectations, Next
 from harness.model.objects import HUGE, PAGE, Mapping, Memory, MemoryKind, OpenFile, page_ceil, page_floor
 from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
@@ -21,6 +21,26 @@ clause(
     "negative offset EOVERFLOW",
     "mmap(2) ERRORS; mm/mmap.c do_mmap, file_mmap_ok",
 )
+clause(
+    "C-DEVDAX-01",
+    "a mapping of a dax device is shared: a private one is EINVAL",
+    "drivers/dax/device.c check_vma: VM_MAYSHARE",
+)
+clause(
+    "C-DEVDAX-02",
+    "a mapping of a dax device begins and ends at multiples of its units, and where the kernel chooses the place its offset is one: EINVAL",
+    "drivers/dax/device.c check_vma; dax_get_unmapped_area chooses an address that is the offset modulo the units",
+)
+clause(
+    "C-DEVDAX-12",
+    "where the program chooses the place, an offset inside a unit that is a huge page is not refused: what is mapped begins with the unit",
+    "drivers/dax/device.c check_vma does not look at the offset, and arch/x86 pfn_pmd cuts off what is less than 2 MiB",
+)
+clause(
+    "C-DEVDAX-06",
+    "a mapping of a dax device is split between its units only: munmap, mprotect and advice of a part of one are EINVAL",
+    "drivers/dax/device.c dev_dax_may_split (split up to 5.10), called by mm/mmap.c __split_vma (mm/vma.c since 6.11)",
+)
 clause("C-MAP-03", "a mapping needs a readable descriptor, a shared writable one a descriptor open for both: EACCES", "mmap(2) ERRORS")
 clause(
     "C-MAP-04",
@@ -29,8 +49,14 @@ clause(
     "block/fops.c does not",
 )
 clause("C-MAP-05", "MAP_HUGETLB with a file that is not on hugetlbfs is EINVAL", "mmap(2); mm/mmap.c ksys_mmap_pgoff")
-clause("C-MAP-06", "munmap of a mapping succeeds", "munmap(2)")
+clause("C-MAP-06", "munmap of a mapping, or of its last pages, succeeds", "munmap(2)")
 clause("C-MAP-07", "mprotect of a mapping succeeds where the descriptor's mode allows it", "mprotect(2)")
+clause(
+    "C-MAP-18",
+    "munmap and mprotect at an offset inside a page are EINVAL, as munmap of nothing is; mprotect of nothing succeeds, and so does that "
+    "to what a part is already",
+    "munmap(2), mprotect(2) ERRORS; mm/mprotect.c do_mprotect_pkey, mprotect_fixup",
+)
 clause("C-MAP-08", "POPULATE_READ and POPULATE_WRITE fault every page in", "madvise(2), since 5.14")
 clause("C-MAP-09", "madvise with advice that changes no content succeeds", "madvise(2)")
 clause("C-MAP-10", "MADV_REMOVE punches a hole into the file behind a shared mapping", "madvise(2)")
@@ -63,7 +89,7 @@ clause(
     "madvise(2); mm/madvise.c madvise_remove",
 )
 clause(
-    "C-MAP-18",
+    "C-MAP-20",
     "a shared mapping of the node of a read-only device needs a descriptor that is not open for writing, whatever its protection: EINVAL",
     "block/fops.c blkdev_mmap, mm/filemap.c generic_file_readonly_mmap",
 )
@@ -79,7 +105,6 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
         ("EINVAL", op.length == 0 or op.offset % PAGE != 0 or (op.align != 0 and op.align_shift % PAGE != 0), "C-MAP-02"),
         ("EINVAL", not typed or (validate and anonymous), "C-MAP-02"),
         ("ENOMEM", op.length < 0, "C-MAP-02"),
-        ("EOVERFLOW", op.offset < 0 and not anonymous, "C-MAP-02"),
         ("EBADF", op.file is None and not anonymous, "C-MAP-11"),
     ]
     if anonymous or op.file is None:
@@ -91,15 +116,33 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
     looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
     if refused := c.refuses(
         *rows,
+        ("EOVERFLOW", op.offset < 0 and not memory.is_device, "C-MAP-02"),
         ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
         ("EOPNOTSUPP", asks_sync and not offers_sync and looks_at_sync, "C-MAP-04"),
         ("EINVAL", MapFlag.HUGETLB in flags, "C-MAP-05"),
         ("EINVAL", shared and of.writable and is_closed_node(c, memory), "C-MAP-18"),
     ):
         return refused.leaving(s)
+    if memory.is_device and (refused := _device_refuses(c, memory, op, shared=shared)):
+        return refused.leaving(s)
+    offset = op.offset
+    if offset % memory.unit:
+        if offset + op.length > memory.size:
+            raise Undetermined("no clause covers an offset inside a unit of a dax device in a mapping that reaches behind its end")
+        offset -= offset % memory.unit if c.holds("C-DEVDAX-12", True) else 0
     may_write = not shared or of.writable
-    mapping = Mapping(of.memory, op.offset, op.length, shared, readable, writable, sync=asks_sync, may_write=may_write)
+    mapping = Mapping(of.memory, offset, op.length, shared, readable, writable, sync=asks_sync, may_write=may_write)
     return _mapped(c, s, op, mapping)
+
+
+def _device_refuses(c: Context, memory: Memory, op: Mmap, *, shared: bool) -> Expectation | None:
+    """Return how a dax device refuses a mapping, or None."""
+    unit, length = memory.unit, page_ceil(op.length)
+    odd = length % unit != 0 or (op.offset % unit != 0 if op.align == 0 else op.align_shift % unit != 0)
+    chance = op.align == 0 and op.offset % unit != 0 and length == unit
+    if op.align % unit or op.offset < 0 or chance:
+        raise Undetermined("whether the address of such a mapping of a dax device is a multiple of its units is not known to the model")
+    return c.refuses(("EINVAL", not shared, "C-DEVDAX-01"), ("EINVAL", odd, "C-DEVDAX-02"))
 
 
 def _type_of(flags: set[MapFlag]) -> tuple[bool, bool, bool]:
@@ -132,7 +175,7 @@ def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> Expectations:
 def _placed(c: Context, s: State, op: Mmap, mapping: Mapping, seen: Observation) -> list[State]:
     at = seen.number("address_mod_2mib")
     if at is not None:
-        mapping = evolve(mapping, aligned=at % HUGE == op.offset % HUGE)
+        mapping = evolve(mapping, aligned=at % HUGE == mapping.offset % HUGE)
     if MapFlag.LOCKED in op.flags:
         mapping = evolve(mapping, locked=Ranges().add(0, mapping.end))
     s, number = s.adding(mapping)
@@ -145,16 +188,48 @@ def _placed(c: Context, s: State, op: Mmap, mapping: Mapping, seen: Observation)
 
 @rule(Munmap)
 def munmap(c: Context, s: State, op: Munmap) -> Expectations:
-    _, m = look_up(c, s, op.mapping, Mapping)
-    return c.returns("C-MAP-06", 0).leaving(flipped_at_last_close(c, s.without_name(c.process, op.mapping), m.memory))
+    number, m = look_up(c, s, op.mapping, Mapping)
+    length, end = range_of(m, op.offset, op.length)
+    if refused := c.refuses(
+        ("EINVAL", op.offset % PAGE != 0 or length <= 0, "C-MAP-20"), ("EINVAL", _cuts_unit(s, m, op.offset, end), "C-DEVDAX-06")
+    ):
+        return refused.leaving(s)
+    if op.offset == 0 and end == m.end:
+        return c.returns("C-MAP-06", 0).leaving(flipped_at_last_close(c, s.without_name(c.process, op.mapping), m.memory))
+    if end < m.end:
+        raise Undetermined("no clause covers a mapping that has lost its begin, or a part of its middle")
+    return c.returns("C-MAP-06", 0).leaving(s.with_object(number, _shortened(m, op.offset)))
+
+
+def _shortened(m: Mapping, length: int) -> Mapping:
+    """Return the mapping without its pages from ``length`` on."""
+    end = m.end
+    m = evolve(m, private_pages=m.private_pages.remove(length, end)).without(length, end, present=False)
+    return evolve(m, length=length, locked=m.locked.remove(length, end))
+
+
+def _cuts_unit(s: State, m: Mapping, start: int, end: int) -> bool:
+    """Whether a border of the range would split a unit of the dax device behind the mapping."""
+    unit = s.memory(m.memory).unit
+    return start % unit != 0 or (end % unit != 0 and end != m.end)
 
 
 @rule(Mprotect)
 def mprotect(c: Context, s: State, op: Mprotect) -> Expectations:
     number, m = look_up(c, s, op.mapping, Mapping)
     readable, writable = Protection.READ in op.protection, Protection.WRITE in op.protection
+    length, end = range_of(m, op.offset, op.length)
+    if refused := c.refuses(("EINVAL", op.offset % PAGE != 0, "C-MAP-20")):
+        return refused.leaving(s)
+    part = (op.offset, end) != (0, m.end)
+    if part and (length == 0 or (readable, writable) == (m.readable, m.writable)):
+        return c.returns("C-MAP-20", 0).leaving(s)
     if refused := c.refuses(("EACCES", writable and not m.may_write, "C-MAP-12")):
         return refused.leaving(s)
+    if part and (refused := c.refuses(("EINVAL", _cuts_unit(s, m, op.offset, end), "C-DEVDAX-06"))):
+        return refused.leaving(s)
+    if part:
+        raise Undetermined("no clause covers a mapping whose parts have different protections")
     changed = evolve(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
     s = s.with_object(number, changed)
     if writable and not m.writable and not m.shared and counts_locks(c, s, m):
@@ -193,6 +268,10 @@ def madvise(c: Context, s: State, op: Madvise) -> Expectations:
             return refused.leaving(_dropped(s, number, op.offset, locked[0][0]) if locked else s)
         return c.returns("C-MAP-09", 0).leaving(_dropped(s, number, op.offset, end))
     whole = op.offset == 0 and end == m.end
+    if s.memory(m.memory).is_device and not whole and m.huge_allowed != (op.advice is not Advice.NOHUGEPAGE):
+        if refused := c.refuses(("EINVAL", _cuts_unit(s, m, op.offset, end), "C-DEVDAX-06")):
+            return refused.leaving(s)
+        raise Undetermined("no clause covers a mapping of a dax device in whose parts different advice is in force")
     if op.advice is Advice.HUGEPAGE or (op.advice is Advice.NOHUGEPAGE and whole):
         s = s.with_object(number, evolve(m, huge_allowed=op.advice is Advice.HUGEPAGE))
     return c.returns("C-MAP-09", 0).leaving(s)
@@ -229,6 +308,8 @@ def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> E
         ("EINVAL", no_file, "C-MAP-17"),
         ("EACCES", not no_file and not (m.shared and m.may_write), "C-MAP-17"),
     ):
+        return refused.leaving(s)
+    if refused := c.refuses(("ENODEV", memory.is_device, "C-DEVDAX-08")):
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("MADV_REMOVE is covered for mappings of files only")

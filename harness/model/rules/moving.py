@@ -221,6 +221,8 @@ def file_to_pipe(
     (number, of), (goal, into) = source, target
     if (waits := target_refuses(c, s, into, nonblock=nonblock)) is not None:
         return waits
+    if refused := c.refuses(("EINVAL", s.memory(of.memory).is_device, "C-DEVDAX-03")):
+        return refused.leaving(s)
     at = of.position if offset is None else offset
     free = into.slots - len(into.views)
     if refused := c.refuses(direct_refusal(c, s, of, at, length, free)):

@@ -45,6 +45,11 @@ clause(
     "a private mapping of a file with every page copied on write is anonymous to a caller that looks at page tables first",
     "mm/gup.c gup_fast; the others see the area, and so the file",
 )
+clause(
+    "C-LTP-09",
+    "a mapping of a dax device can be pinned for long, unless the caller refuses all files, as io_uring did",
+    "mm/gup.c check_vma_flags: vma_is_fsdax is false for a character device; io_uring/rsrc.c io_pin_pages up to 6.4: EOPNOTSUPP",
+)
 clause("C-LTP-06", "a long-term pin for writing needs memory that the process may write: EFAULT", "mm/gup.c check_vma_flags")
 clause(
     "C-LTP-07",
@@ -81,10 +86,10 @@ def _pin_refusals(c: Context, s: State, m: Mapping, start: int, length: int, dri
     answer, clause_id = _answer_for_file(c, memory, m, start, length, driver) if memory.on_volume else ("works", "C-LTP-08")
     refused = (answer, answer != "works", clause_id)
     # io_uring's own check of old kernels comes after the pages were pinned, and so did that for DAX; mm/gup.c then looks at the file first.
-    late = answer == "EOPNOTSUPP" and (not memory.dax or _refused_after(c, memory))
+    late = answer == "EOPNOTSUPP" and (not _is_fsdax(memory) or _refused_after(c, memory))
     some = mapping_reaches(s, m, start, 1)
     # Of pages that were pinned the areas are looked at, however many they are.
-    reaches = some if late and memory.dax else mapping_reaches(s, m, start, length)
+    reaches = some if late and _is_fsdax(memory) else mapping_reaches(s, m, start, length)
     behind_end = "ENOMEM" if driver == "xdp" and some else "EFAULT"
     return _first(
         [
@@ -97,6 +102,11 @@ def _pin_refusals(c: Context, s: State, m: Mapping, start: int, length: int, dri
     )
 
 
+def _is_fsdax(memory: Memory) -> bool:
+    """Whether this is what the kernel asks of an area that is to be pinned for long (include/linux/fs.h vma_is_fsdax)."""
+    return memory.dax and not memory.is_device
+
+
 def _refused_after(c: Context, memory: Memory) -> bool:
     """Whether what cannot be pinned for long is told when its pages were faulted in and pinned already."""
     return memory.on_volume and volume_fact(c, "dax_pin_refused", memory) == "after"
@@ -107,7 +117,8 @@ def _answer_for_file(c: Context, memory: Memory, m: Mapping, start: int, length:
     if m.shared:
         if not m.writable and not memory.dax:
             return "works", "C-LTP-03"
-        return str(volume_fact(c, f"longterm_shared_{driver}", memory)), "C-LTP-02" if memory.dax else "C-LTP-03"
+        clause_id = "C-LTP-09" if memory.is_device else "C-LTP-02" if memory.dax else "C-LTP-03"
+        return str(volume_fact(c, f"longterm_shared_{driver}", memory)), clause_id
     untouched = str(volume_fact(c, f"longterm_private_{driver}", memory))
     if not m.private_pages.touches(low, high) or not m.writable:  # what may not be written is not found writable in page tables
         return untouched, "C-LTP-04"
@@ -145,10 +156,10 @@ def _after_refusal(c: Context, s: State, number: int, start: int, length: int) -
     memory = s.memory(m.memory)
     if not m.writable or not memory.has_struct_pages:
         return [s]
-    if memory.dax:
+    if _is_fsdax(memory):
         stop = min(start + length, usable_end(s, m))
         return _pinned(c, s, number, start, stop - start) if start < stop and _refused_after(c, memory) else [s]
-    if m.shared or not mapping_reaches(s, m, start, length):
+    if (m.shared and not memory.is_device) or not mapping_reaches(s, m, start, length):
         return [s]
     return [s, *_pinned(c, s, number, start, length)]
 

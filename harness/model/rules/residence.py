@@ -1,7 +1,7 @@
 """Rules for what the kernel reports about pages: mincore, pagemap, smaps, msync, locks."""
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, PhysicalRange, Residence, Where
+from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, Number, PhysicalRange, Residence, Where
 from harness.model.objects import PAGE, Mapping, Memory, page_ceil, page_floor
 from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
@@ -50,6 +50,7 @@ clause(
     "mlock(2); mm/gup.c __mm_populate",
 )
 clause("C-SMAPS-02", "smaps shows the protection of a mapping: rd, wr", "proc_pid_smaps(5)")
+clause("C-DEVDAX-11", "smaps shows the units of a dax device as its KernelPageSize", "drivers/dax/device.c dev_dax_pagesize")
 clause("C-SMAPS-03", "/proc/self/smaps can be read", "proc_pid_smaps(5)")
 clause("C-LOCK-01", "mlock and munlock of a mapping succeed, and mlock faults the pages in", "mlock(2)")
 clause("C-LOCK-02", "mlock marks a mapping locked, a DAX mapping never", "mm/mlock.c mlock_fixup: vma_is_dax")
@@ -69,6 +70,8 @@ def msync(c: Context, s: State, op: Msync) -> Expectations:
         return refused.leaving(s)
     if page_ceil(length) == 0:
         return c.returns("C-SYNC-02", 0).leaving(s)
+    if refused := c.refuses(("EINVAL", SyncFlag.SYNC in op.flags and s.memory(m.memory).is_device, "C-DEVDAX-04")):
+        return refused.leaving(s)
     busy = SyncFlag.INVALIDATE in op.flags and is_locked(c, s, m, op.offset, end)
     if refused := c.refuses(("EBUSY", busy, "C-SYNC-03")):
         # What lies before the locked part is written back or not.
@@ -191,4 +194,6 @@ def smaps(c: Context, s: State, op: Smaps) -> Expectations:
         AreaFlag("C-SMAPS-02", "wr", m.writable),
         AreaFlag("C-LOCK-02", "lo", is_locked(c, s, m, 0, PAGE)),
     )
-    return c.returns("C-SMAPS-03", 0).then(Next(s, flags))
+    memory = s.memory(m.memory)
+    unit = (Number("C-DEVDAX-11", "kernel_page_size", memory.unit, memory.unit, f"pages of {memory.unit} bytes", "pages of {} bytes"),)
+    return c.returns("C-SMAPS-03", 0).then(Next(s, (*flags, *(unit if memory.is_device else ()))))

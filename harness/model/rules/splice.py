@@ -70,6 +70,8 @@ def splice(c: Context, s: State, op: Splice) -> Expectations:
         return refused.leaving(s)
     if op.length < 0:
         raise Undetermined("no clause covers a negative length")
+    if refused := c.refuses(("EINVAL", isinstance(target, OpenFile) and s.memory(target.memory).is_device, "C-DEVDAX-03")):
+        return refused.leaving(s)
     wraps = isinstance(target, OpenFile) and _wraps(target, op.target_offset, op.length)
     if refused := c.refuses(("EINVAL", wraps, "C-SPLICE-08")):
         return refused.leaving(s)

@@ -23,6 +23,7 @@ clause(
     "fs/ext4/super.c ext4_fill_super (since 5.4)",
 )
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
+clause("C-DEVDAX-09", "a dax device is no block device: mounting it is ENOTBLK", "mount(2) ERRORS; block/bdev.c lookup_bdev")
 clause("C-MOUNT-04", "umount of an unused mount succeeds", "umount2(2)")
 clause("C-MOUNT-05", "umount while a file on it is open or mapped is EBUSY, and EINVAL where nothing is mounted", "umount2(2) ERRORS")
 clause(
@@ -47,6 +48,8 @@ def mount(c: Context, s: State, op: MountVolume) -> Expectations:
 
 
 def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
+    if refused := c.refuses(("ENOTBLK", c.env.reading.volume(op.volume).is_dax_device, "C-DEVDAX-09")):
+        return refused.leaving(s)
     wants = _dax_wanted(op.options)
     without = _without_dax(c, op)
     asks, closed = "ro" in op.options.split(","), c.env.reading.volume(op.volume).read_only

@@ -28,6 +28,11 @@ clause(
     "a negative offset, or one from which the length reaches past 2^63, is EINVAL",
     "pread(2) ERRORS; fs/read_write.c rw_verify_area",
 )
+clause(
+    "C-DEVDAX-03",
+    "a dax device can only be mapped: read, write, splice and their like are EINVAL, and so is sending from or to it, however little",
+    "fs/read_write.c vfs_read, vfs_write: FMODE_CAN_READ, FMODE_CAN_WRITE; fs/splice.c warn_unsupported; drivers/dax/device.c dax_fops",
+)
 clause("C-RW-05", "writing needs a descriptor open for writing: EBADF", "write(2) ERRORS")
 clause("C-RW-06", "a write to a regular file or a node with room writes all bytes", "write(2)")
 clause("C-RW-07", "a buffer that the process may not read or write is EFAULT", "read(2), write(2) ERRORS")
@@ -132,8 +137,10 @@ def refused_at_once(
     """Return what is expected of a transfer that is refused whatever the file is: for the descriptor's ``mode``, its numbers, its flags."""
     total = sum(b.length for b in buffers)
     numbers = at < 0 or at + total > MOST_OFFSET or any(b.length < 0 for b in buffers)
-    lacking = total != 0 and RwFlag.DONTCACHE in flags and not (memory.on_volume and volume_fact(c, "dontcache_supported", memory))
-    return c.refuses(mode, ("EINVAL", numbers, "C-RW-04"), ("EOPNOTSUPP", lacking, "C-RWF-01"))
+    asks = total != 0 and RwFlag.DONTCACHE in flags and not memory.is_device
+    lacking = asks and not (memory.on_volume and volume_fact(c, "dontcache_supported", memory))
+    refused = c.refuses(mode, ("EINVAL", numbers, "C-RW-04"), ("EOPNOTSUPP", lacking, "C-RWF-01"))
+    return refused or c.refuses(("EINVAL", memory.is_device, "C-DEVDAX-03"))
 
 
 def declined(s: State, flags: Sequence[RwFlag], count: int) -> Expectations:

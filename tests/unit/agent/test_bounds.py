@@ -52,6 +52,31 @@ def test_a_call_that_reaches_into_a_guard_fails_and_one_that_runs_into_it_is_sho
     assert seen_of(runner, op.Pread("f", 0, 2 * PAGE, into="m", into_offset=PAGE)).value == PAGE
 
 
+def test_what_is_taken_away_of_a_mapping_stays_without_access_and_its_end_makes_it_shorter(runner: Runner) -> None:
+    made = (op.Mmap("m", 4 * PAGE, flags=ANONYMOUS), op.Store("m", 0, 4 * PAGE))
+    for gone in (op.Munmap("m", 3 * PAGE), op.Munmap("m", PAGE, PAGE), op.Munmap("m", 0, PAGE)):
+        others = [op.Mmap(f"n{n}", PAGE, flags=ANONYMOUS) for n in range(8)]
+        seen = runner.run(*made, gone, *others, op.Load("m", 2 * PAGE, PAGE), op.Load("m", gone.offset, 8))
+        assert [s.how for s in seen] == [How.RETURNED] * (len(seen) - 1) + [How.SIGNAL], gone
+        assert seen[-1].signal == "SIGSEGV"
+    seen = runner.run(*made, op.Munmap("m", 3 * PAGE), op.Mincore("m"), op.Munmap("m"), op.Load("m", 0, 8))
+    assert (len(seen[3].resident or ""), seen[4].how, seen[5].how) == (3, How.RETURNED, How.NOT_RUN)
+
+
+def test_a_part_of_a_mapping_is_protected(runner: Runner) -> None:
+    made = (op.Mmap("m", 2 * PAGE, flags=ANONYMOUS), op.Mprotect("m", (op.Protection.READ,), PAGE, PAGE))
+    assert runner.run(*made, op.Store("m", 0, PAGE))[-1].how is How.RETURNED
+    assert runner.run(*made, op.Store("m", PAGE, 8))[-1].signal == "SIGSEGV"
+
+
+def test_the_guards_of_a_mapping_are_not_a_programs_to_change() -> None:
+    for step in (op.Munmap("m", 0, 3 * PAGE), op.Mprotect("m", (), -PAGE)):
+        found = find_out_of_reach([Step(step) for step in in_file(step)])
+        assert found is not None
+        assert "whose pages have 8192: the guards before and behind them stay as they are" in found[1]
+    assert find_out_of_reach([Step(step) for step in in_file(op.Munmap("m", PAGE, PAGE))]) is None
+
+
 def test_only_half_of_a_huge_page_is_asked_for_and_all_of_it_is_the_mapping(runner: Runner) -> None:
     flags = (*ANONYMOUS, op.MapFlag.HUGETLB, op.MapFlag.HUGE_2MB)
     made, seen = runner.run(op.Mmap("m", MIB, flags=flags), op.Load("m", 2 * MIB - 8, 8))
