@@ -24,6 +24,7 @@ COMMANDS = {
     "facts": "measure the model's facts from stored observations, and show where its table differs",
     "probe": "measure the facts of a kernel on guests, and keep them as a table",
     "history": "say since which kernel a fact is as it is, from the tables",
+    "verdicts": "say what the items came to on each kernel, from a table that is kept, and add runs to it",
     "diff": "say what differs between two kernels, two kinds of storage or two runs",
     "bisect": "find the kernel from which on an item comes to something else",
     "mutants": "judge stored items with each clause or fact turned around: which matter?",
