@@ -1,6 +1,7 @@
 """probe, history and diff: what they print, and what they say when they cannot."""
 
 import datetime
+import fnmatch
 import os
 import signal
 import sys
@@ -10,8 +11,9 @@ import psutil
 import pytest
 
 from harness.__main__ import main
+from harness.case.loader import load_plans
 from harness.cli.bisect import bisect
-from harness.cli.probe import log_changes
+from harness.cli.probe import LEFT_OUT, log_changes
 from harness.host.deadline import Deadline, wait_until
 from harness.host.process import run, start
 from harness.model.outcome import How, Observation
@@ -38,6 +40,15 @@ def facts(tmp_path: Path) -> Path:
     for one in (table("6.1", "alias"), table("6.11", "copy"), table("6.12", "copy")):
         write_table(tmp_path / "facts", one)
     return tmp_path / "facts"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(ROOT.glob("cases/*/*.yaml")) if "\nprobes:" in path.read_text()], ids=lambda p: p.stem
+)
+def test_what_a_case_probes_is_not_left_out_of_a_measurement(path: Path) -> None:
+    """The storage of a variant that is left out is that of another one."""
+    plans = load_plans(path)
+    assert any(not fnmatch.fnmatch(plan.id, LEFT_OUT) for plan in plans), f"{path} probes nothing where {LEFT_OUT} is left out"
 
 
 # ---- history ---------------------------------------------------------------------------------------------------------
