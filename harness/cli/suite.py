@@ -1,9 +1,12 @@
 """The test suite as a command starts it: pytest in a process of its own, whose output is the user's to see."""
 
 import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from harness.host.process import start
 from harness.record.runs import LATEST, StoredRun, find_run
@@ -13,18 +16,39 @@ from harness.report.status import ALL_CONFORM, SOME_DEVIATE
 def run_suite(arguments: Sequence[str], artifacts: Path) -> tuple[int, StoredRun | None]:
     """Run pytest with ``arguments``; return its exit status and the run that it kept (None: it did not come to run items).
 
-    Ctrl-C is handed on to pytest, which cleans up and is waited for.
+    Ctrl-C is handed on to pytest, which cleans up and is waited for, and so is what ends this process.
     """
     before = _latest(artifacts)
     process = start([sys.executable, "-m", "pytest", *arguments, "--artifacts", str(artifacts)], stdout=1, stderr=2)
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
+    with _ending_together(process):
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
     after = _latest(artifacts)
     return status, None if after == before or after is None else find_run(artifacts, LATEST)
+
+
+@contextmanager
+def _ending_together(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Hand a signal that would end this process on to the other one first, and end by it when that has ended."""
+    received: list[int] = []
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    ending = (number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN)  # nohup
+    former = {number: signal.signal(number, hand_on) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def has_run(status: int) -> bool:

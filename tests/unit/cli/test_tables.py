@@ -312,7 +312,8 @@ def test_a_bisection_that_cannot_be_meant_is_refused(project: Path, capfd: pytes
 # ---- the suite that a command starts ---------------------------------------------------------------------------------
 
 
-def test_an_interrupted_probe_ends_the_suite_that_it_started(project: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)])
+def test_a_probe_that_is_ended_ends_the_suite_that_it_started(project: Path, number: signal.Signals, status: int) -> None:
     """The signal reaches only the command itself, as it does where no terminal sends it to all."""
     make = "lambda stack: (open('begun', 'w').close(), __import__('time').sleep(600))"
     (project / "conftest.py").write_text(f'pytest_plugins = ["harness.plugin"]\n{CONFTEST.replace("{make}", make)}')
@@ -325,8 +326,8 @@ def test_an_interrupted_probe_ends_the_suite_that_it_started(project: Path) -> N
     try:
         assert wait_until((project / "begun").exists, Deadline.after(60))
         (suite,) = psutil.Process(process.pid).children()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        process.send_signal(number)
+        assert process.wait(60) == status
         assert not suite.is_running()
     finally:
         if process.poll() is None:
