@@ -235,4 +235,6 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
         del kept["map"]
     if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
         del kept["filesystem"]
+    elif kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file:
+        return None
     return kept

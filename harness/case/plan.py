@@ -1,10 +1,10 @@
 """A plan: one variant of a case, with the stack to set up, the program to run and the claims it decides."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.case.axes import CHOICES, DEFAULTS, Axes, Destination, Storage, Variant, make_variants
-from harness.case.case import Case, DecidesText, Family
+from harness.case.case import Case, DecidesText, Family, Needs
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
 from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, check_keys, one_of, require, substitute
@@ -38,6 +38,11 @@ class Plan:
     def id(self) -> str:
         """The variant's id; whoever knows the kernel appends it."""
         return self.variant.id
+
+    @property
+    def needs(self) -> Needs:
+        """What the case cannot do without, and the options of kernels with the drivers of this variant's file systems."""
+        return with_drivers(self.case.needs, self.stack)
 
     @property
     def full_only(self) -> bool:
@@ -84,6 +89,12 @@ def make_stack(variant: Variant, mount_in_program: bool = False, ivshmem: bool =
     """Return the storage stack of a variant."""
     volumes = (_main_volume(variant),) if variant.target is None else (_main_volume(variant), _target_volume(variant))
     return StorageStack(volumes, mount_in_program, ivshmem)
+
+
+def with_drivers(needs: Needs, stack: StorageStack) -> Needs:
+    """Return ``needs`` with the options of kernels that have the drivers of the file systems of ``stack``."""
+    drivers = (volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None)
+    return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, drivers)])))
 
 
 #: The stack of which a shell and a trial by itself are, by its variant id.

@@ -103,7 +103,7 @@ def bisect(kernels: Sequence[str], look: Callable[[str], Shape | None]) -> tuple
 
 
 def _shape(plan: Plan, file: Path, kernel: str, artifacts: Path) -> Shape | None:
-    (target,) = read_kernels([kernel]).targets(plan.case.needs)
+    (target,) = read_kernels([kernel]).targets(plan.needs)
     if isinstance(target, Unsuitable):
         progress(target.reason)
         return None

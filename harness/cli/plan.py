@@ -76,13 +76,13 @@ def plan_lines(plans: Sequence[Plan], choice: KernelChoice, catalog: Catalog, ke
     case = plans[0].case
     yield f"{case.path}: {case.title}"
     yield f"family {case.family}, {len(plans)} variants" + (f", about: {', '.join(case.claims)}" if case.claims else "")
-    if case.needs.kernel_options:
-        yield f"needs a kernel with {', '.join(case.needs.kernel_options)}"
     shown: dict[str, str] = {}
     for plan in plans:
         yield ""
         yield f"variant {plan.id}-{choice.name}"
         yield f"  stack    {plan.stack.describe()}"
+        if plan.needs.kernel_options:
+            yield f"  needs    a kernel with {', '.join(plan.needs.kernel_options)}"
         yield from _once(
             shown, "machine", plan.id, [f"    {line}" for line in command_lines(plan.stack, choice, catalog, kernel_arguments)]
         )

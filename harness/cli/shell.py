@@ -3,15 +3,16 @@
 import argparse
 from pathlib import Path
 
-from harness.case.plan import DEFAULT_STACK, named_stacks
+from harness.case.case import Needs
+from harness.case.plan import DEFAULT_STACK, named_stacks, with_drivers
 from harness.cli.options import add_kernel, add_kernel_args, add_verbose
 from harness.cli.words import progress
 from harness.errors import UsageError
-from harness.image.catalog import choose_kernel, load_catalog
 from harness.lease.boot import make_booter
 from harness.lease.booted import ways_in
 from harness.lease.clone import Cloner
 from harness.lease.kept import FOLDER, LogKeeper
+from harness.lease.kernels import read_kernels
 from harness.lease.options import BOOT_LIMIT_S, GuestOptions
 from harness.machine.arguments import parse_kernel_arguments
 from harness.report.status import ALL_CONFORM
@@ -43,7 +44,11 @@ def run(chosen: argparse.Namespace) -> int:
         return ALL_CONFORM
     if chosen.storage not in stacks:
         raise UsageError(f"no storage stack {chosen.storage!r}; there are:\n" + "\n".join(f"  {name}" for name in stacks))
-    choice = choose_kernel(chosen.kernel, load_catalog())
+    kernels = read_kernels([chosen.kernel] if chosen.kernel else [])
+    choice = kernels.paths[0]
+    lacking = kernels.lacking(choice.name, with_drivers(Needs(), stacks[chosen.storage]), progress)
+    if lacking is not None:
+        raise UsageError(f"{choice.name} cannot have {chosen.storage}: {lacking}")
     if chosen.keep_memory and chosen.booted:
         raise UsageError("--keep-memory keeps the memory of a restored guest: leave --booted out")
     if chosen.keep_memory:

@@ -1,14 +1,11 @@
 """The test suite as a command starts it: pytest in a process of its own, whose output is the user's to see."""
 
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
-from harness.host.process import start
+from harness.host.process import ending_together, start
 from harness.record.runs import LATEST, StoredRun, find_run
 from harness.report.status import ALL_CONFORM, SOME_DEVIATE
 
@@ -20,7 +17,7 @@ def run_suite(arguments: Sequence[str], artifacts: Path) -> tuple[int, StoredRun
     """
     before = _latest(artifacts)
     process = start([sys.executable, "-m", "pytest", *arguments, "--artifacts", str(artifacts)], stdout=1, stderr=2)
-    with _ending_together(process):
+    with ending_together(process):
         try:
             status = process.wait()
         except KeyboardInterrupt:
@@ -29,26 +26,6 @@ def run_suite(arguments: Sequence[str], artifacts: Path) -> tuple[int, StoredRun
             raise
     after = _latest(artifacts)
     return status, None if after == before or after is None else find_run(artifacts, LATEST)
-
-
-@contextmanager
-def _ending_together(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Hand a signal that would end this process on to the other one first, and end by it when that has ended."""
-    received: list[int] = []
-
-    def hand_on(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        process.send_signal(number)
-
-    ending = (number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN)  # nohup
-    former = {number: signal.signal(number, hand_on) for number in ending}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])
 
 
 def has_run(status: int) -> bool:

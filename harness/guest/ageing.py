@@ -43,5 +43,13 @@ def ageing_requests(volumes: Sequence[PlacedVolume]) -> list[dict[str, object]]:
 
 
 def _request(volumes: Sequence[PlacedVolume], kinds: Sequence[tuple[int, bool]]) -> dict[str, object]:
-    files = [[f"{placed.folder}/{_NAME}-{number}", *kind] for placed in volumes for number, kind in enumerate(kinds)]
+    files = [
+        [f"{placed.folder}/{_NAME}-{number}", length, allocated and _can_allocate(placed)]
+        for placed in volumes
+        for number, (length, allocated) in enumerate(kinds)
+    ]
     return {"writer": FOREIGN_WRITER, "files": files}
+
+
+def _can_allocate(placed: PlacedVolume) -> bool:
+    return placed.volume.mount is not None and placed.volume.mount.filesystem.traits.fallocates

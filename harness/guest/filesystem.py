@@ -38,6 +38,8 @@ _DAX_WORDS = {option: f"dax={option}" for option in DaxOption}
 MAKERS: Mapping[Filesystem, Maker] = {
     Filesystem.EXT4: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext4", "-V"), _DAX_WORDS),
     Filesystem.XFS: Maker(("-d", "su=2m,sw=1"), ("mkfs.xfs", "-V"), _DAX_WORDS),
+    # It allocates as it likes, and has one word.
+    Filesystem.EXT2: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext2", "-V"), {DaxOption.ALWAYS: "dax", DaxOption.NEVER: ""}),
 }
 
 

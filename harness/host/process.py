@@ -6,10 +6,11 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from harness.errors import HostError
@@ -120,6 +121,26 @@ def start(
         return process
     except FileNotFoundError as error:
         raise HostError(f"cannot run {command[0]}: no such program on this computer") from error
+
+
+@contextmanager
+def ending_together(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Hand a signal that would end this process on to the other one first, and end by it when that has ended."""
+    received: list[int] = []
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    ending = (number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN)  # nohup
+    former = {number: signal.signal(number, hand_on) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _without_passwords(line: str) -> str:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from harness.model import pin_facts
 from harness.model.fact import FACTS, Value, fact, kernel_of
-from harness.model.filesystems import Filesystem, FilesystemTraits, WithoutDax, filesystem_traits
+from harness.model.filesystems import FILESYSTEM_TRAITS, Filesystem, FilesystemTraits, WithoutDax, filesystem_traits
 from harness.model.kinds import is_synchronous
 from harness.model.stack import StackReading, VolumeReading
 from harness.model.value import evolve
@@ -99,6 +99,27 @@ fact(
     lambda k, v: 1 if v.dax else 512,
 )
 fact(
+    "direct_write_into_hole",
+    "whether an O_DIRECT write that starts in a hole of the file goes to the device or through the page cache, which asks for no alignment",
+    "fs/ext2/inode.c ext2_iomap_begin is ENOTBLK there, and fs/ext2/file.c ext2_dio_write_iter goes on with generic_perform_write",
+    ("device", "page_cache"),
+    lambda k, v: "device" if v.dax or traits_of(v).fills_holes_directly else "page_cache",
+)
+fact(
+    "fallocate_supported",
+    "whether a file can be allocated, punched and zeroed by fallocate",
+    "fallocate(2) ERRORS; fs/open.c vfs_fallocate: EOPNOTSUPP where the file system has no such function, as ext2",
+    (True, False),
+    lambda k, v: traits_of(v).fallocates,
+)
+fact(
+    "dax_flag_kept",
+    "whether FS_XFLAG_DAX is kept where it was set",
+    "ioctl_xfs_fsgetxattr(2); fs/ext2/ioctl.c ext2_fileattr_set keeps what is in EXT2_FL_USER_MODIFIABLE",
+    (True, False),
+    lambda k, v: traits_of(v).dax_per_file,
+)
+fact(
     "map_sync",
     "whether mmap accepts MAP_SYNC",
     "mmap(2); fs/ext4/file.c ext4_file_mmap, include/linux/dax.h daxdev_mapping_supported: DAX inode on a synchronous dax device; "
@@ -128,6 +149,20 @@ fact(
     lambda k, v: v.dax,
 )
 fact(
+    "truncate_unmaps",
+    "whether truncating a file first unmaps all of it, however little goes",
+    "fs/dax.c dax_layout_busy_page (up to 6.12); fs/ext2/inode.c ext2_setsize does without",
+    (True, False),
+    lambda k, v: v.dax and traits_of(v).breaks_layouts,
+)
+fact(
+    "huge_dax_faults",
+    "whether a fault can map 2 MiB of a DAX file at once",
+    "fs/ext4/file.c ext4_dax_huge_fault, fs/xfs/xfs_file.c xfs_filemap_huge_fault; fs/ext2/file.c ext2_dax_vm_ops has no huge_fault",
+    (True, False),
+    lambda k, v: v.dax and traits_of(v).huge_dax_faults,
+)
+fact(
     "large_folios",
     "whether the page cache of a file keeps several pages as one, so that punching one of them zeroes it in place",
     "mm/truncate.c truncate_inode_partial_folio; mapping_set_large_folios in fs/xfs/xfs_icache.c (since 5.18) and "
@@ -138,7 +173,8 @@ fact(
 fact(
     "tail_zeroed_on_extension",
     "whether bytes stored past the end of the file, in its last page, are zeroed when the file grows over them",
-    "fs/xfs/xfs_iops.c xfs_setattr_size zeroes from the old size on; ext4 does since 6.12: shown by a probe on 6.12, not on 6.1",
+    "fs/xfs/xfs_iops.c xfs_setattr_size zeroes from the old size on; ext4 does since 6.12: shown by a probe on 6.12, not on 6.1; "
+    "fs/ext2/inode.c ext2_setsize does not (6.12)",
     (True, False),
     lambda k, v: k.has(traits_of(v).tail_zeroed_since),
 )
@@ -185,15 +221,17 @@ for _filesystem in Filesystem:
 fact(
     "dioalign_reported",
     "whether statx fills STATX_DIOALIGN in",
-    "statx(2): since 6.1, for ext4, xfs and block devices alike (block/bdev.c bdev_statx_dioalign, later bdev_statx); not for a dax device",
+    "statx(2): since 6.1, for ext4, xfs and block devices alike (block/bdev.c bdev_statx_dioalign, later bdev_statx); not for a dax "
+    "device, and not in fs/ext2/inode.c ext2_getattr",
     (True, False),
-    lambda k, v: k.since(6, 1) and not v.is_dax_device,
+    lambda k, v: k.has(traits_of(v).dioalign_since) and not v.is_dax_device,
 )
 fact(
     "max_file_bytes",
     "the largest size and offset of a file, in bytes",
-    "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks of 4 KiB; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE",
-    ((2**32 - 1) * 4096, 2**63 - 1),
+    "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks of 4 KiB; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE; "
+    "fs/ext2/super.c ext2_max_size: with all that points to its blocks less than 2^32 sectors",
+    tuple(sorted({traits.max_file_bytes for traits in FILESYSTEM_TRAITS.values()})),
     lambda k, v: traits_of(v).max_file_bytes,
 )
 fact(

@@ -46,18 +46,29 @@ class FilesystemTraits:
     """What is so of a file system. ``..._since``: from which kernel on; None: on none. The facts of like names have the sources.
 
     ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a mount
-    whose options do not name one. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
-    is not MAP_SHARED_VALIDATE. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
+    whose options do not name one. ``dax_per_file``: each file can be in DAX state or not (dax=inode and a flag); without, ``dax`` is the
+    only word that mount takes. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping is not
+    MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once. ``breaks_layouts``: truncating a DAX file first
+    unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an
+    O_DIRECT write does, and not through the page cache. ``fallocates``: fallocate allocates, punches and zeroes.
+    ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
     ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks_since``: copy_file_range tries that
-    first. ``package``: what its programs come in. ``complaints``: what finds the lines in which it complains (regular expressions); such
-    a line leaves no taint.
+    first. ``driver_option``: what a kernel is built with that has the driver which is meant, where not every guest's has. ``package``:
+    what its programs come in. ``complaints``: what finds the lines in which it complains (regular expressions); such a line leaves no
+    taint.
     """
 
     without_dax: WithoutDax | None = None
     without_dax_source: str = ""
     dax_by_default: DaxOption = DaxOption.NEVER
+    dax_per_file: bool = False
     synchronous_dax: bool = False
     looks_at_map_sync: bool = False
+    huge_dax_faults: bool = True
+    breaks_layouts: bool = True
+    dioalign_since: Version | None = (6, 1)
+    fills_holes_directly: bool = True
+    fallocates: bool = True
     max_file_bytes: int = _LARGEST_OFFSET
     large_folios_since: Version | None = None
     tail_zeroed_since: Version | None = None
@@ -66,6 +77,7 @@ class FilesystemTraits:
     allocation_unmaps: bool = False
     shares_blocks_since: Version | None = None
     direct_append_looks_at_offset: bool = False
+    driver_option: str | None = None
     package: str | None = None
     checker: Checker | None = None
     complaints: tuple[str, ...] = ()
@@ -76,11 +88,15 @@ class Filesystem(StrEnum):
 
     EXT4 = "ext4"
     XFS = "xfs"
+    EXT2 = "ext2"
 
     @property
     def traits(self) -> FilesystemTraits:
         return FILESYSTEM_TRAITS[self]
 
+
+# e2fsck(8): errors corrected (1), reboot needed (2), errors left (4).
+_E2FSCK = Checker(("e2fsck", "-fn"), found=1 | 2 | 4)
 
 #: Those that a volume can have, by the name that the mount table has for them.
 FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
@@ -89,6 +105,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             without_dax=WithoutDax.REFUSED,
             without_dax_source="fs/ext4/super.c ext4_fill_super (since 5.4): EINVAL where the block device does not support DAX",
             dax_by_default=DaxOption.INODE,
+            dax_per_file=True,
             synchronous_dax=True,
             looks_at_map_sync=True,
             max_file_bytes=(2**32 - 1) * 4096,
@@ -96,8 +113,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             tail_zeroed_since=(6, 12),
             dontcache_since=(6, 17),
             package="e2fsprogs",
-            # e2fsck(8): errors corrected (1), reboot needed (2), errors left (4).
-            checker=Checker(("e2fsck", "-fn"), found=1 | 2 | 4),
+            checker=_E2FSCK,
             complaints=(
                 # fs/ext4/super.c __ext4_error and its like. A warning counts but where it tells of a full directory or inode and of no
                 # damage.
@@ -117,6 +133,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             without_dax=WithoutDax.DROPPED,
             without_dax_source="fs/xfs/xfs_super.c xfs_setup_dax_always: warns and turns DAX off",
             dax_by_default=DaxOption.INODE,
+            dax_per_file=True,
             synchronous_dax=True,
             looks_at_map_sync=True,
             large_folios_since=(5, 18),
@@ -136,13 +153,35 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
                 r"XFS \(\S+\): DAX (?:un|not )supported",
             ),
         ),
+        # Its own driver: where a kernel lacks that, ext4's takes its name.
+        "ext2": FilesystemTraits(
+            without_dax=WithoutDax.DROPPED,
+            without_dax_source="fs/ext2/super.c ext2_fill_super: says so and turns DAX off",
+            huge_dax_faults=False,
+            breaks_layouts=False,
+            dioalign_since=None,
+            fills_holes_directly=False,
+            fallocates=False,
+            max_file_bytes=536_346_110 * 4096,
+            driver_option="CONFIG_EXT2_FS",
+            package="e2fsprogs",
+            checker=_E2FSCK,
+            complaints=(
+                # fs/ext2/super.c ext2_error, and ext2_msg where it tells of damage.
+                r"EXT2-fs \(\S+\): (?:error|warning): ",
+                # As with ext4.
+                r"EXT2-fs \(\S+\): (?:DAX unsupported|unsupported blocksize for DAX)",
+            ),
+        ),
         # On this computer, never in a guest: tests judge what the agent does here.
         "tmpfs": FilesystemTraits(tail_zeroed_since=(6, 12)),
     }
 )
 
 #: A volume that the set-up mounts nothing on: its node, and what a program mounts there, of which facts know no more than the DAX state.
-NODE = FilesystemTraits(synchronous_dax=True, tail_zeroed_since=(6, 12), dontcache_since=(7, 3), buffered_nowait_write_since=(6, 0))
+NODE = FilesystemTraits(
+    dax_per_file=True, synchronous_dax=True, tail_zeroed_since=(6, 12), dontcache_since=(7, 3), buffered_nowait_write_since=(6, 0)
+)
 
 
 def filesystem_traits(name: str | None) -> FilesystemTraits:

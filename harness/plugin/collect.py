@@ -63,7 +63,7 @@ class CaseFile(pytest.File):
         self.config.addinivalue_line("markers", f"{self.path.parent.name}: cases of this folder")
         for plan in plans:
             lifecycles = self.config.stash[LIFECYCLES]
-            for target, lifecycle in itertools.product(kernels.targets(plan.case.needs), lifecycles):
+            for target, lifecycle in itertools.product(kernels.targets(plan.needs), lifecycles):
                 where = target if isinstance(target, Target) else target.target
                 item = make_item(plan, where, self.nodeid, lifecycle)
                 made = CaseItem.from_parent(self, name=item.where.id, plan=plan, item=item, expected=expected)
@@ -104,7 +104,7 @@ class CaseItem(pytest.Item):
         lifetime = contextlib.ExitStack()
         kernel, lifecycle, stack = self.stash[PLACE]
         try:
-            lacking = self.config.stash[KERNELS].lacking(kernel, self.plan.case.needs, make_progress(self.config))
+            lacking = self.config.stash[KERNELS].lacking(kernel, self.plan.needs, make_progress(self.config))
             if lacking is not None:
                 keep_row(self, make_unset_row(self.item, Ending.UNAVAILABLE, lacking))
                 pytest.skip(lacking)

@@ -9,7 +9,7 @@ import pytest
 from harness.case.axes import Variant
 from harness.case.case import Needs
 from harness.case.known import load_nearest_expected
-from harness.case.plan import make_stack, named_variants
+from harness.case.plan import make_stack, named_variants, with_drivers
 from harness.errors import HarnessError
 from harness.lease.kernels import Unsuitable
 from harness.lease.perform import run_item
@@ -19,10 +19,11 @@ from harness.model.outcome import Observation
 from harness.model.stack import StackReading
 from harness.ops import Program
 from harness.plugin.collect import PLACE, fail_with_our_fault, hold_guest, judged, place_of
-from harness.plugin.options import KERNELS, LIFECYCLES, POOL, artifacts_of, chosen_auditing
-from harness.plugin.outcome import fail_unless_passed
+from harness.plugin.options import KERNELS, LIFECYCLES, POOL, artifacts_of, chosen_auditing, make_progress
+from harness.plugin.outcome import fail_unless_passed, keep_row
 from harness.record.item import Ending, Item, Lifecycle, Target, Where, place_name
 from harness.record.store import item_folder
+from harness.report.rows import make_unset_row
 
 MARKER = "stack"
 _FIXTURE = "harness_place"
@@ -102,6 +103,10 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
 
     with contextlib.ExitStack() as lifetime:
         try:
+            lacking = config.stash[KERNELS].lacking(kernel, with_drivers(Needs(), stack), make_progress(config))
+            if lacking is not None:
+                keep_row(request.node, make_unset_row(base, Ending.UNAVAILABLE, lacking))
+                pytest.skip(lacking)
             first = lifetime.enter_context(pool.lease(stack, kernel, lifecycle))
         except (HarnessError, OSError) as error:
             fail_with_our_fault(request.node, base, Ending.NOT_SET_UP, error)

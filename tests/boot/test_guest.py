@@ -48,10 +48,12 @@ def one(device: Namespace | Disk, mount: Mount | None) -> StorageStack:
     return StorageStack((Volume("main", device, mount),))
 
 
+#: What every packaged kernel has the driver of.
+STOCK = [fs for fs in Filesystem if fs.traits.driver_option is None]
 STACKS = [
     WHOLE,
-    *(one(Namespace(E820), Mount(fs, dax)) for fs in Filesystem for dax in DaxOption),
-    *(one(Namespace(NVDIMM), Mount(fs, DaxOption.ALWAYS)) for fs in Filesystem),
+    *(one(Namespace(E820), Mount(fs, dax)) for fs in STOCK for dax in DaxOption),
+    *(one(Namespace(NVDIMM), Mount(fs, DaxOption.ALWAYS)) for fs in STOCK),
     *(one(Namespace(region, map=PageMap.DEV), Mount(Filesystem.EXT4, DaxOption.ALWAYS)) for region in (E820, NVDIMM)),
     one(Namespace(NVDIMM, NamespaceMode.SECTOR, None), None),
     one(Namespace(NVDIMM, NamespaceMode.RAW, None), None),

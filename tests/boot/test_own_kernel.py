@@ -51,7 +51,12 @@ def one(device: Namespace | Disk, mount: Mount | None) -> StorageStack:
 
 STACKS = (
     WHOLE,
-    *(one(Namespace(region), Mount(fs, DaxOption.ALWAYS)) for region in (E820, NVDIMM) for fs in Filesystem),
+    *(
+        one(Namespace(region), Mount(fs, DaxOption.ALWAYS))
+        for region in (E820, NVDIMM)
+        for fs in Filesystem
+        if fs.traits.driver_option is None
+    ),
     one(Namespace(E820), Mount(Filesystem.XFS, DaxOption.NEVER)),
     one(Namespace(NVDIMM, NamespaceMode.SECTOR, None), None),
     one(Namespace(NVDIMM, NamespaceMode.RAW, None), None),

@@ -16,13 +16,16 @@ from harness.lease.boot import booted_session, make_spec
 from harness.lease.complaints import split_expected
 from harness.lease.host_in_use import find_host
 from harness.machine.custody import private_folder
-from harness.model.stack import find_mismatches
-from tests.boot.test_own_kernel import STACKS, WHOLE
+from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption
+from harness.model.stack import Mount, Namespace, find_mismatches
+from tests.boot.test_own_kernel import E820, STACKS, WHOLE, one
 
 pytestmark = pytest.mark.boot
 
 CATALOG = load_catalog()
 KERNELS = [kernel for kernel in CATALOG.kernels.values() if kernel.source]
+EXT2 = [one(Namespace(E820), Mount(Filesystem.EXT2, dax)) for dax in (DaxOption.ALWAYS, DaxOption.NEVER)]
 #: Commands that succeed on a kernel with a fragment, and on no other.
 SIGNS = {
     "ext2": ("grep", "-qw", "ext2", "/proc/filesystems"),
@@ -43,7 +46,7 @@ def test_a_kernel_from_source_has_every_stack_and_what_its_fragments_are_for(ker
         machine, connection = booted_session(host, image, make_spec(image, WHOLE), logs, deadline, lifetime)
         session = lifetime.enter_context(connection)
         placements = [RegionPlacement(p.name, p.kind, p.start, p.size_bytes) for p in machine.placements]
-        for stack in STACKS:
+        for stack in (*STACKS, *(EXT2 if "ext2" in kernel.options else ())):
             session.set_up(stack, placements)
             assert find_mismatches(stack, session.refresh()) == [], stack.describe()
         outputs = session.commands([GuestCommand(command, may_fail=True) for command in SIGNS.values()])

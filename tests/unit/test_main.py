@@ -28,7 +28,7 @@ from harness.record.mutants import read_recorded
 from harness.report.tables import lay_out
 from tests.fakes.leased import FakeGuest
 from tests.fakes.samples import item, ran, stack
-from tests.unit.image.kernels import vmlinux
+from tests.unit.image.kernels import vmlinux, write_kernel
 from tests.unit.lease.test_template import make
 
 ROOT = Path(__file__).parents[2]
@@ -177,7 +177,7 @@ def test_a_plan_shows_stack_machine_and_steps_without_qemu(capsys: pytest.Captur
 def test_a_plan_shows_the_options_that_a_case_needs_and_words_for_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "cases/networking_and_pins/xdp_umem.yaml", "--kernel-args", "own.word=1 other"]) == 0
     said = capsys.readouterr().out
-    assert "needs a kernel with CONFIG_XDP_SOCKETS\n" in said
+    assert "needs    a kernel with CONFIG_XDP_SOCKETS\n" in said
     assert " own.word=1 other'" in said
 
 
@@ -208,6 +208,12 @@ def test_shells_are_listed_and_an_unknown_one_is_refused(capsys: pytest.CaptureF
     assert "e820-fsdax-ext4-dax_always " in capsys.readouterr().out
     assert "no storage stack 'floppy'; there are:" in refused(capsys, "shell", "--storage", "floppy")
     assert "leave --booted out" in refused(capsys, "shell", "--booted", "--keep-memory", "somewhere")
+
+
+def test_a_shell_on_a_file_system_without_its_driver_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    kernel = str(write_kernel(tmp_path / "boot"))
+    missing = "cannot have disk-ext2: the kernel was built without CONFIG_EXT2_FS (ext2 by its own driver)"
+    assert missing in refused(capsys, "shell", "--storage", "disk-ext2", "--kernel", kernel)
 
 
 def test_a_guest_that_does_not_come_up_for_a_shell_leaves_its_logs(

@@ -29,6 +29,11 @@ clause(
 )
 clause("C-FLAG-01", "FS_IOC_FSGETXATTR shows FS_XFLAG_DAX as it was last set", "ioctl_xfs_fsgetxattr(2); dax.rst")
 clause("C-FLAG-03", "a node or a dax device has no FS_XFLAG_DAX: ENOTTY", "fs/ioctl.c ioctl_fsgetxattr; block/ioctl.c blkdev_ioctl")
+clause(
+    "C-FLAG-04",
+    "where files have no DAX state of their own (ext2), FS_XFLAG_DAX is taken without an error and not kept",
+    "include/linux/fileattr.h FS_XFLAG_COMMON, fs/ext2/ioctl.c ext2_fileattr_set: EXT2_FL_USER_MODIFIABLE has no such flag",
+)
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
 
 
@@ -77,4 +82,6 @@ def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")
+    if not volume_fact(c, "dax_flag_kept", memory):
+        return c.returns("C-FLAG-04", 0).leaving(s)
     return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, evolve(memory, dax_flag=op.dax)))

@@ -75,11 +75,11 @@ def neighbours_in_doubt(c: Context, s: State, number: int) -> State:
 def resized(c: Context, s: State, number: int, size: int) -> State:
     """Return the state after memory ``number`` was truncated or extended to ``size``.
 
-    Private copies behind the new end go with the pages (mm/memory.c unmap_mapping_range with even_cows). On DAX all of the file is
+    Private copies behind the new end go with the pages (mm/memory.c unmap_mapping_range with even_cows). On DAX all of the file may be
     unmapped, however little goes (fs/dax.c dax_layout_busy_page).
     """
     memory = s.memory(number)
-    s = layouts_broken(s, number)
+    s = layouts_broken(s, number) if volume_fact(c, "truncate_unmaps", memory) else s
     if size >= memory.size:
         return s.with_object(number, evolve(grown(c, memory, size), size=size))
     last = page_ceil(size)

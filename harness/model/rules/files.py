@@ -163,6 +163,11 @@ clause("C-SIZE-03", "ftruncate to more than the file system can hold is EFBIG", 
 clause("C-ALLOC-04", "punching and zeroing exclude each other: EOPNOTSUPP", "fs/open.c vfs_fallocate")
 clause("C-ALLOC-05", "a range that ends behind what the file system can hold is EFBIG", "fallocate(2) ERRORS")
 clause(
+    "C-ALLOC-07",
+    "on a file system without fallocate (ext2) fallocate and MADV_REMOVE are EOPNOTSUPP",
+    "fallocate(2) ERRORS; fs/open.c vfs_fallocate",
+)
+clause(
     "C-ALLOC-06",
     "of a node only whole logical blocks can be zeroed or punched (EINVAL), punched only where the device can "
     "(EOPNOTSUPP), never allocated",
@@ -264,6 +269,8 @@ def fallocate(c: Context, s: State, op: Fallocate) -> Expectations:
     if not memory.is_file:
         raise Undetermined("no clause covers fallocate of a BAR")
     if refused := c.refuses(("EFBIG", op.offset + op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-ALLOC-05")):
+        return refused.leaving(s)
+    if refused := c.refuses(("EOPNOTSUPP", not volume_fact(c, "fallocate_supported", memory), "C-ALLOC-07")):
         return refused.leaving(s)
     takes = punch or zero
     if not punch and op.length > c.env.reading.volume(memory.volume).size_bytes // 4:

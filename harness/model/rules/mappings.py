@@ -174,7 +174,10 @@ def _mapped(c: Context, s: State, op: Mmap, mapping: Mapping) -> Expectations:
 
 def _placed(c: Context, s: State, op: Mmap, mapping: Mapping, seen: Observation) -> list[State]:
     at = seen.number("address_mod_2mib")
-    if at is not None:
+    memory = s.memory(mapping.memory)
+    if memory.is_file and not volume_fact(c, "huge_dax_faults", memory):
+        mapping = evolve(mapping, aligned=False)
+    elif at is not None:
         mapping = evolve(mapping, aligned=at % HUGE == mapping.offset % HUGE)
     if MapFlag.LOCKED in op.flags:
         mapping = evolve(mapping, locked=Ranges().add(0, mapping.end))
@@ -313,6 +316,8 @@ def _madvise_remove(c: Context, s: State, m: Mapping, start: int, end: int) -> E
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("MADV_REMOVE is covered for mappings of files only")
+    if refused := c.refuses(("EOPNOTSUPP", not volume_fact(c, "fallocate_supported", memory), "C-ALLOC-07")):
+        return refused.leaving(s)
     if blocked := c.blocks("C-PIN-01", waits_for_pins(c, s, m.memory)):
         return blocked.leaving(s)
     s = layouts_broken(s, m.memory)

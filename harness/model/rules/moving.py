@@ -23,6 +23,7 @@ from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, put
 from harness.model.rules.rule import first_data, is_closed_node, look_up, volume_fact
+from harness.model.rules.transfers import cached_from
 from harness.model.state import State
 from harness.model.value import evolve
 
@@ -185,6 +186,10 @@ def odd_for_direct(c: Context, memory: Memory, of: OpenFile, at: int, views: Seq
     if not of.direct or memory.dax:
         return False
     step = int(volume_fact(c, "dio_offset_alignment", memory))
+    if cached_from(c, memory, of, at, at + sum(v.length for v in views)) is not None:
+        raise Undetermined(
+            "what moves into holes through an O_DIRECT descriptor, where that goes through the page cache, is not known to the model"
+        )
     return at % step != 0 or any(v.length % step != 0 or v.offset_in_page % step != 0 for v in views)
 
 

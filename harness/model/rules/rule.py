@@ -63,6 +63,8 @@ def is_closed_node(c: Context, memory: Memory) -> bool:
 def waits_for_pins(c: Context, s: State, number: int) -> bool:
     """Whether taking pages from memory ``number`` waits for somebody who holds one of them."""
     memory = s.memory(number)
+    if memory.dax and memory.is_file and s.is_pinned(number) and not volume_fact(c, "truncate_unmaps", memory):
+        raise Undetermined("no clause covers cutting a file with pinned pages on this file system")
     if not memory.is_file or not s.is_pinned(number) or not volume_fact(c, "truncate_waits_for_pins", memory):
         return False
     if not any(isinstance(s.objects[n], Mapping) and s.objects[n].memory == number for n in s.names.values()):  # type: ignore[union-attr]

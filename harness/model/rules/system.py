@@ -1,5 +1,7 @@
 """Rules for the system around a program: mounting, the page cache as a whole, and what /proc/meminfo counts."""
 
+from collections.abc import Sequence
+
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, either, open_end
@@ -21,6 +23,11 @@ clause(
     "C-MOUNT-02",
     "where the file system refuses it (ext4), dax=always on a device without DAX (no struct pages, or no direct access at all) is EINVAL",
     "fs/ext4/super.c ext4_fill_super (since 5.4)",
+)
+clause(
+    "C-MOUNT-07",
+    "where a file system has no DAX state of each file (ext2), mount knows the word dax only: dax=always, dax=never, dax=inode are EINVAL",
+    "fs/ext2/super.c parse_options",
 )
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
 clause("C-DEVDAX-09", "a dax device is no block device: mounting it is ENOTBLK", "mount(2) ERRORS; block/bdev.c lookup_bdev")
@@ -50,15 +57,18 @@ def mount(c: Context, s: State, op: MountVolume) -> Expectations:
 def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     if refused := c.refuses(("ENOTBLK", c.env.reading.volume(op.volume).is_dax_device, "C-DEVDAX-09")):
         return refused.leaving(s)
-    wants = _dax_wanted(op.options)
+    words = op.options.split(",")
+    unknown = _has_one_word(op) and any(word.startswith("dax=") for word in words)
+    wants = not unknown and _dax_wanted(words)
     without = _without_dax(c, op)
-    asks, closed = "ro" in op.options.split(","), c.env.reading.volume(op.volume).read_only
+    asks, closed = "ro" in words, c.env.reading.volume(op.volume).read_only
     if asks and not closed:
         raise Undetermined("what a read-only mount of a device that can be written allows is not known to the model")
     if refused := c.refuses(
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
         ("EACCES", closed and not asks, "C-MOUNT-06"),
         ("EINVAL", wants and without is WithoutDax.REFUSED, "C-MOUNT-02"),
+        ("EINVAL", unknown, "C-MOUNT-07"),
     ):
         return refused.leaving(s)
     wants = wants and without is not WithoutDax.DROPPED
@@ -81,8 +91,11 @@ def _set_up(c: Context, volume: str) -> bool:
     return any(v.role == volume and v.filesystem is not None for v in c.env.reading.volumes)
 
 
-def _dax_wanted(options: str) -> bool:
-    words = options.split(",")
+def _has_one_word(op: MountVolume) -> bool:
+    return op.filesystem in set(Filesystem) and not Filesystem(op.filesystem).traits.dax_per_file
+
+
+def _dax_wanted(words: Sequence[str]) -> bool:
     if "dax=inode" in words:
         raise Undetermined("what dax=inode makes of a file is judged only where the set-up mounts")
     return "dax" in words or "dax=always" in words

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, clause
 from harness.model.expectation import Expectation, Expectations
-from harness.model.objects import Mapping, Memory, OpenFile
+from harness.model.objects import Mapping, Memory, OpenFile, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.rule import look_up, volume_fact
@@ -80,6 +80,12 @@ clause(
     "C-DIO-08",
     "where the file system looks at the offset before it appends, an O_DIRECT write that appends is EINVAL for an unaligned offset too",
     "fs/xfs/xfs_file.c xfs_file_dio_write looks at ki_pos before xfs_file_write_checks moves it to the end",
+)
+clause(
+    "C-DIO-09",
+    "where the file system does not fill holes directly (ext2), an O_DIRECT write that starts in a hole before the end of the file goes "
+    "through the page cache from there on, and asks for no alignment",
+    "fs/ext2/inode.c ext2_iomap_begin (ENOTBLK), fs/ext2/file.c ext2_dio_write_iter",
 )
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
@@ -194,6 +200,18 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
         goes_on = any(lacking) and not lacking[0] and memory.is_node and c.holds("C-DIO-07", True)
         rows.append(("EFAULT", any(lacking) and not goes_on, "C-DIO-03"))
     return rows
+
+
+def cached_from(c: Context, memory: Memory, of: OpenFile, at: int, end: int) -> int | None:
+    """Return the byte from which on an O_DIRECT write of ``at`` to ``end`` goes through the page cache: where the first hole begins.
+
+    None: all of it goes to the device.
+    """
+    low, high = page_floor(at), min(end, memory.size)
+    if not of.direct or not memory.is_file or low >= high or volume_fact(c, "direct_write_into_hole", memory) == "device":
+        return None
+    holes = memory.data.gaps(low, high).spans
+    return max(at, holes[0][0]) if holes and c.holds("C-DIO-09", True) else None
 
 
 def odd_before_append(c: Context, memory: Memory, of: OpenFile, asked: int) -> tuple[str, bool, str]:

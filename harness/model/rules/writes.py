@@ -11,6 +11,7 @@ from harness.model.rules.effects import put, refused_direct
 from harness.model.rules.rule import is_closed_node, look_up, volume_fact
 from harness.model.rules.transfers import (
     TAIL_WORD,
+    cached_from,
     declined,
     direct_refusals,
     fault_refusals,
@@ -68,9 +69,15 @@ def _writing(
     if at + total > most and (memory.is_file or c.holds("C-NODE-01", True)):
         total = most - at
         buffers = first_buffers(buffers, total)
-    if refused := c.refuses(odd_before_append(c, memory, of, asked), *direct_refusals(c, s, memory, of, at, buffers)):
-        return refused.leaving(*refused_direct(c, s, of, at, total))
     usable = usable_bytes(c, s, first_buffers(buffers, total), into=False)
+    cached = cached_from(c, memory, of, at, at + total)
+    odd = [] if cached == at else direct_refusals(c, s, memory, of, at, buffers)
+    if cached is not None and (usable < total or any(condition for _, condition, _ in odd)):
+        raise Undetermined(
+            "how an O_DIRECT write ends that would be refused before or behind the begin of a hole is not known to the model"
+        )
+    if refused := c.refuses(odd_before_append(c, memory, of, asked), *odd):
+        return refused.leaving(*refused_direct(c, s, of, at, total))
     if usable < total and not of.direct and volume_fact(c, "short_write_at", memory) == "page":
         usable = max(0, page_floor(at + usable) - at)
     if refused := c.refuses(*fault_refusals(memory, of, usable, total)):
@@ -108,7 +115,15 @@ def _written(
     pieces = _gather(c, s, of, at, first_buffers(buffers, count))
     if offset is None:
         s = s.with_object(number, evolve(of, position=at + count))
-    return [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, count))]
+    cached = cached_from(c, s.memory(of.memory), of, at, at + count)
+    states = [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, count))]
+    return states if cached is None else [_perhaps_cached(after, of.memory, cached, at + count) for after in states]
+
+
+def _perhaps_cached(s: State, number: int, start: int, end: int) -> State:
+    """Return the state in which pages may be in the cache still that were written to the medium and are no longer wanted there."""
+    memory = s.memory(number)
+    return s.with_object(number, evolve(memory, perhaps=memory.perhaps.add(page_floor(start), page_ceil(end))))
 
 
 def _grows_under(c: Context, s: State, of: OpenFile, end: int, b: Buffer) -> bool:

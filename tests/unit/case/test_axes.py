@@ -39,6 +39,12 @@ def test_every_storage_has_its_word() -> None:
     assert ids == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_never", "e820-fsdax-ext4-dax_inode", "e820-fsdax-node", "disk-ext4"]
 
 
+def test_files_of_ext2_have_no_state_of_their_own() -> None:
+    assert variant_ids("{storage: [dax, inode], region: [e820], filesystem: [ext2]}") == ["e820-fsdax-ext2-dax_always"]
+    with pytest.raises(CaseError, match="the axes leave no variant"):
+        variant_ids("{storage: [inode], filesystem: [ext2]}")
+
+
 def test_an_e820_region_has_only_the_namespace_it_comes_with() -> None:
     ids = variant_ids("{storage: [node], namespace: [fsdax, raw, sector], map: [mem, dev]}")
     assert ids == ["e820-fsdax-node", "nvdimm-fsdax-node", "nvdimm-fsdax_dev-node", "nvdimm-raw-node", "nvdimm-sector-node"]

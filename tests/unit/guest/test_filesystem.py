@@ -3,8 +3,12 @@
 import pytest
 
 from harness.errors import GuestError
-from harness.guest.filesystem import MountEntry, clear_commands, make_commands, parse_mounts, unmount_commands
+from harness.guest.ageing import ageing_requests
+from harness.guest.filesystem import MountEntry, clear_commands, make_commands, mount_options, parse_mounts, unmount_commands
+from harness.guest.layout import PlacedVolume
 from harness.model.filesystems import Filesystem
+from harness.model.kinds import DaxOption
+from harness.model.stack import Disk, Mount, Volume
 
 TABLE = """\
 22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/lower
@@ -44,6 +48,22 @@ def test_ext4_is_made_in_units_of_two_mebibytes() -> None:
 def test_xfs_is_made_in_units_of_two_mebibytes() -> None:
     _, make = make_commands(Filesystem.XFS, "/dev/pmem0", {"xfs": ("mkfs.xfs", "-f")})
     assert make.argv == ("mkfs.xfs", "-f", "-d", "su=2m,sw=1", "/dev/pmem0")
+
+
+def test_ext2_is_mounted_with_the_only_word_that_it_knows() -> None:
+    assert mount_options(Mount(Filesystem.EXT2, DaxOption.ALWAYS)) == "dax"
+    assert mount_options(Mount(Filesystem.EXT2, DaxOption.NEVER)) == ""
+    assert mount_options(Mount(Filesystem.EXT4, DaxOption.NEVER)) == "dax=never"
+
+
+def test_a_file_that_ages_a_volume_is_allocated_first_where_the_file_system_can() -> None:
+    def allocated(filesystem: Filesystem) -> set[object]:
+        volume = Volume("main", Disk(), Mount(filesystem, None))
+        requests = ageing_requests([PlacedVolume(volume, "/dev/vdb", "/mnt/main")])
+        return {file[2] for request in requests for file in request["files"]}  # type: ignore[attr-defined]
+
+    assert allocated(Filesystem.EXT4) == {True, False}
+    assert allocated(Filesystem.EXT2) == {False}
 
 
 def test_a_file_system_that_the_image_cannot_make_is_a_guest_error() -> None:

@@ -71,6 +71,10 @@ UNTAINTED = [
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): VFS: Found ext4 filesystem with invalid superblock checksum.  Run e2fsck?"),
     # mount -o dax=always of 1 KiB blocks, and of a virtio disk
     (ReportKind.FILE_SYSTEM, "EXT4-fs (pmem0): unsupported blocksize for DAX"),
+    (ReportKind.FILE_SYSTEM, "EXT2-fs (pmem0): unsupported blocksize for DAX"),
+    (ReportKind.FILE_SYSTEM, "EXT2-fs (pmem0s): DAX unsupported by block device. Turning off DAX."),
+    (ReportKind.FILE_SYSTEM, "EXT2-fs (pmem0): error: ext2_lookup: deleted inode referenced: 12"),
+    (ReportKind.FILE_SYSTEM, "EXT2-fs (pmem0): warning: mounting unchecked fs, running e2fsck is recommended"),
     (ReportKind.FILE_SYSTEM, "EXT4-fs (vdb): DAX unsupported by block device."),
     # fs/ext4: inode.c ext4_map_blocks callers, page-io.c ext4_end_bio, super.c
     (
@@ -173,6 +177,7 @@ UNTAINTED = [
 HARMLESS = [
     T + "traps: a.out[312] general protection fault ip:401136 sp:7ffc error:0 in a.out",
     T + "EXT4-fs (pmem0): DAX enabled. Warning: EXPERIMENTAL, use at your own risk",
+    T + "EXT2-fs (pmem0): DAX enabled. Warning: EXPERIMENTAL, use at your own risk",
     # What set-ups and programs of sound guests print, most of it seen on Debian's 6.1 and 6.12.
     T + "EXT4-fs (pmem0): mounted filesystem 0e0f2330-1d15-49a4-8710-8af7e21b4b46 r/w with ordered data mode. Quota mode: none.",
     T + "EXT4-fs (pmem0): re-mounted 2c97d9ae-64a7-4ff1-96e9-9140dad56a7c ro.",

@@ -212,6 +212,24 @@ def test_an_option_that_an_own_kernel_lacks_makes_items_unavailable_before_anyth
     assert result.ret == 0
 
 
+def test_a_variant_whose_file_system_has_no_driver_is_unavailable_and_the_others_run(project: Project) -> None:
+    write_kernel(project.root / "mine/boot", "CONFIG_A=y\n")
+    project.write("cases/fam/one.yaml", CASE.replace("region: [e820]", "region: [e820]\n  filesystem: [ext4, ext2]"))
+    result = project.run("cases", "--kernel", "mine", "-rs")
+    result.assert_outcomes(skipped=2, passed=2)
+    assert "the kernel was built without CONFIG_EXT2_FS (ext2 by its own driver)" in text(result)
+    assert {row.where.variant.filesystem: row.ended.ending for row in project.rows()} == {"ext4": "completed", "ext2": "unavailable"}
+    assert result.ret == 0
+
+
+def test_a_python_case_on_a_file_system_without_its_driver_is_unavailable(project: Project) -> None:
+    write_kernel(project.root / "mine/boot", "CONFIG_A=y\n")
+    python_case(project, PYTHON_CASE.replace('"disk-ext4"', '"disk-ext2"'))
+    project.run("cases/fam/test_writes.py", "--kernel", "mine")
+    endings = {row.where.variant.id: row.ended.ending for row in project.rows()}
+    assert endings == {"e820-fsdax-ext4-dax_always": "completed", "disk-ext2": "unavailable"}
+
+
 def test_a_kernel_with_the_option_runs_the_case(project: Project) -> None:
     write_kernel(project.root / "mine/boot", "CONFIG_XDP_SOCKETS=m\n")
     (project.root / f"mine/lib/modules/{RELEASE}").mkdir(parents=True)
