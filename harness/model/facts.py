@@ -99,6 +99,14 @@ fact(
     lambda k, v: 1 if v.dax else 512,
 )
 fact(
+    "dio_address_checked",
+    "which O_DIRECT transfers are refused for the address of their buffer: all, or not those of one buffer inside of a page",
+    "block/blk.h bio_may_need_split: since 6.18 what needs no split is not looked at (commits 7eac33186957, 5ff3f74e145a), until 7.2 "
+    "(9b0c3673c885); shown on 6.18, not on 6.17 and 7.2",
+    ("all", "several_pages"),
+    lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax else "all",
+)
+fact(
     "direct_write_into_hole",
     "whether an O_DIRECT write that starts in a hole of the file goes to the device or through the page cache, which asks for no alignment",
     "fs/ext2/inode.c ext2_iomap_begin is ENOTBLK there, and fs/ext2/file.c ext2_dio_write_iter goes on with generic_perform_write",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, clause
 from harness.model.expectation import Expectation, Expectations
-from harness.model.objects import Mapping, Memory, OpenFile, page_floor
+from harness.model.objects import PAGE, Mapping, Memory, OpenFile, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.rule import look_up, volume_fact
@@ -190,16 +190,24 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
     if not of.direct:
         return []
     offset_step = int(volume_fact(c, "dio_offset_alignment", memory))
-    memory_step = int(volume_fact(c, "dio_memory_alignment", memory))
     rows = [
         ("EINVAL", any(x % offset_step for x in [at, *(b.length for b in buffers)]), "C-DIO-01"),
-        ("EINVAL", any((b.offset if b.mapping else b.shift) % memory_step for b in buffers), "C-DIO-02"),
+        ("EINVAL", _is_refused_for_address(c, memory, buffers), "C-DIO-02"),
     ]
     if not memory.dax and not any(condition for _, condition, _ in rows):
         lacking = [b.mapping is not None and not s.memory(look_up(c, s, b.mapping, Mapping)[1].memory).has_struct_pages for b in buffers]
         goes_on = any(lacking) and not lacking[0] and memory.is_node and c.holds("C-DIO-07", True)
         rows.append(("EFAULT", any(lacking) and not goes_on, "C-DIO-03"))
     return rows
+
+
+def _is_refused_for_address(c: Context, memory: Memory, buffers: Sequence[Buffer]) -> bool:
+    step = int(volume_fact(c, "dio_memory_alignment", memory))
+    starts = [b.offset if b.mapping else b.shift for b in buffers]
+    if not any(start % step for start in starts):
+        return False
+    in_a_page = len(buffers) == 1 and starts[0] % PAGE + buffers[0].length <= PAGE
+    return not in_a_page or volume_fact(c, "dio_address_checked", memory) == "all"
 
 
 def cached_from(c: Context, memory: Memory, of: OpenFile, at: int, end: int) -> int | None:

@@ -17,6 +17,7 @@ from harness.ops import (
     Open,
     OpenFlag,
     Pread,
+    Preadv,
     Protection,
     Pwrite,
     Pwritev,
@@ -65,6 +66,27 @@ def test_a_misaligned_direct_read_of_data_depends_on_dax(where: Env, seen: Obser
 @pytest.mark.parametrize(("shift", "seen"), [(3, returned(8189, zero(4093), tag(4096, 3))), (0, failed("EINVAL"))])
 def test_from_the_first_byte_with_data_on_all_must_be_aligned(shift: int, seen: Observation) -> None:
     assert accepts(PAGE_CACHE, *SPARSE, (Pread("f", 4099, 8189, shift=shift), seen))
+
+
+@pytest.mark.parametrize(
+    ("release", "shift", "length", "taken"),
+    [
+        ("6.17.13-x", 256, 512, False),
+        ("6.18.15-x", 256, 512, True),
+        ("6.18.15-x", 3584, 512, True),  # it ends where the page does
+        ("6.18.15-x", 3840, 512, False),
+        ("7.2.1-x", 256, 512, False),
+    ],
+)
+def test_one_buffer_inside_of_a_page_is_not_looked_at_by_some_kernels(release: str, shift: int, length: int, taken: bool) -> None:
+    where = env(volume(dax=False), release=release)
+    seen = returned(length, tag(length, 3)) if taken else failed("EINVAL")
+    assert accepts(where, *SPARSE, (Pread("f", 8192, length, shift=shift), seen))
+
+
+def test_several_buffers_are_looked_at_by_every_kernel() -> None:
+    where = env(volume(dax=False), release="6.18.15-x")
+    assert accepts(where, *SPARSE, (Preadv("f", 8192, (Buffer(512, shift=256), Buffer(512))), failed("EINVAL")))
 
 
 def test_blocks_that_are_only_allocated_count_as_a_hole() -> None:

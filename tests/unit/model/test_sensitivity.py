@@ -42,7 +42,6 @@ ACCEPTED: dict[tuple[str, str], str] = {
     ("one fault more", "store"): "in a page cache the kernel may write a page back at any time, and then the next store faults",
     ("count half", "recv"): "TCP may hold back what it was told more would follow",
     ("count one less", "recv"): "TCP may hold back what it was told more would follow",
-    ("frame absent", "pagemap"): "a page that may have been taken away may be absent",
     ("frame for none, in memory", "pagemap"): "in a page cache one fault maps its neighbours too",
     ("many faults more", "store"): "the faults of anonymous memory are not counted: huge pages may serve it",
 }
