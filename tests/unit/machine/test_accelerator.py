@@ -117,9 +117,10 @@ def test_the_loop_keeps_tcg_busy_and_both_times_are_said_without_the_start(tmp_p
     measured = measure(paced(tmp_path, {**FAST, "start_s": 1.0}))
     assert measured.tcg_s is not None
     assert measured.kvm_s is not None
-    # Sleeps last as long as they say, and never shorter; how much longer is the host's business, of the start that is subtracted, too.
+    # Sleeps last as long as they say, and never shorter; how much longer is the host's business, of the start that is subtracted, too:
+    # on a busy one little may be left of a short time.
     assert measured.tcg_s >= LOOP_S * 0.9
-    assert measured.turns * 1e-8 * 0.5 <= measured.kvm_s < measured.tcg_s
+    assert 0 <= measured.kvm_s < measured.tcg_s
     assert f"{measured.turns:,} turns took {measured.tcg_s:.2f} s under tcg and {measured.kvm_s:.2f} s under kvm" in measured.seen
 
 
