@@ -59,10 +59,6 @@ def _fact_parts(chosen: argparse.Namespace, found: Sequence[Difference]) -> Iter
     yield f"{len(found)} differences"
 
 
-def _place(one: Difference) -> str:
-    return f"{one.fact} on {one.storage}" if one.storage else one.fact
-
-
 def _diff_runs(chosen: argparse.Namespace) -> int:
     folders = (find_run(chosen.artifacts, word).folder for word in (chosen.before, chosen.after))
     before, after = (dict(map(stored_shape, item_folders([folder]))) for folder in folders)

@@ -45,17 +45,16 @@ class Checker:
 class FilesystemTraits:
     """What is so of a file system. ``..._since``: from which kernel on; None: on none. The facts of like names have the sources.
 
-    ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a mount
-    whose options do not name one. ``dax_per_file``: each file can be in DAX state or not (dax=inode and a flag); without, ``dax`` is the
-    only word that mount takes. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping is not
-    MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once. ``breaks_layouts``: truncating a DAX file first
-    unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an
-    O_DIRECT write does, and not through the page cache. ``fallocates``: fallocate allocates, punches and zeroes.
-    ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
-    ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks_since``: copy_file_range tries that
-    first. ``driver_option``: what a kernel is built with that has the driver which is meant, where not every guest's has. ``package``:
-    what its programs come in. ``complaints``: what finds the lines in which it complains (regular expressions); such a line leaves no
-    taint.
+    ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a
+    mount whose options do not name one. ``dax_per_file``: each file can be in DAX state or not (dax=inode and a flag); without, ``dax``
+    is the only word that mount takes. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
+    is not MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once. ``breaks_layouts``: truncating a DAX
+    file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an O_DIRECT write does,
+    and not through the page cache. ``fallocates``: fallocate allocates, punches and zeroes. ``tail_zeroed_since``: bytes behind the end
+    are zeroed when the file grows over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
+    ``shares_blocks_since``: copy_file_range tries that first. ``driver_option``: what a kernel is built with that has the driver which is
+    meant, where not every guest's has. ``package``: what its programs come in. ``complaints``: what finds the lines in which it complains
+    (regular expressions); such a line leaves no taint.
     """
 
     without_dax: WithoutDax | None = None

@@ -36,10 +36,10 @@ class ItemDifference:
 
 
 def stored_shape(folder: Path) -> tuple[str, Shape]:
-    """Return case and variant of the stored item in ``folder``, which it has on every kernel, and its shape. Raises UsageError."""
+    """Return what the stored item in ``folder`` is called on every kernel, and its shape. Raises UsageError."""
     record = load_record(folder)
     where = record.item.where
-    return f"{where.path}[{where.variant_id}]", _shape(judge_record(record, load_nearest_known(Path(where.case))))
+    return where.name_without_kernel, _shape(judge_record(record, load_nearest_known(Path(where.case))))
 
 
 def _shape(result: Result) -> Shape:

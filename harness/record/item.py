@@ -92,6 +92,11 @@ class Where:
         return self.variant.id + (f"-program_{self.number}" if self.number > 1 else "")
 
     @property
+    def name_without_kernel(self) -> str:
+        """Case, variant and, where it is not the usual one, lifecycle: what the item is called on every kernel."""
+        return f"{self.path}[{self.variant_id}{place_suffix(self.lifecycle)}]"
+
+    @property
     def place(self) -> str:
         """Variant, kernel and, where it is not the usual one, lifecycle."""
         return place_name(self.variant_id, self.target, self.lifecycle)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.model.fact import kernel_of
-from harness.record.item import Where, place_suffix
+from harness.record.item import Ending
 from harness.report.rows import Row
 from harness.report.summary import ended_as
 
@@ -38,11 +38,6 @@ class Column:
         return Counter(self.verdicts.values())
 
 
-def item_name(where: Where) -> str:
-    """Return case, variant and, where it is not the usual one, lifecycle: what an item is called on every kernel."""
-    return f"{where.path}[{where.variant_id}{place_suffix(where.lifecycle)}]"
-
-
 def make_columns(rows: Iterable[Row], measured: str) -> list[Column]:
     """Return a column for each kernel of a run. An item that says nothing of the kernel is not in it."""
     told: dict[str, dict[str, str]] = {}
@@ -50,18 +45,22 @@ def make_columns(rows: Iterable[Row], measured: str) -> list[Column]:
     for row in rows:
         if row.ended.ending.says_nothing:
             continue
-        told.setdefault(row.where.target.column, {})[item_name(row.where)] = ended_as(row)
+        told.setdefault(row.where.target.column, {})[row.where.name_without_kernel] = ended_as(row)
         if row.guest is not None:
             releases.setdefault(row.where.target.column, set()).add(row.guest.release)
     return [Column(kernel, tuple(sorted(here)), measured, told[kernel]) for kernel, here in releases.items()]
 
 
 def add_column(table: Sequence[Column], new: Column) -> list[Column]:
-    """Return the table with a column: it adds to what is known of the same release, and is put in the place of any other one's."""
+    """Return the table with a column: it adds to what is known of the same release, and is put in the place of any other one's.
+
+    That an item was unavailable in one run takes nothing back of what another one showed.
+    """
     former = next((column for column in table if column.kernel == new.kernel), None)
     if former is not None and set(former.releases) & set(new.releases):
         releases = tuple(sorted({*former.releases, *new.releases}))
-        new = Column(new.kernel, releases, new.measured, {**former.verdicts, **new.verdicts})
+        shown = {item: word for item, word in new.verdicts.items() if word != Ending.UNAVAILABLE or item not in former.verdicts}
+        new = Column(new.kernel, releases, new.measured, {**former.verdicts, **shown})
     return sorted([*(column for column in table if column is not former), new], key=lambda column: column.age)
 
 

@@ -35,7 +35,6 @@ clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descript
 clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2) ERRORS")
 clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
 clause("C-OPEN-04", "O_CREAT of a missing file is EROFS on a file system that is mounted read-only", "open(2) ERRORS")
-#: How much of a bare node the set-up zeroes; what stands behind it is unknown.
 clause(
     "C-DEVDAX-07",
     "a dax device is not opened with O_DIRECT: EINVAL",

@@ -52,7 +52,7 @@ clause("C-MAP-05", "MAP_HUGETLB with a file that is not on hugetlbfs is EINVAL",
 clause("C-MAP-06", "munmap of a mapping, or of its last pages, succeeds", "munmap(2)")
 clause("C-MAP-07", "mprotect of a mapping succeeds where the descriptor's mode allows it", "mprotect(2)")
 clause(
-    "C-MAP-18",
+    "C-MAP-20",
     "munmap and mprotect at an offset inside a page are EINVAL, as munmap of nothing is; mprotect of nothing succeeds, and so does that "
     "to what a part is already",
     "munmap(2), mprotect(2) ERRORS; mm/mprotect.c do_mprotect_pkey, mprotect_fixup",
@@ -89,7 +89,7 @@ clause(
     "madvise(2); mm/madvise.c madvise_remove",
 )
 clause(
-    "C-MAP-20",
+    "C-MAP-18",
     "a shared mapping of the node of a read-only device needs a descriptor that is not open for writing, whatever its protection: EINVAL",
     "block/fops.c blkdev_mmap, mm/filemap.c generic_file_readonly_mmap",
 )

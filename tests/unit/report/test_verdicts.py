@@ -56,6 +56,8 @@ def test_a_run_of_the_same_release_adds_and_one_of_another_takes_the_place() -> 
         OLD,
         Column("debian_6.12", more.releases, "2026-01-03", {**NEW.verdicts, "fam/one[a]": "conforms"}),
     ]
+    without = replace(more, verdicts={"fam/one[a]": "unavailable", "fam/rare[a]": "unavailable"})
+    assert add_column([NEW], without)[0].verdicts == {**NEW.verdicts, "fam/rare[a]": "unavailable"}
     newer = replace(more, releases=("6.12.2-cloud",))
     assert add_column([NEW, OLD], newer) == [OLD, newer]
     assert add_column([OLD], Column("debian_5.10", ("5.10.0",), "2026-01-03", {}))[0].kernel == "debian_5.10"
