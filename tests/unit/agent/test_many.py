@@ -120,7 +120,9 @@ def test_one_process_does_programs_that_leave_nothing_and_keeps_nothing_of_them(
 def kept_behind(daemon: Daemon, client: Client, tmp_path: Path, *programs: Program) -> tuple[int, int]:
     """Run programs and return how many descriptors and areas without access the process has that did them; then it is blocked."""
     request = many(tmp_path, *programs, BLOCKS, blocked_ms=30_000)
-    (session,) = psutil.Process(daemon.pid).children()
+    sessions = psutil.Process(daemon.pid).children
+    assert wait_until(lambda: len(sessions()) == 1, Deadline.after(30)), "the session of a connection that was closed has not ended"
+    (session,) = sessions()
     answers = [client.ask("run_many", **request)]
     (process,) = session.children()
     answers += [client.listen() for _ in programs[1:]]
