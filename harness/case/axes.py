@@ -15,6 +15,7 @@ from harness.case.tree import Row, Tree, accepted, as_row, as_table, as_text, as
 from harness.errors import CaseError
 from harness.model.filesystems import Filesystem
 from harness.model.kinds import Alignment, NamespaceMode, PageMap, RegionKind
+from harness.model.layers import Layer
 
 
 class Storage(StrEnum):
@@ -44,6 +45,7 @@ AXES: dict[str, type[StrEnum]] = {
     "namespace": NamespaceMode,
     "map": PageMap,
     "align": Alignment,
+    "layer": Layer,
     "filesystem": Filesystem,
     "target": Destination,
 }
@@ -58,6 +60,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "namespace": (str(NamespaceMode.FSDAX),),
     "map": (str(PageMap.MEM),),
     "align": tuple(map(str, Alignment)),
+    "layer": (str(Layer.NONE),),
     "filesystem": (str(Filesystem.EXT4),),
 }
 _DAX_WORDS = {Storage.DAX: "dax_always", Storage.NO_DAX: "dax_never", Storage.INODE: "dax_inode"}
@@ -108,6 +111,7 @@ class Variant:
     filesystem: Filesystem | None = None
     target: Destination | None = None
     align: Alignment | None = None
+    layer: Layer | None = None
     parameters: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -117,11 +121,13 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``e820-devdax-2MiB``, ``disk-ext4-to_second_pmem_e820-n_1000``."""
+        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``e820-fsdax-loop-ext4-dax_never``, ``e820-devdax-2MiB``,
+        ``disk-ext4-to_second_pmem_e820-n_1000``."""
         on_disk = self.storage is Storage.DISK
         mode = f"{self.namespace}_dev" if self.map is PageMap.DEV else self.namespace
         parts = [Storage.DISK] if on_disk else [self.region, mode]
-        parts += [self.filesystem or self.align or Storage.NODE, _DAX_WORDS.get(self.storage)]
+        layer = None if self.layer is Layer.NONE else self.layer
+        parts += [layer, self.filesystem or self.align or Storage.NODE, _DAX_WORDS.get(self.storage)]
         if self.target is not None:
             parts.append(f"to_{self.target}" + (f"_{self.region}" if on_disk and self.region else ""))
         parts += [f"{axis}_{re.sub(r'[^A-Za-z0-9_.+]', '_', value)}" for axis, value in self.parameters]
@@ -222,7 +228,7 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     kept = dict(point)
     if kept["storage"] == Storage.DISK:
         on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
-        drop = {"namespace", "map", "align"} if on_pmem else {"region", "namespace", "map", "align"}
+        drop = {"namespace", "map", "align", "layer"} | (set() if on_pmem else {"region"})
         return {axis: value for axis, value in kept.items() if axis not in drop}
     if kept["storage"] == Storage.DEVDAX:
         kept["namespace"] = str(NamespaceMode.DEVDAX)
@@ -234,7 +240,8 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     if not mode.traits.has_page_map:
         del kept["map"]
     if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
-        del kept["filesystem"]
-    elif kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file:
-        return None
-    return kept
+        del kept["filesystem"], kept["layer"]
+        return kept
+    no_dax_per_file = kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file
+    no_layer = kept["layer"] != Layer.NONE and (not mode.traits.queue_dax or RegionKind(kept["region"]).traits.read_only)
+    return None if no_dax_per_file or no_layer else kept

@@ -12,6 +12,8 @@ KERNEL_FLAVOURS = ("full",)
 #: The kernel options that a case can need beyond those of every guest (``options:`` in images/kernels.yaml), with what they are for.
 KERNEL_OPTIONS = {
     "CONFIG_EXT2_FS": "ext2 by its own driver",
+    "CONFIG_BLK_DEV_DM": "the device mapper",
+    "CONFIG_BLK_DEV_LOOP": "loop devices",
     "CONFIG_XDP_SOCKETS": "AF_XDP sockets",
     "CONFIG_RDMA_RXE": "soft-RoCE, the RDMA device of a guest",
     "CONFIG_INFINIBAND_USER_ACCESS": "RDMA verbs for programs",

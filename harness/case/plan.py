@@ -12,6 +12,7 @@ from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
 from harness.model.filesystems import Filesystem
 from harness.model.kinds import DaxOption, RegionKind
+from harness.model.layers import Layer
 from harness.model.outcome import ALWAYS_SHOWN
 from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
@@ -92,8 +93,9 @@ def make_stack(variant: Variant, mount_in_program: bool = False, ivshmem: bool =
 
 
 def with_drivers(needs: Needs, stack: StorageStack) -> Needs:
-    """Return ``needs`` with the options of kernels that have the drivers of the file systems of ``stack``."""
-    drivers = (volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None)
+    """Return ``needs`` with the options of kernels that have the drivers of the file systems and layers of ``stack``."""
+    drivers = [volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None]
+    drivers += [volume.layer.traits.driver_option for volume in stack.volumes]
     return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, drivers)])))
 
 
@@ -105,7 +107,11 @@ def named_variants() -> dict[str, Variant]:
     """Return every variant that the axes can ask for without a target, by its id, where set-up can mount what there is to mount."""
     axes = Axes(tuple((axis, choices) for axis, choices in CHOICES.items() if axis != "target"), (), "harness:0")
     volumes = {variant.id: (variant, _main_volume(variant)) for variant in make_variants(axes)}
-    return {name: variant for name, (variant, volume) in volumes.items() if volume.mount is None or not volume.is_read_only}
+    return {name: variant for name, (variant, volume) in volumes.items() if volume.mount is None or _can_be_mounted(volume)}
+
+
+def _can_be_mounted(volume: Volume) -> bool:
+    return not volume.is_read_only and (volume.layer.traits.gives_dax or not volume.asks_dax)
 
 
 def named_stacks() -> dict[str, StorageStack]:
@@ -118,7 +124,8 @@ def _main_volume(variant: Variant) -> Volume:
     if variant.storage is Storage.DISK:
         return Volume(MAIN, Disk(), mount)
     assert variant.namespace is not None  # as find_meaning has it
-    return Volume(MAIN, Namespace(_region("main", variant), variant.namespace, variant.map, variant.align), mount)
+    device = Namespace(_region("main", variant), variant.namespace, variant.map, variant.align)
+    return Volume(MAIN, device, mount, variant.layer or Layer.NONE)
 
 
 def _target_volume(variant: Variant) -> Volume:

@@ -8,9 +8,11 @@ from typing import Any
 from harness import ops as op
 from harness.errors import GuestError, StackMismatchError, first_line
 from harness.guest.filesystem import MAKERS, MOUNT_FOLDER, MOUNT_TABLE, MountEntry, parse_mounts
+from harness.guest.layers import LAYER_PATTERNS, read_layer
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.link import CommandOutput, GuestFiles
 from harness.guest.pmem import DAX_DEVICES, REGION_PATTERNS, PmemRegion, read_regions
+from harness.model.layers import Layer
 from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading, VolumeReading
 from harness.ops import Operation, Program, Step
@@ -49,9 +51,15 @@ def fact_patterns(layout: Layout) -> tuple[str, ...]:
         _RELEASE,
         TAINT,
         _CPU,
-        *(f"/sys/block/{v.name}/{name}" for v in layout.volumes for name in ("queue/dax", "queue/logical_block_size", "size", "ro")),
+        *_layer_patterns(layout),
+        *(f"{v.whole}/queue/{name}" for v in layout.volumes for name in ("dax", "logical_block_size")),
+        *(f"{v.block}/{name}" for v in layout.volumes for name in ("size", "ro")),
         *(v.folder for v in layout.mounted),
     )
+
+
+def _layer_patterns(layout: Layout) -> tuple[str, ...]:
+    return LAYER_PATTERNS if any(placed.base is not None for placed in layout.volumes) else ()
 
 
 def taint_of(reading: StackReading) -> int:
@@ -61,9 +69,9 @@ def taint_of(reading: StackReading) -> int:
 
 def clone_patterns(layout: Layout) -> tuple[str, ...]:
     """What :func:`read_again` needs to have been read."""
-    blocks = [f"/sys/block/{v.name}/{name}" for v in layout.volumes for name in ("queue/dax", "ro")]
+    blocks = [path for v in layout.volumes for path in (f"{v.whole}/queue/dax", f"{v.block}/ro")]
     devices = [f"{DAX_DEVICES}/{v.name}/{name}" for v in layout.volumes if v.volume.is_dax_device for name in ("align", "size")]
-    return (MOUNT_TABLE, _RELEASE, TAINT, *blocks, *devices)
+    return (MOUNT_TABLE, _RELEASE, TAINT, *_layer_patterns(layout), *blocks, *devices)
 
 
 def clone_program(layout: Layout) -> Program:
@@ -133,8 +141,8 @@ def read_again(
     layout: Layout, saved: StackReading, program: Program, observations: Sequence[Observation], files: GuestFiles
 ) -> StackReading:
     """Return ``saved`` with everything in it that a guest could have lost since: mounts with their options, the DAX state of a file, the
-    physical frame of a mapping, whether the device is read-only, the queue's DAX flag, alignment and size of a dax device, release and
-    taint of the kernel. Regions and other sizes are the machine's.
+    physical frame of a mapping, the layer, whether the device is read-only, the queue's DAX flag, alignment and size of a dax device,
+    release and taint of the kernel. Regions and other sizes are the machine's.
 
     Raises GuestError where a step of the probe failed or the guest does not say something.
     """
@@ -152,9 +160,10 @@ def read_again(
                 filesystem=mount.filesystem if mount else None,
                 mount_options=mount.options if mount else (),
                 dax=_is_dax(found.get(f"statx {role}")) if role in probed else volume.dax,
-                queue_dax=files.text(f"/sys/block/{placed.name}/queue/dax") == "1",
+                queue_dax=files.text(f"{placed.whole}/queue/dax") == "1",
                 frame_in_region=_is_inside(found.get(f"pagemap {role}"), volume.region_start, volume.region_size_bytes),
-                read_only=files.text(f"/sys/block/{placed.name}/ro") == "1",
+                read_only=files.text(f"{placed.block}/ro") == "1",
+                layer=_layer_of(placed, files),
                 **_of_dax_device(placed, files),
             )
         )
@@ -219,16 +228,16 @@ def _read_volume(
     files: GuestFiles,
     found: Mapping[str, Observation],
 ) -> VolumeReading:
-    role, block = placed.volume.role, f"/sys/block/{placed.name}"
+    role = placed.volume.role
     mount = _mount_on(placed.folder, mounts)
-    region = next((r for r in regions if any(n.node == placed.name for n in r.namespaces)), None)
-    namespace = next((n for n in region.namespaces if n.node == placed.name), None) if region else None
+    region = next((r for r in regions if any(n.node == placed.namespace_name for n in r.namespaces)), None)
+    namespace = next((n for n in region.namespaces if n.node == placed.namespace_name), None) if region else None
     start, size_bytes = (region.start, region.size_bytes) if region else (None, None)
     own = _of_dax_device(placed, files)
     if not own:
         own = {
-            "logical_block_bytes": int(_text(files, f"{block}/queue/logical_block_size")),
-            "size_bytes": int(_text(files, f"{block}/size")) * 512,
+            "logical_block_bytes": int(_text(files, f"{placed.whole}/queue/logical_block_size")),
+            "size_bytes": int(_text(files, f"{placed.block}/size")) * 512,
         }
     return VolumeReading(
         role=role,
@@ -237,7 +246,7 @@ def _read_volume(
         filesystem=mount.filesystem if mount else None,
         mount_options=mount.options if mount else (),
         dax=_is_dax(found.get(f"statx {role}")),
-        queue_dax=files.text(f"{block}/queue/dax") == "1",
+        queue_dax=files.text(f"{placed.whole}/queue/dax") == "1",
         filesystem_block_bytes=files.block_bytes.get(placed.folder) if mount else None,
         region_start=start,
         region_size_bytes=size_bytes,
@@ -245,11 +254,16 @@ def _read_volume(
         namespace_mode=namespace.mode if namespace else None,
         page_map=namespace.page_map if namespace else None,
         frame_in_region=_is_inside(found.get(f"pagemap {role}"), start, size_bytes),
-        read_only=files.text(f"/sys/block/{placed.name}/ro") == "1",
+        read_only=files.text(f"{placed.block}/ro") == "1",
+        layer=_layer_of(placed, files),
         has_labels=region.has_labels if region else None,
         persistence_domain=region.persistence_domain if region else None,
         **own,
     )
+
+
+def _layer_of(placed: PlacedVolume, files: GuestFiles) -> Layer:
+    return Layer.NONE if placed.base is None else read_layer(placed.base, placed.name, files)
 
 
 def _of_dax_device(placed: PlacedVolume, files: GuestFiles) -> dict[str, Any]:

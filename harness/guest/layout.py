@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from harness.errors import GuestError
 from harness.guest.filesystem import MOUNT_FOLDER, mount_options
+from harness.guest.layers import Base
 from harness.guest.pmem import PmemRegion, RegionPlacement, find_namespace, find_region
+from harness.model.layers import Layer
 from harness.model.stack import Disk, Namespace, StorageStack, Volume
 from harness.ops import MountVolume
 
@@ -14,16 +16,32 @@ _IVSHMEM = ("0x1af4", "0x1110")
 
 @dataclass(frozen=True)
 class PlacedVolume:
-    """A volume with its node in the guest, and the folder where it is mounted."""
+    """A volume with its node in the guest, and the folder where it is mounted. ``base``: what its layer stands on, where it has one."""
 
     volume: Volume
     node: str
     folder: str
+    base: Base | None = None
 
     @property
     def name(self) -> str:
         """What the kernel calls the device, and /dev its node."""
         return self.node.removeprefix("/dev/")
+
+    @property
+    def namespace_name(self) -> str:
+        """The same of the namespace's device, which a layer stands on."""
+        return self.name if self.base is None else self.base.name
+
+    @property
+    def block(self) -> str:
+        """The folder of its block device in sysfs."""
+        return f"{self.whole}/{self.name}" if self.volume.layer.traits.is_partition else self.whole
+
+    @property
+    def whole(self) -> str:
+        """The folder of the block device that has the queue: for a partition the whole one."""
+        return f"/sys/block/{self.namespace_name if self.volume.layer.traits.is_partition else self.name}"
 
     @property
     def mounting(self) -> MountVolume:
@@ -61,6 +79,24 @@ class Layout:
         return () if self.stack.mount_in_program else tuple(v for v in self.volumes if v.volume.mount is not None)
 
 
+def layer_base(placed: PlacedVolume, disks: Mapping[str, str]) -> Base | None:
+    """Return what the layer of a volume is made on, where it has one: the volume is ``placed`` on the namespace itself.
+
+    Raises GuestError where a disk is missing.
+    """
+    if placed.volume.layer is Layer.NONE:
+        return None
+    disk = placed.volume.layer_disk
+    return Base(placed.node, placed.volume.role, "" if disk is None else _disk_node(disk, disks))
+
+
+def _disk_node(disk: Disk, disks: Mapping[str, str]) -> str:
+    if disk.name not in disks:
+        there = ", ".join(filter(None, disks)) or "none"
+        raise GuestError(f"the guest has no disk with the serial {disk.name!r}; it has: {there}")
+    return f"/dev/{disks[disk.name]}"
+
+
 def region_placement(namespace: Namespace, placements: Sequence[RegionPlacement]) -> RegionPlacement:
     """Return where the region of a namespace lies. Raises GuestError where the machine has none of that name."""
     for placement in placements:
@@ -73,13 +109,10 @@ def region_placement(namespace: Namespace, placements: Sequence[RegionPlacement]
 def place_volume(
     volume: Volume, placements: Sequence[RegionPlacement], regions: Sequence[PmemRegion], disks: Mapping[str, str]
 ) -> PlacedVolume:
-    """Return the device and the folder of a volume. Raises GuestError that says what the guest has instead."""
+    """Return the device and the folder of a volume, without its layer. Raises GuestError that says what the guest has instead."""
     folder = f"{MOUNT_FOLDER}/{volume.role}"
     if isinstance(volume.device, Disk):
-        if volume.device.name not in disks:
-            there = ", ".join(filter(None, disks)) or "none"
-            raise GuestError(f"the guest has no disk with the serial {volume.device.name!r}; it has: {there}")
-        return PlacedVolume(volume, f"/dev/{disks[volume.device.name]}", folder)
+        return PlacedVolume(volume, _disk_node(volume.device, disks), folder)
     region = find_region(regions, region_placement(volume.device, placements))
     namespace = find_namespace(region, volume.device) or next((n for n in region.namespaces if n.node is not None), None)
     if namespace is None or namespace.node is None:

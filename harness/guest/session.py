@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import AgentError, GuestError
@@ -34,7 +34,8 @@ from harness.guest.filesystem import (
     require_filesystem,
     unmount_commands,
 )
-from harness.guest.layout import Layout, PlacedVolume, find_bar, place_volume, region_placement
+from harness.guest.layers import LAYER_PATTERNS, MAKERS, driver_commands, drivers_of, find_node, require_drivers
+from harness.guest.layout import Layout, PlacedVolume, find_bar, layer_base, place_volume, region_placement
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
 from harness.guest.pmem import (
     REGION_PATTERNS,
@@ -129,12 +130,14 @@ class GuestSession:
         deadline = deadline or self._limit(300)
         with took(log, logging.INFO, f"set up {stack.describe()}"):
             self._unmount(self.layout, deadline)
+            self._undo_layers(self.layout, deadline)
             self._prepare_kernel(stack, deadline)
             self._make_namespaces(stack, placements, deadline)
             files = self._link.read_files((*REGION_PATTERNS, _DISK_SERIALS, f"{_PCI}/vendor", f"{_PCI}/device"), deadline)
             disks = {(serial or "").strip(): path.split("/")[3] for path, serial in files.files.items() if path.endswith("/serial")}
             regions = read_regions(files)
             placed = tuple(place_volume(volume, placements, regions, disks) for volume in stack.volumes)
+            placed = tuple(self._with_layer(volume, disks, deadline) for volume in placed)
             bar = find_bar(files.files) if stack.ivshmem else None
             folders = [v.folder for v in placed]
             enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
@@ -299,6 +302,21 @@ class GuestSession:
                 if find_namespace(region, volume.device) is None:
                     commands.append(namespace_command(region, volume.device))
         self._link.commands(commands, deadline)
+
+    def _with_layer(self, placed: PlacedVolume, disks: Mapping[str, str], deadline: Deadline) -> PlacedVolume:
+        """Make the layer of a volume that is ``placed`` on its namespace; return it on its layer."""
+        base, layer = layer_base(placed, disks), placed.volume.layer
+        if base is None:
+            return placed
+        drivers = drivers_of([layer])
+        said = self._link.commands(driver_commands(drivers), deadline)
+        require_drivers(drivers, self._link.read_files([driver.control for driver in drivers], deadline), said)
+        self._link.commands(MAKERS[layer].make(base, self._mkfs), deadline)
+        return replace(placed, node=find_node(layer, base, self._link.read_files(LAYER_PATTERNS, deadline)), base=base)
+
+    def _undo_layers(self, layout: Layout, deadline: Deadline) -> None:
+        on_layers = [(MAKERS[placed.volume.layer], placed.base, placed.node) for placed in layout.volumes if placed.base is not None]
+        self._link.commands([command for maker, base, node in on_layers for command in maker.undo(base, node)], deadline)
 
     @contextmanager
     def _writable(self, layout: Layout, deadline: Deadline) -> Iterator[None]:

@@ -95,7 +95,7 @@ def flipped_at_last_close(c: Context, s: State, number: int) -> State:
     if not memory.is_file or memory.volume in s.mounted:
         return s
     reading = c.env.reading.volume(memory.volume)
-    by_flag = reading.queue_dax and dax_mode(reading, filesystem_traits(reading.filesystem)) == DaxOption.INODE
+    by_flag = reading.gives_dax and dax_mode(reading, filesystem_traits(reading.filesystem)) == DaxOption.INODE
     if not by_flag or memory.dax == memory.dax_flag or s.is_used(number):
         return s
     return s.with_object(number, evolve(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))

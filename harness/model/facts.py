@@ -4,20 +4,20 @@ A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a ker
 values it can take. Cases say which facts they probe: what a guest showed there is possible with one value only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from harness.model import pin_facts
-from harness.model.fact import FACTS, Value, fact, kernel_of
-from harness.model.filesystems import FILESYSTEM_TRAITS, Filesystem, FilesystemTraits, WithoutDax, filesystem_traits
+from harness.model.fact import FACTS, Kernel, Value, fact, kernel_of
+from harness.model.filesystems import FILESYSTEM_TRAITS, Filesystem, FilesystemTraits, Version, WithoutDax, filesystem_traits
 from harness.model.kinds import is_synchronous
 from harness.model.stack import StackReading, VolumeReading
 from harness.model.value import evolve
 
 #: Importing them enters their facts.
 FAMILIES = (pin_facts,)
-__all__ = ["FACTS", "Env", "fact_of_mount"]
+__all__ = ["FACTS", "Env", "fact_of_mount", "fact_of_partition"]
 
 
 def traits_of(volume: VolumeReading) -> FilesystemTraits:
@@ -29,6 +29,15 @@ def fact_of_mount(filesystem: Filesystem) -> str:
     """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
     refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
     return f"{filesystem}_refuses_dax_mount" if refuses else f"{filesystem}_drops_dax"
+
+
+def fact_of_partition(filesystem: Filesystem) -> str:
+    """Return the name of the fact that tells whether DAX is refused on a partition; only file systems that look at that have it."""
+    return f"{filesystem}_refuses_partition"
+
+
+def _refusing_partitions(since: Version) -> Callable[[Kernel, VolumeReading], Value]:
+    return lambda k, v: v.gives_dax and v.layer.traits.is_partition and k.has(since)
 
 
 @dataclass(frozen=True)
@@ -224,8 +233,17 @@ for _filesystem in Filesystem:
         f"whether mounting with dax=always {_ends}, where the file system is {_filesystem}",
         _filesystem.traits.without_dax_source,
         (True, False),
-        lambda k, v: not v.queue_dax,
+        lambda k, v: not v.gives_dax,
     )
+    if _filesystem.traits.refuses_partition_since is not None:
+        fact(
+            fact_of_partition(_filesystem),
+            f"whether mounting with dax=always fails on a partition that could have DAX, where the file system is {_filesystem}",
+            "fs/xfs/xfs_super.c xfs_setup_dax_always: file systems made with reflink, which are those of kernels whose xfs takes it "
+            "together with DAX (since 6.0)",
+            (True, False),
+            _refusing_partitions(_filesystem.traits.refuses_partition_since),
+        )
 fact(
     "dioalign_reported",
     "whether statx fills STATX_DIOALIGN in",

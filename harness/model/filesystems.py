@@ -52,7 +52,8 @@ class FilesystemTraits:
     file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an O_DIRECT write does,
     and not through the page cache. ``fallocates``: fallocate allocates, punches and zeroes. ``tail_zeroed_since``: bytes behind the end
     are zeroed when the file grows over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
-    ``shares_blocks_since``: copy_file_range tries that first. ``driver_option``: what a kernel is built with that has the driver which is
+    ``shares_blocks_since``: copy_file_range tries that first. ``refuses_partition_since``: dax=always is refused on a partition that could
+    have DAX. ``driver_option``: what a kernel is built with that has the driver which is
     meant, where not every guest's has. ``package``: what its programs come in. ``complaints``: what finds the lines in which it complains
     (regular expressions); such a line leaves no taint.
     """
@@ -75,6 +76,7 @@ class FilesystemTraits:
     buffered_nowait_write_since: Version | None = None
     allocation_unmaps: bool = False
     shares_blocks_since: Version | None = None
+    refuses_partition_since: Version | None = None
     direct_append_looks_at_offset: bool = False
     driver_option: str | None = None
     package: str | None = None
@@ -141,6 +143,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             buffered_nowait_write_since=(6, 0),
             allocation_unmaps=True,
             shares_blocks_since=(6, 0),
+            refuses_partition_since=(6, 0),
             direct_append_looks_at_offset=True,
             package="xfsprogs",
             # It has one status for what it found and for what it could not do: the words are those of xfsprogs' do_error.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from harness.model.filesystems import Filesystem, FilesystemTraits
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind, is_dax_device, is_synchronous
+from harness.model.layers import Layer
 from harness.sizes import MIB, format_size
 
 #: The volume that a case's plain paths name, and the other ones a program can reach.
@@ -59,6 +60,7 @@ class Volume:
     role: str
     device: Namespace | Disk
     mount: Mount | None
+    layer: Layer = Layer.NONE
 
     @property
     def is_pmem(self) -> bool:
@@ -68,6 +70,11 @@ class Volume:
     def is_read_only(self) -> bool:
         """Whether the kernel lets nobody write to the device."""
         return isinstance(self.device, Namespace) and self.device.region.kind.traits.read_only
+
+    @property
+    def layer_disk(self) -> Disk | None:
+        """The disk that is part of the layer."""
+        return Disk(f"{self.role}_half") if self.layer.traits.takes_disk else None
 
     @property
     def align(self) -> Alignment | None:
@@ -94,6 +101,8 @@ class Volume:
                 parts[-1] += f" align={self.device.align}"
         else:
             parts = [f"virtio disk {format_size(self.device.size_bytes)}"]
+        if self.layer is not Layer.NONE:
+            parts.append(str(self.layer))
         if self.mount is None:
             parts.append("dax device" if self.is_dax_device else "bare node")
         else:
@@ -125,7 +134,8 @@ class StorageStack:
 
     @property
     def disks(self) -> tuple[Disk, ...]:
-        return tuple(v.device for v in self.volumes if isinstance(v.device, Disk))
+        own = (v.device if isinstance(v.device, Disk) else v.layer_disk for v in self.volumes)
+        return tuple(disk for disk in own if disk is not None)
 
     def describe(self) -> str:
         """Return one line for the main volume and one ``role: ...`` for each other."""
@@ -164,22 +174,30 @@ class VolumeReading:
     has_labels: bool | None = None
     persistence_domain: str | None = None
     align_bytes: int | None = None
+    layer: Layer = Layer.NONE
 
     @property
     def is_dax_device(self) -> bool:
         return is_dax_device(self.namespace_mode)
 
     @property
+    def gives_dax(self) -> bool:
+        """Whether a file system can have DAX on it."""
+        return self.queue_dax and self.layer.traits.gives_dax
+
+    @property
     def storage(self) -> str:
         """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem sector``, ``device dax on pmem devdax``,
         ``ext4 on disk``.
 
-        Pmem that only its host makes durable is ``asynchronous pmem``.
+        Pmem that only its host makes durable is ``asynchronous pmem``, and what is on a layer is so ``through`` it.
         """
-        medium = "disk" if self.region_start is None else "pmem" if self.queue_dax else f"pmem {self.namespace_mode}"
+        direct = any(mode.traits.queue_dax for mode in NamespaceMode if mode == self.namespace_mode)
+        medium = "disk" if self.region_start is None else "pmem" if direct else f"pmem {self.namespace_mode}"
         waits = "" if is_synchronous(self.provider) else ASYNCHRONOUS
         kind = self.filesystem or ("device" if self.is_dax_device else "node")
-        return " ".join(filter(None, (kind, "dax" if self.dax else "", "on", waits, medium)))
+        through = "" if self.layer is Layer.NONE else f"through {self.layer}"
+        return " ".join(filter(None, (kind, "dax" if self.dax else "", "on", waits, medium, through)))
 
 
 @dataclass(frozen=True)
@@ -225,7 +243,8 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
             ("persistence domain of the region", traits.persistence_domain, got.persistence_domain),
             ("read-only", traits.read_only, got.read_only),
             ("namespace mode", str(mode), got.namespace_mode),
-            ("queue/dax", mode.traits.queue_dax, got.queue_dax),
+            ("layer", volume.layer, got.layer),
+            ("queue/dax", mode.traits.queue_dax and volume.layer.traits.queue_dax, got.queue_dax),
         ]
         # A raw namespace is as it came: where nothing was ever written into the label area, the kernel sees no labels.
         made = volume.device.mode.traits.has_page_map or volume.device.mode.traits.sets_sector_size

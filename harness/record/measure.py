@@ -12,6 +12,7 @@ from harness.model.fact import Value
 from harness.model.facts import FACTS, Env
 from harness.model.judge import judge
 from harness.model.kinds import NamespaceMode, RegionKind
+from harness.model.layers import Layer
 from harness.model.stack import ASYNCHRONOUS, MAIN, VolumeReading
 from harness.model.verdict import Verdict
 from harness.record.mutants import Recorded
@@ -64,6 +65,8 @@ def reading_of(storage: str) -> VolumeReading:
     """Return a volume whose ``storage`` is this. Raises ValueError for words that it never says."""
     kind, _, medium = storage.partition(" on ")
     filesystem, _, dax = kind.partition(" ")
+    medium, _, through = medium.partition(" through ")
+    layer = next((known for known in Layer if known == through), Layer.NONE)
     waits = medium.startswith(f"{ASYNCHRONOUS} ")
     device, _, word = medium.removeprefix(f"{ASYNCHRONOUS} ").partition(" ")
     fitting = (mode for mode in NamespaceMode if word == ("" if mode.traits.queue_dax else mode))
@@ -75,7 +78,7 @@ def reading_of(storage: str) -> VolumeReading:
         filesystem=None if filesystem in _BARE else filesystem,
         mount_options=(),
         dax=dax == "dax",
-        queue_dax=mode is not None and mode.traits.queue_dax,
+        queue_dax=mode is not None and mode.traits.queue_dax and layer.traits.queue_dax,
         # Where a namespace brings a size of its own it is 4 KiB (ndctl create-namespace); else as on a disk.
         logical_block_bytes=4096 if mode is not None and mode.traits.sets_sector_size else 512,
         filesystem_block_bytes=None if filesystem in _BARE else 4096,
@@ -83,6 +86,7 @@ def reading_of(storage: str) -> VolumeReading:
         region_start=None if mode is None else 0,
         provider=next((kind.traits.provider for kind in RegionKind if not kind.traits.synchronous), None) if waits else None,
         namespace_mode=mode,
+        layer=layer,
     )
     if volume.storage != storage:
         raise ValueError(f"{storage!r} is no kind of storage")

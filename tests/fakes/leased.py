@@ -85,7 +85,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         filesystem=None if mount is None else str(mount.filesystem),
         mount_options=() if mount is None or mount.dax is None else (f"dax={mount.dax}",),
         dax=volume.asks_dax,
-        queue_dax=isinstance(device, Namespace) and device.mode.traits.queue_dax,
+        queue_dax=isinstance(device, Namespace) and device.mode.traits.queue_dax and volume.layer.traits.queue_dax,
         logical_block_bytes=512,
         filesystem_block_bytes=4096,
         size_bytes=1 << 28,
@@ -94,6 +94,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         return base
     return replace(
         base,
+        layer=volume.layer,
         region_start=1 << 28,
         region_size_bytes=device.region.size_bytes,
         provider=device.region.kind.traits.provider,

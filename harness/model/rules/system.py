@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, either, open_end
-from harness.model.facts import fact_of_mount
+from harness.model.facts import FACTS, fact_of_mount, fact_of_partition
 from harness.model.filesystems import Filesystem, WithoutDax
 from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
 from harness.model.outcome import How, Observation
@@ -28,6 +28,11 @@ clause(
     "C-MOUNT-07",
     "where a file system has no DAX state of each file (ext2), mount knows the word dax only: dax=always, dax=never, dax=inode are EINVAL",
     "fs/ext2/super.c parse_options",
+)
+clause(
+    "C-MOUNT-08",
+    "xfs with reflink refuses dax=always on a partition that could have DAX: EINVAL",
+    "fs/xfs/xfs_super.c xfs_setup_dax_always (since 6.0)",
 )
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
 clause("C-DEVDAX-09", "a dax device is no block device: mounting it is ENOTBLK", "mount(2) ERRORS; block/bdev.c lookup_bdev")
@@ -69,6 +74,7 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
         ("EACCES", closed and not asks, "C-MOUNT-06"),
         ("EINVAL", wants and without is WithoutDax.REFUSED, "C-MOUNT-02"),
         ("EINVAL", unknown, "C-MOUNT-07"),
+        ("EINVAL", wants and without is None and _refuses_partition(c, op), "C-MOUNT-08"),
     ):
         return refused.leaving(s)
     wants = wants and without is not WithoutDax.DROPPED
@@ -84,6 +90,11 @@ def _without_dax(c: Context, op: MountVolume) -> WithoutDax | None:
         return None
     filesystem = Filesystem(op.filesystem)
     return filesystem.traits.without_dax if c.env.fact(fact_of_mount(filesystem), op.volume) else None
+
+
+def _refuses_partition(c: Context, op: MountVolume) -> bool:
+    name = fact_of_partition(Filesystem(op.filesystem)) if op.filesystem in set(Filesystem) else ""
+    return name in FACTS and bool(c.env.fact(name, op.volume))
 
 
 def _set_up(c: Context, volume: str) -> bool:

@@ -34,6 +34,21 @@ def test_a_dax_device_has_units_and_nothing_else_has() -> None:
     ]
 
 
+def test_a_layer_stands_between_a_namespace_with_dax_and_a_file_system() -> None:
+    assert variant_ids("{storage: [dax], region: [e820], layer: [none, dm_linear]}") == [
+        "e820-fsdax-ext4-dax_always",
+        "e820-fsdax-dm_linear-ext4-dax_always",
+    ]
+    assert variant_ids("{storage: [node, devdax, disk], region: [e820], layer: [none, loop], align: [4KiB]}") == [
+        "e820-fsdax-node",
+        "e820-devdax-4KiB",
+        "disk-ext4",
+    ]
+    assert variant_ids("{storage: [no_dax], region: [nvdimm, nvdimm_unarmed], namespace: [fsdax, raw], layer: [partition]}") == [
+        "nvdimm-fsdax-partition-ext4-dax_never"
+    ]
+
+
 def test_every_storage_has_its_word() -> None:
     ids = variant_ids("{storage: [dax, no_dax, inode, node, disk], region: [e820]}")
     assert ids == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_never", "e820-fsdax-ext4-dax_inode", "e820-fsdax-node", "disk-ext4"]

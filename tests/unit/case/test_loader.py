@@ -350,7 +350,7 @@ def test_a_case_names_the_kernel_options_that_it_needs() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[CONFIG_XDP_SOCKET]", "unknown kernel option 'CONFIG_XDP_SOCKET'; did you mean CONFIG_XDP_SOCKETS? accepted: CONFIG_CXL_PMEM"),
+        ("[CONFIG_XDP_SOCKET]", "unknown kernel option 'CONFIG_XDP_SOCKET'; did you mean CONFIG_XDP_SOCKETS? accepted: CONFIG_BLK_DEV_DM"),
         ("[XDP_SOCKETS]", "unknown kernel option 'XDP_SOCKETS'; did you mean CONFIG_XDP_SOCKETS?"),
         ("[CONFIG_XDP_SOCKETS, {a: b}]", "kernel_options must be one word or number"),
     ],

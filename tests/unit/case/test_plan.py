@@ -76,6 +76,19 @@ def test_a_region_that_is_read_only_is_mounted_by_the_program_or_used_as_a_node(
     assert all(name.endswith("-node") for name in named)
 
 
+def test_a_layer_is_between_the_namespace_and_what_is_mounted_and_asks_for_its_driver() -> None:
+    (plan,) = plans(FSYNC, head("storage: [no_dax], region: [e820], layer: [dm_mixed]")).values()
+    assert plan.stack.describe() == "e820 256MiB -> fsdax map=mem -> dm_mixed -> ext4 -> dax=never"
+    assert [disk.name for disk in plan.stack.disks] == ["main_half"]
+    assert plan.needs.kernel_options == ("CONFIG_BLK_DEV_DM",)
+
+
+def test_no_stack_has_a_name_that_asks_for_dax_on_a_layer_without_it() -> None:
+    named = named_stacks()
+    assert {"e820-fsdax-loop-ext4-dax_never", "e820-fsdax-dm_linear-ext4-dax_always"} <= set(named)
+    assert not [name for name in named if "-loop-" in name and name.endswith("dax_always")]
+
+
 def test_every_stack_has_a_name() -> None:
     found = named_stacks()
     assert found["nvdimm-fsdax_dev-xfs-dax_always"].describe() == "nvdimm 256MiB -> fsdax map=dev -> xfs -> dax=always"

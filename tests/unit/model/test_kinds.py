@@ -5,6 +5,7 @@ import pytest
 from harness.model.facts import FACTS, fact_of_mount
 from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, filesystem_traits
 from harness.model.kinds import Alignment, NamespaceMode, RegionKind, is_dax_device, is_synchronous
+from harness.model.layers import Layer, LayerTraits
 from harness.model.stack import dax_mode
 from tests.unit.model.stacks import env, volume
 
@@ -51,6 +52,11 @@ def test_a_dax_device_has_struct_pages_no_queue_and_units() -> None:
     assert not traits.queue_dax
     assert [is_dax_device(mode) for mode in ("devdax", "fsdax", "memory", None)] == [True, False, False, False]
     assert [alignment.bytes for alignment in Alignment] == [4096, 2 << 20]
+
+
+def test_what_a_layer_gives_its_queue_says() -> None:
+    assert [layer for layer in Layer if layer.traits.gives_dax and not layer.traits.queue_dax] == []
+    assert Layer.NONE.traits == LayerTraits()
 
 
 def test_map_sync_is_given_where_file_system_and_region_are_synchronous() -> None:

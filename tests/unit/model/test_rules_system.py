@@ -3,6 +3,7 @@
 import pytest
 
 from harness.model.facts import Env
+from harness.model.layers import Layer
 from harness.model.outcome import Observation, Run
 from harness.model.verdict import Verdict
 from harness.ops import (
@@ -58,6 +59,37 @@ def state_of(dax: int, size: int = 0) -> Observation:
 )
 def test_ext4_refuses_dax_where_the_device_has_none(where: Env, filesystem: str, options: str, seen: Observation, verdict: Verdict) -> None:
     assert judged(where, (MountVolume("main", filesystem, options), seen)).verdict is verdict
+
+
+def on_layer(layer: Layer, release: str = "6.12.1") -> Env:
+    return env(volume(dax=False, filesystem=None, layer=layer, queue_dax=layer.traits.queue_dax), release=release)
+
+
+@pytest.mark.parametrize("layer", Layer)
+def test_ext4_refuses_dax_on_a_layer_that_does_not_give_it(layer: Layer) -> None:
+    right, wrong = (returned(), failed("EINVAL")) if layer.traits.gives_dax else (failed("EINVAL"), returned())
+    assert judged(on_layer(layer), (MountVolume("main", "ext4", "dax=always"), right)).verdict is Verdict.CONFORMS
+    assert judged(on_layer(layer), (MountVolume("main", "ext4", "dax=always"), wrong)).verdict is Verdict.DEVIATES
+
+
+@pytest.mark.parametrize(
+    ("layer", "release", "options", "refused"),
+    [
+        (Layer.PARTITION, "6.12.1", "dax=always", True),
+        (Layer.PARTITION, "6.12.1", "dax=never", False),
+        (Layer.PARTITION, "5.10.1", "dax=always", False),
+        (Layer.PARTITION_UNALIGNED, "6.12.1", "dax=always", False),
+        (Layer.DM_LINEAR, "6.12.1", "dax=always", False),
+    ],
+)
+def test_xfs_with_reflink_refuses_dax_on_a_partition_that_has_it(layer: Layer, release: str, options: str, refused: bool) -> None:
+    right, wrong = (failed("EINVAL"), returned()) if refused else (returned(), failed("EINVAL"))
+    assert judged(on_layer(layer, release), (MountVolume("main", "xfs", options), right)).verdict is Verdict.CONFORMS
+    assert judged(on_layer(layer, release), (MountVolume("main", "xfs", options), wrong)).verdict is Verdict.DEVIATES
+
+
+def test_a_file_system_that_nobody_knows_is_not_asked_for_what_it_does_with_partitions() -> None:
+    assert judged(on_layer(Layer.PARTITION), (MountVolume("main", "minix", "dax=always"), returned())).verdict is Verdict.CONFORMS
 
 
 CLOSED = env(volume(dax=False, filesystem=None, read_only=True))

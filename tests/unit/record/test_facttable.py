@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +13,7 @@ from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.model.fact import Kernel
 from harness.model.facts import FACTS
+from harness.model.layers import Layer
 from harness.model.outcome import How, Observation
 from harness.ops import Open, OpenFlag, Operation, Pwrite
 from harness.record.facttable import (
@@ -135,6 +137,11 @@ def test_the_words_for_a_storage_say_what_a_volume_is() -> None:
     assert asynchronous == "ext4 dax on asynchronous pmem"
     assert reading_of(asynchronous).storage == asynchronous
     assert [expected_value("map_sync", words, "6.12.0") for words in (DAX, asynchronous)] == [True, False]
+    for layer in Layer:
+        words = replace(make_reading(stack("no_dax")).volumes[0], layer=layer, queue_dax=layer.traits.queue_dax).storage
+        assert words == "ext4 on pmem" + ("" if layer is Layer.NONE else f" through {layer}")
+        assert reading_of(words).storage == words
+        assert expected_value("ext4_refuses_dax_mount", words, "6.12.0") is not layer.traits.gives_dax
     with pytest.raises(ValueError, match="'ext4' is no kind of storage"):
         reading_of("ext4")
 
