@@ -31,11 +31,22 @@ class Storage(StrEnum):
 
 
 class Destination(StrEnum):
-    """What the volume "target" is: ext4 on a virtio disk, or on a second pmem region with dax=never or dax=always."""
+    """What the volume "target" is: ext4 on a virtio disk, or with dax=never or dax=always on a second pmem region, or on a second namespace
+    of the main volume's region, of which each then has half."""
 
     DISK = "disk"
     PMEM = "second_pmem"
     PMEM_DAX = "second_pmem_dax"
+    NAMESPACE = "second_namespace"
+    NAMESPACE_DAX = "second_namespace_dax"
+
+    @property
+    def shares_region(self) -> bool:
+        return self in {Destination.NAMESPACE, Destination.NAMESPACE_DAX}
+
+    @property
+    def asks_dax(self) -> bool:
+        return self in {Destination.PMEM_DAX, Destination.NAMESPACE_DAX}
 
 
 #: The axes that every case has.
@@ -226,7 +237,10 @@ def _variant(point: Mapping[str, str]) -> Variant:
 def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     """Return ``point`` without the axes that mean nothing for it, or None where no such stack exists."""
     kept = dict(point)
+    shares = "target" in kept and Destination(kept["target"]).shares_region
     if kept["storage"] == Storage.DISK:
+        if shares:
+            return None
         on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
         drop = {"namespace", "map", "align", "layer"} | (set() if on_pmem else {"region"})
         return {axis: value for axis, value in kept.items() if axis not in drop}
@@ -235,7 +249,10 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     else:
         del kept["align"]
     mode = NamespaceMode(kept["namespace"])
-    if (mode, PageMap(kept["map"])) not in RegionKind(kept["region"]).traits.namespaces:
+    traits = RegionKind(kept["region"]).traits
+    if (mode, PageMap(kept["map"])) not in traits.namespaces:
+        return None
+    if shares and (not mode.traits.has_page_map or not traits.has_labels or traits.read_only):
         return None
     if not mode.traits.has_page_map:
         del kept["map"]
@@ -243,5 +260,5 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
         del kept["filesystem"], kept["layer"]
         return kept
     no_dax_per_file = kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file
-    no_layer = kept["layer"] != Layer.NONE and (not mode.traits.queue_dax or RegionKind(kept["region"]).traits.read_only)
+    no_layer = kept["layer"] != Layer.NONE and (not mode.traits.queue_dax or traits.read_only)
     return None if no_dax_per_file or no_layer else kept

@@ -124,7 +124,8 @@ def _main_volume(variant: Variant) -> Volume:
     if variant.storage is Storage.DISK:
         return Volume(MAIN, Disk(), mount)
     assert variant.namespace is not None  # as find_meaning has it
-    device = Namespace(_region("main", variant), variant.namespace, variant.map, variant.align)
+    half = 0 if variant.target is not None and variant.target.shares_region else None
+    device = Namespace(_region("main", variant), variant.namespace, variant.map, variant.align, half)
     return Volume(MAIN, device, mount, variant.layer or Layer.NONE)
 
 
@@ -132,8 +133,11 @@ def _target_volume(variant: Variant) -> Volume:
     if variant.target is Destination.DISK:
         name = "second_disk" if variant.storage is Storage.DISK else "disk"
         return Volume(TARGET, Disk(name), Mount(Filesystem.EXT4, None))
-    option = DaxOption.ALWAYS if variant.target is Destination.PMEM_DAX else DaxOption.NEVER
-    return Volume(TARGET, Namespace(_region("second", variant)), Mount(Filesystem.EXT4, option))
+    assert variant.target is not None
+    option = DaxOption.ALWAYS if variant.target.asks_dax else DaxOption.NEVER
+    shared = variant.target.shares_region
+    device = Namespace(_region("main", variant), half=1) if shared else Namespace(_region("second", variant))
+    return Volume(TARGET, device, Mount(Filesystem.EXT4, option))
 
 
 def _region(name: str, variant: Variant) -> Region:

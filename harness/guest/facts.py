@@ -256,6 +256,7 @@ def _read_volume(
         frame_in_region=_is_inside(found.get(f"pagemap {role}"), start, size_bytes),
         read_only=files.text(f"{placed.block}/ro") == "1",
         layer=_layer_of(placed, files),
+        half=namespace.half if namespace else None,
         has_labels=region.has_labels if region else None,
         persistence_domain=region.persistence_domain if region else None,
         **own,

@@ -5,7 +5,7 @@ Regions are found by their physical start, never by a name that depends on the o
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.errors import GuestError
 from harness.guest.link import GuestCommand, GuestFiles
@@ -28,6 +28,7 @@ REGION_PATTERNS = (
     f"{_ND}/namespace*/mode",
     f"{_ND}/namespace*/holder",
     f"{_ND}/namespace*/size",
+    f"{_ND}/namespace*/resource",
     f"{_ND}/namespace*/sector_size",
     f"{_ND}/pfn*/mode",
     f"{_ND}/*/block/*",
@@ -56,7 +57,7 @@ class PmemNamespace:
     """A namespace of the guest and the name of its node in /dev. ``mode`` in ndctl's words; ``page_map`` for fsdax and devdax.
 
     ``sector_bytes``: what its label says; None without a label (then it is 512 outside sector mode). ``align_bytes`` and ``size_bytes``:
-    of a dax device.
+    of a dax device. ``half``: of the region, 0 or 1; None: it is not one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class PmemNamespace:
     sector_bytes: int | None = None
     align_bytes: int | None = None
     size_bytes: int | None = None
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def read_regions(files: GuestFiles) -> tuple[PmemRegion, ...]:
                 provider=provider,
                 start=int(start, 16),
                 size_bytes=int(size),
-                namespaces=_namespaces(files, name),
+                namespaces=_namespaces(files, name, int(start, 16), int(size)),
                 has_labels=files.text(f"{path}/nstype") == _LABELLED,
                 read_only=files.text(f"{path}/read_only") == "1",
                 persistence_domain=files.text(f"{path}/persistence_domain") or None,
@@ -113,7 +115,7 @@ def read_regions(files: GuestFiles) -> tuple[PmemRegion, ...]:
     return tuple(regions)
 
 
-def _namespaces(files: GuestFiles, region: str) -> tuple[PmemNamespace, ...]:
+def _namespaces(files: GuestFiles, region: str, start: int, size_bytes: int) -> tuple[PmemNamespace, ...]:
     number = region.removeprefix("region")
     # The device hangs off the namespace itself (raw, or pages without a table of their own) or off what claims it.
     nodes = {path.split("/")[5]: path.split("/")[-1] for path in files.folders if re.match(rf"{_ND}/[^/]+/(block/|dax)", path)}
@@ -133,8 +135,17 @@ def _namespaces(files: GuestFiles, region: str) -> tuple[PmemNamespace, ...]:
         sector = re.search(r"\[(\d+)\]", files.text(f"{_ND}/{match[1]}/sector_size") or "")
         node = nodes.get(holder or match[1])
         align, size = (_number(files.text(f"{DAX_DEVICES}/{node}/{name}")) for name in ("align", "size"))
-        found.append(PmemNamespace(match[1], words.get(kind, kind), page_map, node, _number(sector and sector[1]), align, size))
+        half = _half(files, f"{_ND}/{match[1]}", start, size_bytes)
+        found.append(PmemNamespace(match[1], words.get(kind, kind), page_map, node, _number(sector and sector[1]), align, size, half))
     return tuple(found)
+
+
+def _half(files: GuestFiles, path: str, region_start: int, region_bytes: int) -> int | None:
+    """Return which half of its region a namespace is; None where it is none."""
+    start, size = files.text(f"{path}/resource"), files.text(f"{path}/size")
+    if start is None or size is None or int(size) != region_bytes // 2:
+        return None
+    return {region_start: 0, region_start + region_bytes // 2: 1}.get(int(start, 16))
 
 
 def _number(text: str | None) -> int | None:
@@ -171,12 +182,34 @@ def find_namespace(region: PmemRegion, wanted: Namespace) -> PmemNamespace | Non
     for namespace in region.namespaces:
         same_map = not wanted.mode.traits.has_page_map or wanted.map is None or namespace.page_map == wanted.map
         same_align = wanted.align is None or namespace.align_bytes == wanted.align.bytes
-        if namespace.mode == wanted.mode and same_map and same_align and namespace.node is not None:
+        same = namespace.mode == wanted.mode and same_map and same_align and namespace.half == wanted.half
+        if same and namespace.node is not None:
             return namespace
     return None
 
 
-def namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
+def namespace_commands(region: PmemRegion, wanted: Sequence[Namespace]) -> tuple[GuestCommand, ...]:
+    """Return what gives a region the wanted namespaces: nothing where it has them, else its one (or its free space) comes into the mode.
+
+    Where there are, or are to be, halves, the region is divided anew.
+    """
+    if all(find_namespace(region, one) is not None for one in wanted):
+        return ()
+    if wanted[0].half is None and all(namespace.half is None for namespace in region.namespaces):
+        return (_namespace_command(region, wanted[0]),)
+    empty = replace(region, namespaces=())
+    return (_empty_command(region.name), *(_namespace_command(empty, one) for one in wanted))
+
+
+def _empty_command(region: str) -> GuestCommand:
+    """Return what leaves a region without a namespace: its DIMM gets new labels, which the kernel looks for when the region comes."""
+    script = (
+        f"dimm=$(cut -d, -f1 {_ND}/$0/mapping0) && ndctl disable-region $0 && ndctl init-labels --force $dimm && ndctl enable-region $0"
+    )
+    return GuestCommand(("sh", "-c", script, region))
+
+
+def _namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
     """Return the ndctl command that brings the region's namespace (or its free space) into the wanted mode."""
     existing = region.namespaces[0] if region.namespaces else None
     target = ("--reconfig", existing.name) if existing else ("--region", region.name)
@@ -192,6 +225,7 @@ def namespace_command(region: PmemRegion, wanted: Namespace) -> GuestCommand:
             *(("--map", str(wanted.map or PageMap.MEM)) if wanted.mode.traits.has_page_map else ()),
             *(("--align", str(wanted.align.bytes)) if wanted.align is not None else ()),
             *(("--sector-size", "512") if reset else ()),
+            *(("--size", str(region.size_bytes // 2)) if wanted.half is not None else ()),
             "--no-autorecover",
         )
     )

@@ -40,9 +40,8 @@ from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand,
 from harness.guest.pmem import (
     REGION_PATTERNS,
     RegionPlacement,
-    find_namespace,
     find_region,
-    namespace_command,
+    namespace_commands,
     read_only_command,
     read_regions,
     region_of,
@@ -55,7 +54,7 @@ from harness.host.deadline import Deadline
 from harness.host.log import took
 from harness.model.audit_outcome import Audit, audit_from
 from harness.model.outcome import ALWAYS_SHOWN, How, Observation, observations_from
-from harness.model.stack import Namespace, StackReading, StorageStack
+from harness.model.stack import StackReading, StorageStack
 from harness.ops import Program, describe
 from harness.ops.codec import program_document
 
@@ -293,14 +292,12 @@ class GuestSession:
         self._link.commands(bringing_commands(region.kind for region in stack.regions), deadline)
         regions = read_regions(self._link.read_files(REGION_PATTERNS, deadline))
         commands = []
-        for volume in stack.volumes:
-            if isinstance(volume.device, Namespace):
-                region = find_region(regions, region_placement(volume.device, placements))
-                require_read_only(region, volume.device.region.kind)
-                if region.read_only:
-                    commands.append(read_only_command(region.name, False))
-                if find_namespace(region, volume.device) is None:
-                    commands.append(namespace_command(region, volume.device))
+        for wanted in stack.namespaces:
+            region = find_region(regions, region_placement(wanted[0], placements))
+            require_read_only(region, wanted[0].region.kind)
+            if region.read_only:
+                commands.append(read_only_command(region.name, False))
+            commands += namespace_commands(region, wanted)
         self._link.commands(commands, deadline)
 
     def _with_layer(self, placed: PlacedVolume, disks: Mapping[str, str], deadline: Deadline) -> PlacedVolume:

@@ -28,13 +28,15 @@ class Region:
 class Namespace:
     """What is made of a region. An e820 region is fsdax with its struct pages in RAM as it comes (``map`` mem).
 
-    ``align``: the units in which a dax device is mapped; None for everything else.
+    ``align``: the units in which a dax device is mapped; None for everything else. ``half``: which half of the region it has, 0 or 1;
+    None: all of it.
     """
 
     region: Region
     mode: NamespaceMode = NamespaceMode.FSDAX
     map: PageMap | None = PageMap.MEM
     align: Alignment | None = None
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Volume:
                 parts[-1] += f" map={self.device.map}"
             if self.device.align is not None:
                 parts[-1] += f" align={self.device.align}"
+            if self.device.half is not None:
+                parts[-1] += f" half={self.device.half}"
         else:
             parts = [f"virtio disk {format_size(self.device.size_bytes)}"]
         if self.layer is not Layer.NONE:
@@ -130,7 +134,13 @@ class StorageStack:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        return tuple(v.device.region for v in self.volumes if isinstance(v.device, Namespace))
+        return tuple(dict.fromkeys(v.device.region for v in self.volumes if isinstance(v.device, Namespace)))
+
+    @property
+    def namespaces(self) -> tuple[tuple[Namespace, ...], ...]:
+        """The namespaces, region by region."""
+        every = [v.device for v in self.volumes if isinstance(v.device, Namespace)]
+        return tuple(tuple(one for one in every if one.region == region) for region in self.regions)
 
     @property
     def disks(self) -> tuple[Disk, ...]:
@@ -151,6 +161,7 @@ class VolumeReading:
     ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume) or of a dax device, False for a bare node.
     ``logical_block_bytes``: 1 for a dax device, which has no blocks. ``align_bytes``: the units in which a dax device is mapped.
     ``frame_in_region``: whether the physical frame behind a shared mapping of a fresh file (or of the node) lies in the region.
+    ``half``: of the region, which the namespace has (None: not one).
     ``read_only``: the block device; ``has_labels`` and ``persistence_domain``: the region (None where the kernel knows of none).
     """
 
@@ -175,6 +186,7 @@ class VolumeReading:
     persistence_domain: str | None = None
     align_bytes: int | None = None
     layer: Layer = Layer.NONE
+    half: int | None = None
 
     @property
     def is_dax_device(self) -> bool:
@@ -243,6 +255,7 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
             ("persistence domain of the region", traits.persistence_domain, got.persistence_domain),
             ("read-only", traits.read_only, got.read_only),
             ("namespace mode", str(mode), got.namespace_mode),
+            ("half of the region", volume.device.half, got.half),
             ("layer", volume.layer, got.layer),
             ("queue/dax", mode.traits.queue_dax and volume.layer.traits.queue_dax, got.queue_dax),
         ]

@@ -95,6 +95,7 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
     return replace(
         base,
         layer=volume.layer,
+        half=device.half,
         region_start=1 << 28,
         region_size_bytes=device.region.size_bytes,
         provider=device.region.kind.traits.provider,

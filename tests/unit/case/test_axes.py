@@ -49,6 +49,15 @@ def test_a_layer_stands_between_a_namespace_with_dax_and_a_file_system() -> None
     ]
 
 
+def test_a_second_namespace_is_of_a_region_that_labels_divide() -> None:
+    assert variant_ids("{storage: [dax, disk], region: [e820, nvdimm, nvdimm_unarmed, nvdimm_unlabelled], target: [second_namespace]}") == [
+        "nvdimm-fsdax-ext4-dax_always-to_second_namespace"
+    ]
+    assert variant_ids("{storage: [node], region: [nvdimm], namespace: [raw, fsdax], target: [second_namespace_dax]}") == [
+        "nvdimm-fsdax-node-to_second_namespace_dax"
+    ]
+
+
 def test_every_storage_has_its_word() -> None:
     ids = variant_ids("{storage: [dax, no_dax, inode, node, disk], region: [e820]}")
     assert ids == ["e820-fsdax-ext4-dax_always", "e820-fsdax-ext4-dax_never", "e820-fsdax-ext4-dax_inode", "e820-fsdax-node", "disk-ext4"]

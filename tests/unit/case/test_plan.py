@@ -83,6 +83,15 @@ def test_a_layer_is_between_the_namespace_and_what_is_mounted_and_asks_for_its_d
     assert plan.needs.kernel_options == ("CONFIG_BLK_DEV_DM",)
 
 
+def test_two_namespaces_are_halves_of_one_region() -> None:
+    (plan,) = plans(FSYNC, head("storage: [dax], region: [nvdimm], target: [second_namespace]")).values()
+    assert plan.stack.describe() == (
+        "nvdimm 256MiB -> fsdax map=mem half=0 -> ext4 -> dax=always; target: nvdimm 256MiB -> fsdax map=mem half=1 -> ext4 -> dax=never"
+    )
+    assert [region.name for region in plan.stack.regions] == ["main"]
+    assert [[one.half for one in row] for row in plan.stack.namespaces] == [[0, 1]]
+
+
 def test_no_stack_has_a_name_that_asks_for_dax_on_a_layer_without_it() -> None:
     named = named_stacks()
     assert {"e820-fsdax-loop-ext4-dax_never", "e820-fsdax-dm_linear-ext4-dax_always"} <= set(named)

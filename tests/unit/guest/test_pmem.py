@@ -1,11 +1,13 @@
 """Regions from sysfs, and the ndctl commands that follow from them."""
 
 import re
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from harness.errors import GuestError
-from harness.guest.link import GuestFiles
+from harness.guest.link import GuestCommand, GuestFiles
 from harness.guest.pmem import (
     DAX_DEVICES,
     PmemNamespace,
@@ -13,7 +15,7 @@ from harness.guest.pmem import (
     RegionPlacement,
     find_namespace,
     find_region,
-    namespace_command,
+    namespace_commands,
     read_regions,
     require_read_only,
 )
@@ -90,11 +92,11 @@ def test_a_dax_device_in_other_units_is_made_anew() -> None:
     small, large = (Namespace(Region("pmem", RegionKind.NVDIMM), NamespaceMode.DEVDAX, PageMap.DEV, align) for align in Alignment)
     assert find_namespace(region, small) is not None
     assert find_namespace(region, large) is None
-    argv = namespace_command(region, large).argv
+    argv = command(region, large).argv
     assert argv[argv.index("--mode") + 1] == "devdax"
     assert argv[argv.index("--map") + 1] == "dev"
     assert argv[argv.index("--align") + 1] == "2097152"
-    assert "--align" not in namespace_command(region, wanted()).argv
+    assert "--align" not in command(region, wanted()).argv
 
 
 def test_sector_mode_and_the_sector_size_of_a_label_are_read() -> None:
@@ -161,25 +163,70 @@ def test_a_namespace_that_is_as_wanted_is_left_alone() -> None:
     assert find_namespace(nvdimm, wanted(NamespaceMode.RAW, None)) is not None
 
 
+def halves() -> tuple[PmemNamespace, ...]:
+    """The namespaces of a region that is divided."""
+    return tuple(PmemNamespace(f"namespace0.{half}", "fsdax", "mem", f"pmem0.{half}", half=half) for half in (0, 1))
+
+
+HALVES = [Namespace(Region("r", RegionKind.NVDIMM), half=half) for half in (0, 1)]
+
+
+def test_a_namespace_that_is_half_of_its_region_is_read() -> None:
+    places = [("0x100000000", "134217728"), ("0x108000000", "134217728"), ("0x104000000", "134217728"), ("0x100000000", "67108864")]
+    found = [read_regions(sysfs(namespace0_0__resource=start, namespace0_0__size=size))[0].namespaces[0].half for start, size in places]
+    assert found == [0, 1, None, None]
+    assert read_regions(sysfs())[0].namespaces[0].half is None
+
+
+def test_a_region_is_divided_after_its_dimm_got_new_labels() -> None:
+    nvdimm, _ = read_regions(sysfs())
+    empty, *made = namespace_commands(nvdimm, HALVES)
+    assert "mapping0) && ndctl disable-region $0 && ndctl init-labels --force $dimm && ndctl enable-region $0" in empty.argv[2]
+    assert empty.argv[3] == "region0"
+    for one in made:
+        assert one.argv[3:5] == ("--region", "region0")
+        assert one.argv[one.argv.index("--size") + 1] == "134217728"
+    assert len(made) == 2
+
+
+def test_a_divided_region_is_left_as_it_is_or_made_whole_again() -> None:
+    nvdimm, _ = read_regions(sysfs())
+    divided = replace(nvdimm, namespaces=halves())
+    assert namespace_commands(divided, HALVES) == ()
+    assert [one.node for one in map(partial(find_namespace, divided), HALVES) if one] == ["pmem0.0", "pmem0.1"]
+    assert len(namespace_commands(replace(nvdimm, namespaces=divided.namespaces[:1]), HALVES)) == 3
+    empty, made = namespace_commands(divided, [wanted()])
+    assert "init-labels" in empty.argv[2]
+    assert made.argv[3:5] == ("--region", "region0")
+    assert "--size" not in made.argv
+
+
+def command(region: PmemRegion, namespace: Namespace) -> GuestCommand:
+    (one,) = namespace_commands(region, [namespace])
+    return one
+
+
 def test_an_existing_namespace_is_reconfigured() -> None:
     nvdimm, _ = read_regions(sysfs())
-    assert namespace_command(nvdimm, wanted(map=PageMap.DEV)).argv == (
+    assert command(nvdimm, wanted(map=PageMap.DEV)).argv == (
         *("ndctl", "create-namespace", "--force"),
         *("--reconfig", "namespace0.0"),
         *("--mode", "fsdax"),
         *("--map", "dev"),
         "--no-autorecover",
     )
-    assert "--map" not in namespace_command(nvdimm, wanted(NamespaceMode.SECTOR, None)).argv
+    assert "--map" not in command(nvdimm, wanted(NamespaceMode.SECTOR, None)).argv
 
 
 def test_a_region_without_a_namespace_gets_one() -> None:
     empty = PmemRegion("region3", "ACPI.NFIT", 0, 0, ())
-    assert namespace_command(empty, wanted()).argv[3:5] == ("--region", "region3")
+    assert command(empty, wanted()).argv[3:5] == ("--region", "region3")
 
 
 def test_a_sector_size_that_a_label_remembers_is_reset_outside_sector_mode() -> None:
     labelled = PmemRegion("region0", "ACPI.NFIT", 0, 0, (PmemNamespace("namespace0.0", "sector", None, "pmem0s", 4096),))
-    argv = namespace_command(labelled, wanted()).argv
+    argv = command(labelled, wanted()).argv
     assert argv[argv.index("--sector-size") + 1] == "512"
-    assert "--sector-size" not in namespace_command(labelled, wanted(NamespaceMode.SECTOR, None)).argv
+    assert namespace_commands(labelled, [wanted(NamespaceMode.SECTOR, None)]) == ()
+    no_node = replace(labelled, namespaces=(replace(labelled.namespaces[0], node=None),))
+    assert "--sector-size" not in command(no_node, wanted(NamespaceMode.SECTOR, None)).argv

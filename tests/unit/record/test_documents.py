@@ -91,7 +91,7 @@ def test_parameters_survive_json() -> None:
         ("region.kind", "e821", "Volume.device.region.kind: 'e821' is none of e820, nvdimm, nvdimm_unlabelled"),
         ("region.size_bytes", "1", "Volume.device.region.size_bytes: '1' is not of type int"),
         ("mode", 3, "Volume.device.mode: 3 is none of raw, sector, fsdax"),
-        ("speed", 3, "Volume.device: nothing that belongs here has just region, mode, map, align, speed"),
+        ("speed", 3, "Volume.device: nothing that belongs here has just region, mode, map, align, half, speed"),
     ],
 )
 def test_of_two_kinds_of_devices_the_one_that_is_broken_is_named(path: str, value: object, problem: str) -> None:
