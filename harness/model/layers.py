@@ -43,7 +43,7 @@ class Layer(StrEnum):
 _LAYERS = {
     Layer.NONE: LayerTraits(),
     Layer.PARTITION: LayerTraits(is_partition=True),
-    # drivers/dax/super.c fs_dax_get_by_bdev: begin and size in whole pages (bdev_dax_pgoff before 5.16).
+    # drivers/dax/super.c fs_dax_get_by_bdev: begin and size in whole pages (bdev_dax_pgoff on 5.10).
     Layer.PARTITION_UNALIGNED: LayerTraits(is_partition=True, gives_dax=False),
     # drivers/md/dm-table.c dm_table_supports_dax: where all its devices do.
     Layer.DM_LINEAR: LayerTraits(driver_option="CONFIG_BLK_DEV_DM"),

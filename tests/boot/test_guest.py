@@ -16,6 +16,7 @@ from harness.lease.host_in_use import find_host
 from harness.lease.options import GuestOptions
 from harness.model.filesystems import Filesystem
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind
+from harness.model.layers import Layer
 from harness.model.outcome import How
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
@@ -23,7 +24,8 @@ from harness.sizes import KIB
 
 E820 = Region("one", RegionKind.E820)
 NVDIMM = Region("two", RegionKind.NVDIMM, label_bytes=128 * KIB)
-DISK = Disk("disk")
+#: Also what is half of a mixed mapping.
+DISK = Disk("main_half")
 WHOLE = StorageStack(
     (
         Volume("main", Namespace(E820), Mount(Filesystem.EXT4, DaxOption.ALWAYS)),
@@ -52,6 +54,14 @@ def one(device: Namespace | Disk, mount: Mount | None) -> StorageStack:
 STOCK = [fs for fs in Filesystem if fs.traits.driver_option is None]
 STACKS = [
     WHOLE,
+    *(
+        StorageStack((Volume("main", Namespace(E820), Mount(Filesystem.EXT4, dax), layer),))
+        for layer in Layer
+        for dax in ([DaxOption.ALWAYS] if layer.traits.gives_dax else [DaxOption.NEVER])
+    ),
+    StorageStack(
+        tuple(Volume(f"volume{half}", Namespace(NVDIMM, half=half), Mount(Filesystem.EXT4, DaxOption.ALWAYS)) for half in (0, 1)),
+    ),
     *(one(Namespace(E820), Mount(fs, dax)) for fs in STOCK for dax in DaxOption),
     *(one(Namespace(NVDIMM), Mount(fs, DaxOption.ALWAYS)) for fs in STOCK),
     *(one(Namespace(region, map=PageMap.DEV), Mount(Filesystem.EXT4, DaxOption.ALWAYS)) for region in (E820, NVDIMM)),

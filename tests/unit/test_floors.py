@@ -13,6 +13,7 @@ from harness.agent.doers import FAMILIES
 from harness.agent.performer import DOERS
 from harness.model.filesystems import FILESYSTEM_TRAITS
 from harness.model.kinds import RegionKind
+from harness.model.layers import Layer
 from harness.model.rules import RULE_MODULES, RULES
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +65,16 @@ FORBIDDEN: dict[str, set[str]] = {
 }
 
 #: Where a kind is written down: its record, and what makes it. Everybody else asks the record.
-KINDS = ("model/kinds.py", "model/filesystems.py", "guest/filesystem.py", "guest/regions.py", "machine/regions/")
-KIND_WORDS = {*FILESYSTEM_TRAITS, *RegionKind}
+KINDS = (
+    "model/kinds.py",
+    "model/layers.py",
+    "model/filesystems.py",
+    "guest/filesystem.py",
+    "guest/layers.py",
+    "guest/regions.py",
+    "machine/regions/",
+)
+KIND_WORDS = {*FILESYSTEM_TRAITS, *RegionKind, *(set(Layer) - {Layer.NONE})}
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc"}
 
@@ -215,14 +224,15 @@ def choices_by_kind(source: str) -> Iterator[tuple[int, str]]:
         else:
             continue
         for part in (inner for one in chosen if one is not None for inner in ast.walk(one)):
-            named = isinstance(part, ast.Attribute) and ast.unparse(part.value) in {"RegionKind", "Filesystem", "NamespaceMode"}
+            kinds = {"RegionKind", "Filesystem", "NamespaceMode", "Layer"}
+            named = isinstance(part, ast.Attribute) and ast.unparse(part.value) in kinds and part.attr != "NONE"
             if named or (isinstance(part, ast.Constant) and part.value in KIND_WORDS):
                 yield node.lineno, ast.unparse(node)
 
 
 def test_what_differs_between_kinds_is_in_their_records() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {text}: ask the record of the kind (harness/model/kinds.py, filesystems.py)"
+        f"{path.relative_to(ROOT)}:{line}: {text}: ask the record of the kind (harness/model/kinds.py, layers.py, filesystems.py)"
         for path in source_files()
         if not str(path.relative_to(HARNESS)).startswith(KINDS)
         for line, text in choices_by_kind(path.read_text())
@@ -237,6 +247,7 @@ def test_what_differs_between_kinds_is_in_their_records() -> None:
         'name in ("xfs", None)',
         "region.kind is RegionKind.E820",
         "mode is not NamespaceMode.FSDAX",
+        "layer is Layer.LOOP",
         '{"ext4": 1}[name]',
         '{Filesystem.XFS: 1}.get("a")',
         'devices.get("nvdimm")',
@@ -249,7 +260,11 @@ def test_a_choice_by_the_name_of_a_kind_is_found(source: str) -> None:
 
 
 def test_naming_a_kind_is_no_choice() -> None:
-    assert not list(choices_by_kind('Mount(Filesystem.EXT4, None); volume(stack="e820"); kind == other; {"region": (RegionKind.E820,)}'))
+    assert not list(
+        choices_by_kind(
+            'Mount(Filesystem.EXT4, None); volume(stack="e820"); kind == other; layer is Layer.NONE; {"region": (RegionKind.E820,)}'
+        )
+    )
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
