@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.case.axes import Axes, Condition
-from harness.case.tree import Table
+from harness.case.tree import Table, Word
 
 #: The kernel flavours that a case can need; the default needs none.
 KERNEL_FLAVOURS = ("full",)
@@ -50,10 +50,20 @@ class DecidesText:
 
 
 @dataclass(frozen=True)
+class WatchText:
+    """An entry of ``watch`` as written, its steps by their ids."""
+
+    path: Word
+    moves: Word
+    read: Word
+
+
+@dataclass(frozen=True)
 class Case:
     """A case file. ``steps`` still has its ``$parameters``; a plan is a case bound to one variant.
 
-    ``probes``: the facts of the model that it measures on the stacks that it runs on. ``full``: the variants that only a full run has.
+    ``probes``: the facts of the model that it measures on the stacks that it runs on. ``watch``: the ways of bytes of which it shows what
+    they make of them. ``full``: the variants that only a full run has.
     """
 
     path: str
@@ -63,6 +73,7 @@ class Case:
     claims: tuple[str, ...]
     decides: tuple[DecidesText, ...]
     probes: tuple[str, ...]
+    watch: tuple[WatchText, ...]
     axes: Axes
     full: Condition | None
     needs: Needs

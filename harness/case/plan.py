@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.case.axes import CHOICES, DEFAULTS, Axes, Destination, Storage, Variant, make_variants
-from harness.case.case import Case, DecidesText, Family, Needs
+from harness.case.case import Case, DecidesText, Family, Needs, WatchText
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
 from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, check_keys, one_of, require, substitute
@@ -14,6 +14,7 @@ from harness.model.filesystems import Filesystem
 from harness.model.kinds import DaxOption, RegionKind
 from harness.model.outcome import ALWAYS_SHOWN
 from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
+from harness.model.watch import Watch
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
 from harness.sizes import MIB
@@ -33,6 +34,7 @@ class Plan:
     stack: StorageStack
     program: Program
     decisions: tuple[Decision, ...]
+    watches: tuple[Watch, ...] = ()
 
     @property
     def id(self) -> str:
@@ -79,7 +81,8 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     indices = {bound.id: index for index, bound in enumerate(steps) if bound.id is not None}
     program = Program(tuple(bound.step for bound in steps))
     decisions = tuple(_read_decision(entry, indices, values, program) for entry in case.decides if entry.condition.matches(values))
-    return Plan(case, variant, stack, program, decisions)
+    watches = tuple(_read_watch(entry, indices) for entry in case.watch)
+    return Plan(case, variant, stack, program, decisions, watches)
 
 
 # ---- the stack -------------------------------------------------------------------------------------------------------
@@ -178,6 +181,13 @@ def _check_shown(table: Table, operation: Operation) -> None:
 
 def _index_of(word: Word, indices: Mapping[str, int]) -> int:
     return indices[one_of(word, indices, f"no step has the id {word.text!r}")]
+
+
+def _read_watch(entry: WatchText, indices: Mapping[str, int]) -> Watch:
+    moves, read = _index_of(entry.moves, indices), _index_of(entry.read, indices)
+    if read < moves + 2:
+        raise CaseError(entry.read.where, "what is watched is moved, then overwritten by another step, then read")
+    return Watch(entry.path.text, moves, read)
 
 
 def _read_holds_if(table: Table, indices: Mapping[str, int]) -> HoldsIf:

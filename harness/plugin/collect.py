@@ -30,8 +30,9 @@ from harness.record.store import item_folder
 from harness.report.paragraph import describe_row
 from harness.report.rows import Row, make_row, make_unset_row, step_lines
 
-#: The marker of cases that measure facts of the model.
+#: The markers of cases that measure facts of the model, and of those that watch what is moved.
 PROBE = "probe"
+WATCH = "watch"
 _LEASE = pytest.StashKey[Lease]()
 #: What items are sorted by, those of Python cases too.
 PLACE = pytest.StashKey[tuple[str, Lifecycle, StorageStack]]()
@@ -91,6 +92,8 @@ class CaseItem(pytest.Item):
             self.add_marker(word)
         if plan.case.probes:
             self.add_marker(PROBE)
+        if plan.watches:
+            self.add_marker(WATCH)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         # A line is needed: pytest's own report of a skipped item insists on one.

@@ -10,9 +10,10 @@ from harness.case.loader import find_case_files, load_plans, read_plans
 from harness.errors import CaseError
 from harness.model.claims import Status
 from harness.model.known import ExpectedLine, KnownDeviation
+from harness.model.watch import Watch
 from harness.ops import Buffer, Mmap, OpenFlag, Preadv, Protection, Pwrite, Store
 from harness.sizes import KIB
-from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, sample
+from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, plans, sample
 
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
@@ -374,3 +375,32 @@ def test_an_operation_that_a_kernel_may_lack_must_be_declared(step: str, options
         sample(step)
     assert str(caught.value).startswith("cases/family/sample.yaml:5: ")
     assert f"is not there on a kernel without {options}: write needs: {{kernel_options: [{options}]}}" in str(caught.value)
+
+
+# ---- watch -----------------------------------------------------------------------------------------------------------
+
+MOVING = "    id: move\n  - drop_caches:\n  - drop_caches:\n    id: look\n"
+
+
+def watching(entry: str) -> str:
+    return f"title: t\nwatch:\n  - {entry}\naxes: {{storage: [dax]}}\n"
+
+
+def test_a_case_names_the_ways_of_bytes_that_it_watches() -> None:
+    plan = next(iter(plans("  - drop_caches:\n" + MOVING, watching("{path: here to there, moves: move, read: look}")).values()))
+    assert plan.watches == (Watch("here to there", 1, 3),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ("{path: a, moves: move, read: lok}", r"\.yaml:3: no step has the id 'lok'; did you mean look\?"),
+        ("{path: a, moves: move}", "an entry of watch needs the key 'read'"),
+        ("{path: a, moves: move, read: look, by: x}", "unknown key 'by' in an entry of watch"),
+        ("{path: a, moves: look, read: move}", r"\.yaml:3: what is watched is moved, then overwritten by another step, then read"),
+        ("{path: a, moves: look, read: look}", "what is watched is moved, then overwritten by another step, then read"),
+    ],
+)
+def test_a_way_that_cannot_be_watched_is_refused_by_its_line(entry: str, complaint: str) -> None:
+    with pytest.raises(CaseError, match=complaint):
+        sample("  - drop_caches:\n" + MOVING, watching(entry))
