@@ -17,6 +17,7 @@ KERNEL_OPTIONS = {
     "CONFIG_INFINIBAND_USER_ACCESS": "RDMA verbs for programs",
     "CONFIG_CXL_PMEM": "persistent memory behind CXL",
     "CONFIG_CXL_REGION": "regions of CXL memory",
+    "CONFIG_RAMDAX": "memmap= regions with labels",
 }
 
 #: The options without which an operation, by the beginning of its name, is not there at all: what it then says is no word about pmem.

@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def needs(self) -> Needs:
-        """What the case cannot do without, and the options of kernels with the drivers of this variant's file systems."""
+        """What the case cannot do without, and the options of kernels with the drivers of this variant's stack."""
         return with_drivers(self.case.needs, self.stack)
 
     @property
@@ -95,9 +95,10 @@ def make_stack(variant: Variant, mount_in_program: bool = False, ivshmem: bool =
 
 
 def with_drivers(needs: Needs, stack: StorageStack) -> Needs:
-    """Return ``needs`` with the options of kernels that have the drivers of the file systems of ``stack``."""
-    drivers = (volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None)
-    return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, drivers)])))
+    """Return ``needs`` with the options of kernels that have the drivers of the file systems and regions of ``stack``."""
+    filesystems = (volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None)
+    regions = (option for region in stack.regions for option in region.kind.traits.driver_options)
+    return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, filesystems), *regions])))
 
 
 #: The stack of which a shell and a trial by itself are, by its variant id.
@@ -134,7 +135,8 @@ def _target_volume(variant: Variant) -> Volume:
 
 def _region(name: str, variant: Variant) -> Region:
     assert variant.region is not None  # as find_meaning has it
-    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region.traits.has_labels else 0)
+    beside = variant.region.traits.has_labels and not variant.region.traits.labels_inside
+    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if beside else 0)
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------

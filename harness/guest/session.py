@@ -39,12 +39,12 @@ from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand,
 from harness.guest.pmem import (
     REGION_PATTERNS,
     RegionPlacement,
+    closing_command,
     find_namespace,
     find_region,
     namespace_command,
-    read_only_command,
+    opening_command,
     read_regions,
-    region_of,
     require_read_only,
 )
 from harness.guest.regions import bringing_commands
@@ -295,7 +295,7 @@ class GuestSession:
                 region = find_region(regions, region_placement(volume.device, placements))
                 require_read_only(region, volume.device.region.kind)
                 if region.read_only:
-                    commands.append(read_only_command(region.name, False))
+                    commands.append(opening_command(region.name))
                 if find_namespace(region, volume.device) is None:
                     commands.append(namespace_command(region, volume.device))
         self._link.commands(commands, deadline)
@@ -304,9 +304,9 @@ class GuestSession:
     def _writable(self, layout: Layout, deadline: Deadline) -> Iterator[None]:
         """Have regions that are read-only be written while they are made fresh."""
         closed = [placed for placed in layout.volumes if placed.volume.is_read_only]
-        self._link.commands([read_only_command(region_of(placed.name), False) for placed in closed], deadline)
+        self._link.commands([closing_command(placed.name, False) for placed in closed], deadline)
         yield
-        self._link.commands([read_only_command(region_of(placed.name), True) for placed in closed], deadline)
+        self._link.commands([closing_command(placed.name, True) for placed in closed], deadline)
 
     def _fresh_commands(self, placed: PlacedVolume) -> tuple[GuestCommand, ...]:
         if placed.volume.is_dax_device:

@@ -202,6 +202,13 @@ fact(
     lambda k, v: k.since(5, 14),
 )
 fact(
+    "refuses_closed_node",
+    "whether a shared mapping of the node of a read-only device is refused through a descriptor that could write",
+    "block/fops.c blkdev_mmap (6.5, and the stable releases of 6.1); fs/block_dev.c of 5.10 maps it as any other",
+    (True, False),
+    lambda k, v: k.since(6, 1),
+)
+fact(
     "mlock_counts",
     "whether mlock marks the mapping locked (VmFlags lo, VmLck grows)",
     "mm/mlock.c mlock_fixup: vma_is_dax areas are left as they are, only populated",

@@ -93,6 +93,14 @@ EXPECTED_LINES: tuple[ExpectedLine, ...] = (
         stack="virtio_pmem",
     ),
     ExpectedLine(
+        r"nd_pmem \S+: unable to guarantee persistence of writes",
+        "until ramdax takes it, its region is an e820 region (drivers/nvdimm/e820.c has the only name that the device answers to)",
+        since=(6, 19),
+        before=None,
+        expires=_NEVER,
+        stack="ramdax",
+    ),
+    ExpectedLine(
         r"nfit \S+: Error found in NVDIMM nmem\d+ flags: not_armed",
         "an unarmed NVDIMM is what the stack asks for (drivers/acpi/nfit/core.c acpi_nfit_register_dimms)",
         since=(5, 0),
