@@ -88,18 +88,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "own table, for a kernel with backports or in the midst of a bisection",
     )
     group.addoption(
-        "--full",
-        action="store_true",
-        help="also run what cases keep for a full run, because it takes long; an item that is named itself (FILE::ITEM) runs anyway",
-    )
-    group.addoption(
-        "--not-stack",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="leave out the items whose variant matches, such as --not-stack='nvdimm-*' or --not-stack='*-xfs-*'; repeatable",
-    )
-    group.addoption(
         "--lifecycle",
         action="append",
         default=[],

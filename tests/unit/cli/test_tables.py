@@ -152,6 +152,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / path).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PMEM_HARNESS_CACHE", str(tmp_path / "cache"))  # its guests take no places of those that run meanwhile
     return tmp_path
 
 
