@@ -24,7 +24,7 @@ class Known(StrEnum):
 
 @dataclass(frozen=True)
 class KnownDeviation:
-    """A deviation from ``clause`` in item ``item`` (``family/case``, any variant whose id contains ``variant``).
+    """A deviation from ``clause`` in item ``item`` (``family/case``, any variant in whose id the pattern ``variant`` is found).
 
     ``since`` and ``before`` bound the kernels (major, minor), the second excluded; ``reference`` says where it is described.
     """
@@ -37,7 +37,7 @@ class KnownDeviation:
     reference: str
 
     def covers(self, item: str, variant: str, release: str) -> bool:
-        return _inside(release, self.since, self.before) and item == self.item and self.variant in variant
+        return _inside(release, self.since, self.before) and item == self.item and re.search(self.variant, variant) is not None
 
 
 def _inside(release: str, since: tuple[int, int], before: tuple[int, int] | None) -> bool:

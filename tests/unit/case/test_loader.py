@@ -291,6 +291,7 @@ def test_a_known_deviation_has_a_clause_an_item_a_range_and_a_reference() -> Non
         (("C-RW-06", "C-AUDIT-06"), "the model has no clause 'C-AUDIT-06'; .*C-AUDIT-05"),
         (("C-RW-06", "C-RW-6"), "deviations.yaml:2: the model has no clause 'C-RW-6'; .*C-RW-06"),
         (("splice/tee", "tee"), "deviations.yaml:2: item is 'tee'; a family and a case are written splice/tee"),
+        (("dax_always", "'dax_('"), r"deviations.yaml:2: the pattern 'dax_\(' is no regular expression: missing \)"),
         (("'6.1'", "six"), "'six' is no kernel version; write the first two numbers, such as 6.12"),
         ((", reference: a bug report", ""), "reference"),
         (("reference:", "link:"), "link"),
