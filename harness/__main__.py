@@ -25,6 +25,7 @@ COMMANDS = {
     "probe": "measure the facts of a kernel on guests, and keep them as a table",
     "history": "say since which kernel a fact is as it is, from the tables",
     "verdicts": "say what the items came to on each kernel, from a table that is kept, and add runs to it",
+    "watch": "say of what splice and its like move whether it is the page itself or a copy, on each kernel",
     "diff": "say what differs between two kernels, two kinds of storage or two runs",
     "bisect": "find the kernel from which on an item comes to something else",
     "mutants": "judge stored items with each clause or fact turned around: which matter?",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.case.axes import Axes, Condition
-from harness.case.tree import Table
+from harness.case.tree import Table, Word
 
 #: The kernel flavours that a case can need; the default needs none.
 KERNEL_FLAVOURS = ("full",)
@@ -19,6 +19,7 @@ KERNEL_OPTIONS = {
     "CONFIG_INFINIBAND_USER_ACCESS": "RDMA verbs for programs",
     "CONFIG_CXL_PMEM": "persistent memory behind CXL",
     "CONFIG_CXL_REGION": "regions of CXL memory",
+    "CONFIG_RAMDAX": "memmap= regions with labels",
 }
 
 #: The options without which an operation, by the beginning of its name, is not there at all: what it then says is no word about pmem.
@@ -52,10 +53,20 @@ class DecidesText:
 
 
 @dataclass(frozen=True)
+class WatchText:
+    """An entry of ``watch`` as written, its steps by their ids."""
+
+    path: Word
+    moves: Word
+    read: Word
+
+
+@dataclass(frozen=True)
 class Case:
     """A case file. ``steps`` still has its ``$parameters``; a plan is a case bound to one variant.
 
-    ``probes``: the facts of the model that it measures on the stacks that it runs on. ``full``: the variants that only a full run has.
+    ``probes``: the facts of the model that it measures on the stacks that it runs on. ``watch``: the ways of bytes of which it shows what
+    they make of them. ``full``: the variants that only a full run has.
     """
 
     path: str
@@ -65,6 +76,7 @@ class Case:
     claims: tuple[str, ...]
     decides: tuple[DecidesText, ...]
     probes: tuple[str, ...]
+    watch: tuple[WatchText, ...]
     axes: Axes
     full: Condition | None
     needs: Needs

@@ -67,7 +67,8 @@ def _read_known_deviation(table: Table, cases: Path | None) -> KnownDeviation:
     variant = table.find("variant")
     since, before = _kernel_range(table, what)
     reference = as_text(require(table, "reference", what), "reference")
-    return KnownDeviation(clause.text, item.text, "" if variant is None else as_word(variant, "variant").text, since, before, reference)
+    where = "" if variant is None else _pattern(as_word(variant, "variant"))
+    return KnownDeviation(clause.text, item.text, where, since, before, reference)
 
 
 def _require_case(item: Word, cases: Path) -> None:
@@ -102,25 +103,26 @@ def _read_expected_line(table: Table) -> ExpectedLine:
     what = "an expected line"
     check_keys(table, EXPECTED_KEYS, what)
     pattern, stack = as_word(require(table, "pattern", what), "pattern"), table.find("stack")
-    on = None if stack is None else as_word(stack, "stack")
-    for word in (pattern, on):
-        try:
-            re.compile(word.text if word else "")
-        except re.error as error:
-            assert word is not None
-            raise CaseError(word.where, f"the pattern {word.text!r} is no regular expression: {error}") from error
     expires = as_word(require(table, "expires", what), "expires")
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", expires.text):
         raise CaseError(expires.where, f"expires is {expires.text!r}; a day is written 2027-06-30")
     since, before = _kernel_range(table, what)
     return ExpectedLine(
-        pattern=pattern.text,
+        pattern=_pattern(pattern),
         reason=as_text(require(table, "reason", what), "reason"),
         since=since,
         before=before,
         expires=expires.text,
-        stack=on.text if on else "",
+        stack="" if stack is None else _pattern(as_word(stack, "stack")),
     )
+
+
+def _pattern(word: Word) -> str:
+    try:
+        re.compile(word.text)
+    except re.error as error:
+        raise CaseError(word.where, f"the pattern {word.text!r} is no regular expression: {error}") from error
+    return word.text
 
 
 def _kernel_version(word: Word) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.case.axes import Axes, Condition, read_axes, read_condition
-from harness.case.case import KERNEL_FLAVOURS, KERNEL_OPTIONS, OPTIONS_OF_OPERATIONS, Case, DecidesText, Needs
+from harness.case.case import KERNEL_FLAVOURS, KERNEL_OPTIONS, OPTIONS_OF_OPERATIONS, Case, DecidesText, Needs, WatchText
 from harness.case.claims import CLAIMS_FILE, FAMILY_FILE, load_nearest_claims
 from harness.case.known import CONSOLE_FILE, KNOWN_FILE
 from harness.case.plan import Plan, make_plans
@@ -32,7 +32,7 @@ from harness.errors import CaseError
 from harness.model.claims import Claim
 from harness.model.facts import FACTS
 
-CASE_KEYS = ("title", "claim", "decides", "probes", "axes", "full", "needs", "mount_in_program", "program", "notes")
+CASE_KEYS = ("title", "claim", "decides", "probes", "watch", "axes", "full", "needs", "mount_in_program", "program", "notes")
 
 
 def find_case_files(folder: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def _read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
     check_keys(table, CASE_KEYS, "a case")
     axes = read_axes(require(table, "axes", "a case"))
     claim, decides, needs, truth, notes = (table.find(key) for key in ("claim", "decides", "needs", "mount_in_program", "notes"))
-    probes, full = table.find("probes"), table.find("full")
+    probes, watch, full = table.find("probes"), table.find("watch"), table.find("full")
     case = Case(
         path=path,
         family=Path(path).parent.name,
@@ -73,6 +73,7 @@ def _read_case(text: str, path: str, claims: Mapping[str, Claim]) -> Case:
         claims=() if claim is None else tuple(_claim_id(word, claims) for word in as_words(claim, "claim")),
         decides=() if decides is None else tuple(_read_decides(row, axes, claims) for row in as_row(decides, "decides").items),
         probes=() if probes is None else tuple(_fact_name(word) for word in as_words(probes, "probes")),
+        watch=() if watch is None else tuple(map(_read_watch, as_row(watch, "watch").items)),
         axes=axes,
         full=None if full is None else read_condition(axes, full, "full"),
         needs=Needs() if needs is None else _read_needs(as_table(needs, "needs")),
@@ -142,6 +143,13 @@ def _read_decides(tree: Tree, axes: Axes, claims: Mapping[str, Claim]) -> Decide
             claim.where, f"the claim {entry.claim!r} cannot be decided: the registry says that it is not reproducible ({reason})"
         )
     return entry
+
+
+def _read_watch(tree: Tree) -> WatchText:
+    what = "an entry of watch"
+    table = as_table(tree, what)
+    check_keys(table, ("path", "moves", "read"), what)
+    return WatchText(*(as_word(require(table, key, what), key) for key in ("path", "moves", "read")))
 
 
 def _claim_id(word: Word, claims: Mapping[str, Claim]) -> str:

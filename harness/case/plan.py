@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.case.axes import CHOICES, DEFAULTS, Axes, Destination, Storage, Variant, make_variants
-from harness.case.case import Case, DecidesText, Family, Needs
+from harness.case.case import Case, DecidesText, Family, Needs, WatchText
 from harness.case.names import BAR, check_names
 from harness.case.steps import read_count, read_errno, read_signal, read_size, read_step
 from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, check_keys, one_of, require, substitute
@@ -15,6 +15,7 @@ from harness.model.kinds import DaxOption, RegionKind
 from harness.model.layers import Layer
 from harness.model.outcome import ALWAYS_SHOWN
 from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
+from harness.model.watch import Watch
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
 from harness.sizes import MIB
@@ -34,6 +35,7 @@ class Plan:
     stack: StorageStack
     program: Program
     decisions: tuple[Decision, ...]
+    watches: tuple[Watch, ...] = ()
 
     @property
     def id(self) -> str:
@@ -42,7 +44,7 @@ class Plan:
 
     @property
     def needs(self) -> Needs:
-        """What the case cannot do without, and the options of kernels with the drivers of this variant's file systems."""
+        """What the case cannot do without, and the options of kernels with the drivers of this variant's stack."""
         return with_drivers(self.case.needs, self.stack)
 
     @property
@@ -80,7 +82,8 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     indices = {bound.id: index for index, bound in enumerate(steps) if bound.id is not None}
     program = Program(tuple(bound.step for bound in steps))
     decisions = tuple(_read_decision(entry, indices, values, program) for entry in case.decides if entry.condition.matches(values))
-    return Plan(case, variant, stack, program, decisions)
+    watches = tuple(_read_watch(entry, indices) for entry in case.watch)
+    return Plan(case, variant, stack, program, decisions, watches)
 
 
 # ---- the stack -------------------------------------------------------------------------------------------------------
@@ -93,9 +96,10 @@ def make_stack(variant: Variant, mount_in_program: bool = False, ivshmem: bool =
 
 
 def with_drivers(needs: Needs, stack: StorageStack) -> Needs:
-    """Return ``needs`` with the options of kernels that have the drivers of the file systems and layers of ``stack``."""
+    """Return ``needs`` with the options of kernels that have the drivers of the file systems, layers and regions of ``stack``."""
     drivers = [volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None]
     drivers += [volume.layer.traits.driver_option for volume in stack.volumes]
+    drivers += [option for region in stack.regions for option in region.kind.traits.driver_options]
     return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, drivers)])))
 
 
@@ -142,7 +146,8 @@ def _target_volume(variant: Variant) -> Volume:
 
 def _region(name: str, variant: Variant) -> Region:
     assert variant.region is not None  # as find_meaning has it
-    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if variant.region.traits.has_labels else 0)
+    beside = variant.region.traits.has_labels and not variant.region.traits.labels_inside
+    return Region(name, variant.region, REGION_BYTES, LABEL_BYTES if beside else 0)
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
@@ -189,6 +194,13 @@ def _check_shown(table: Table, operation: Operation) -> None:
 
 def _index_of(word: Word, indices: Mapping[str, int]) -> int:
     return indices[one_of(word, indices, f"no step has the id {word.text!r}")]
+
+
+def _read_watch(entry: WatchText, indices: Mapping[str, int]) -> Watch:
+    moves, read = _index_of(entry.moves, indices), _index_of(entry.read, indices)
+    if read < moves + 2:
+        raise CaseError(entry.read.where, "what is watched is moved, then overwritten by another step, then read")
+    return Watch(entry.path.text, moves, read)
 
 
 def _read_holds_if(table: Table, indices: Mapping[str, int]) -> HoldsIf:

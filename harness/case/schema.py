@@ -49,6 +49,7 @@ def case_schema() -> Schema:
         "claim": _one_or_more(_TEXT),
         "decides": {"type": "array", "items": _table(decides, "where")},
         "probes": _one_or_more({"enum": list(FACTS)}),
+        "watch": {"type": "array", "items": _table({"path": _TEXT, "moves": _TEXT, "read": _TEXT})},
         "axes": _axes(),
         "full": _condition(),
         "needs": _nothing_or(_needs()),
@@ -60,7 +61,7 @@ def case_schema() -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "a case",
-        **_table(keys, "claim", "decides", "probes", "full", "needs", "mount_in_program", "notes"),
+        **_table(keys, "claim", "decides", "probes", "watch", "full", "needs", "mount_in_program", "notes"),
         "definitions": {"step": _step(), "pin": _pin(), "errno": _words(known_errnos()), "signal": _words(s.name for s in signal.Signals)},
     }
 

@@ -9,20 +9,14 @@ from harness.cli.words import progress
 from harness.errors import UsageError
 from harness.record.facttable import FACTS_DIR
 from harness.record.runs import find_run
+from harness.report.columns import Column, add_column, differing, lines_of, read_columns, subject_of, without_subjects, write_columns
 from harness.report.rows import read_rows
 from harness.report.status import ALL_CONFORM
 from harness.report.tables import Part, make_table, show
-from harness.report.verdicts import (
-    Column,
-    add_column,
-    case_of,
-    differing,
-    items_of,
-    make_columns,
-    read_verdicts,
-    without_cases,
-    write_verdicts,
-)
+from harness.report.verdicts import make_columns
+
+#: Its file in a folder of fact tables.
+FILE = "verdicts.tsv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    table = read_verdicts(chosen.facts)
+    table = read_columns(chosen.facts / FILE)
     for wanted in chosen.add:
         table = _added(chosen, table, wanted)
     if chosen.add:
-        progress(f"written: {write_verdicts(chosen.facts, table)}")
+        write_columns(chosen.facts / FILE, table)
+        progress(f"written: {chosen.facts / FILE}")
     if not table:
         raise UsageError(f"no table of verdicts in {chosen.facts}: python -m harness verdicts --add RUN makes one")
-    found = differing(table) if chosen.item is None else [item for item in items_of(table) if chosen.item in item]
+    found = differing(table) if chosen.item is None else [item for item in lines_of(table) if chosen.item in item]
     if chosen.item is not None and not found:
         raise UsageError(f"no item of the table has {chosen.item!r} in its name")
     show(*_parts(table, found, chosen.item is None))
@@ -58,20 +53,20 @@ def _added(chosen: argparse.Namespace, table: list[Column], wanted: str) -> list
         raise UsageError(f"run {stored.identity.id} has no item that says something of a kernel")
     for column in columns:
         table = add_column(table, column)
-    cases = {case_of(item) for item in items_of(table)}
-    return without_cases(table, (case for case in cases if not any(chosen.cases.glob(f"{case}.*"))))
+    cases = {subject_of(item) for item in lines_of(table)}
+    return without_subjects(table, [case for case in cases if not any(chosen.cases.glob(f"{case}.*"))])
 
 
 def _parts(table: Sequence[Column], items: Sequence[str], only_different: bool) -> Iterator[Part]:
     words = sorted({word for column in table for word in column.counts})
     counts = (
-        (one.kernel, "\n".join(one.releases), one.measured, str(len(one.verdicts)), *(str(one.counts[word] or "") for word in words))
+        (one.kernel, "\n".join(one.releases), one.measured, str(len(one.words)), *(str(one.counts[word] or "") for word in words))
         for one in table
     )
     yield make_table(("kernel", "release", "measured", "items", *words), counts)
     yield ""
     if items:
-        rows = ((item, *(column.verdicts.get(item, "-") for column in table)) for item in items)
+        rows = ((item, *(column.words.get(item, "-") for column in table)) for item in items)
         yield make_table(("item", *(column.kernel for column in table)), rows)
     if only_different:
-        yield f"{len(items)} of {len(items_of(table))} items did not come to the same on all kernels on which they were run"
+        yield f"{len(items)} of {len(lines_of(table))} items did not come to the same on all kernels on which they were run"

@@ -167,14 +167,22 @@ def require_read_only(region: PmemRegion, kind: RegionKind) -> None:
         raise GuestError(f"{region.describe()} can be written, and a region of the kind {kind} cannot")
 
 
-def read_only_command(region: str, value: bool) -> GuestCommand:
-    """Return what makes a region, and with it its block device, read-only or writable. ``region``: a name, or a path from the devices."""
-    return GuestCommand(("sh", "-c", f"echo {int(value)} > {_ND}/{region}/read_only"))
+def opening_command(region: str) -> GuestCommand:
+    """Return what makes a region writable, for namespaces to be made of it."""
+    return GuestCommand(("sh", "-c", f"echo 0 > {_ND}/{region}/read_only"))
 
 
-def region_of(block: str) -> str:
-    """Return the path from the devices to the region behind a block device."""
-    return f"../../../block/{block}/device/.."
+def closing_command(block: str, value: bool) -> GuestCommand:
+    """Return what makes the region behind a block device read-only or writable, and the device with it.
+
+    Since 5.12 the region tells its devices. Before, a device looks at its region when its driver takes it (drivers/nvdimm/bus.c
+    nvdimm_revalidate_disk), so that is done again.
+    """
+    again = (
+        "driver=$(readlink -f device/driver) name=$(basename $(readlink -f device)); echo $name > $driver/unbind; echo $name > $driver/bind"
+    )
+    script = f"cd /sys/block/{block} && echo {int(value)} > device/../read_only && {{ test $(cat ro) = {int(value)} || {{ {again}; }}; }}"
+    return GuestCommand(("sh", "-c", script))
 
 
 def find_namespace(region: PmemRegion, wanted: Namespace) -> PmemNamespace | None:

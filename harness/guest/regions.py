@@ -21,6 +21,12 @@ BRINGING: Mapping[RegionKind, Bringing] = {
         ("cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", "cxl_port"),
         "for mem in $(cd /sys/bus/cxl/devices && ls -d mem*); do cxl create-region -t pmem -m -d decoder0.0 -w 1 $mem || exit; done",
     ),
+    # The driver of e820 regions has them already, and no other driver takes them unasked. They are all one device.
+    RegionKind.RAMDAX: Bringing(
+        ("ramdax",),
+        "cd /sys/bus/platform && test -e drivers/ramdax/e820_pmem || { echo ramdax > devices/e820_pmem/driver_override"
+        " && echo e820_pmem > drivers/e820_pmem/unbind && echo e820_pmem > drivers/ramdax/bind; }",
+    ),
 }
 #: What waits until everything on the buses of regions has met its driver.
 _SETTLED = "cat /sys/bus/nd/devices/ndbus*/wait_probe"

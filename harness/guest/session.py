@@ -40,11 +40,11 @@ from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand,
 from harness.guest.pmem import (
     REGION_PATTERNS,
     RegionPlacement,
+    closing_command,
     find_region,
     namespace_commands,
-    read_only_command,
+    opening_command,
     read_regions,
-    region_of,
     require_read_only,
 )
 from harness.guest.regions import bringing_commands
@@ -296,7 +296,7 @@ class GuestSession:
             region = find_region(regions, region_placement(wanted[0], placements))
             require_read_only(region, wanted[0].region.kind)
             if region.read_only:
-                commands.append(read_only_command(region.name, False))
+                commands.append(opening_command(region.name))
             commands += namespace_commands(region, wanted)
         self._link.commands(commands, deadline)
 
@@ -319,9 +319,9 @@ class GuestSession:
     def _writable(self, layout: Layout, deadline: Deadline) -> Iterator[None]:
         """Have regions that are read-only be written while they are made fresh."""
         closed = [placed for placed in layout.volumes if placed.volume.is_read_only]
-        self._link.commands([read_only_command(region_of(placed.name), False) for placed in closed], deadline)
+        self._link.commands([closing_command(placed.name, False) for placed in closed], deadline)
         yield
-        self._link.commands([read_only_command(region_of(placed.name), True) for placed in closed], deadline)
+        self._link.commands([closing_command(placed.name, True) for placed in closed], deadline)
 
     def _fresh_commands(self, placed: PlacedVolume) -> tuple[GuestCommand, ...]:
         if placed.volume.is_dax_device:

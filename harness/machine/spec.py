@@ -127,8 +127,8 @@ def _region_problems(region: Region) -> list[str]:
             f"{called} has {format_size(region.size_bytes)}: its usable size must be a multiple of {format_size(REGION_ALIGN_BYTES)}, "
             f"or the kernel calls it misaligned; take {format_size(nearest)}"
         )
-    if region.label_bytes and not region.kind.traits.has_labels:
-        problems.append(f"{called} has a label area, which regions of its kind do not have; set label_bytes to 0")
+    if region.label_bytes and (not region.kind.traits.has_labels or region.kind.traits.labels_inside):
+        problems.append(f"{called} has a label area beside it, which regions of its kind do not have; set label_bytes to 0")
     return problems + MAKERS[region.kind].problems(region)
 
 

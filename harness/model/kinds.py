@@ -78,16 +78,19 @@ _MODES = {
 class RegionTraits:
     """What is so of every region of a kind.
 
-    ``provider``: what the kernel calls the bus that it found the region on. ``has_labels``: there is an area beside it that says which
-    namespaces it has; without one it is a single namespace. ``namespaces``: the modes and page maps in which cases can have it (the
-    page map of a mode that has none means nothing). ``synchronous``: what a flush of the processor's caches has written is durable, so
-    that the dax device takes MAP_SYNC; no host has to be asked. ``read_only``: the kernel makes it so. ``persistence_domain``: what the
-    kernel is told to survive a power failure, in sysfs's words.
+    ``provider``: what the kernel calls the bus that it found the region on. ``has_labels``: there is an area that says which namespaces
+    it has; without one it is a single namespace. ``labels_inside``: that area is the last bytes of the region, and not beside it.
+    ``driver_options``: what a kernel is built with that has the drivers, where not every guest's has. ``namespaces``: the modes and page
+    maps in which cases can have it (the page map of a mode that has none means nothing). ``synchronous``: what a flush of the processor's
+    caches has written is durable, so that the dax device takes MAP_SYNC; no host has to be asked. ``read_only``: the kernel makes it so.
+    ``persistence_domain``: what the kernel is told to survive a power failure, in sysfs's words.
     """
 
     provider: str
     has_labels: bool
     namespaces: Set[tuple[NamespaceMode, PageMap]]
+    labels_inside: bool = False
+    driver_options: tuple[str, ...] = ()
     synchronous: bool = True
     read_only: bool = False
     persistence_domain: str | None = None
@@ -104,6 +107,7 @@ class RegionKind(StrEnum):
     NVDIMM_CPU = "nvdimm_cpu"
     VIRTIO_PMEM = "virtio_pmem"
     CXL = "cxl"
+    RAMDAX = "ramdax"
 
     @property
     def traits(self) -> RegionTraits:
@@ -143,6 +147,14 @@ _REGIONS = {
         has_labels=True,
         namespaces=frozenset({(NamespaceMode.FSDAX, PageMap.MEM)}),
         persistence_domain="memory_controller",  # drivers/cxl/pmem.c cxl_pmem_region_probe
+        driver_options=("CONFIG_CXL_PMEM", "CONFIG_CXL_REGION"),
+    ),
+    # An e820 region under another driver (since 6.19), which gives it labels.
+    RegionKind.RAMDAX: replace(
+        _NVDIMM,
+        provider="ramdax",  # drivers/nvdimm/ramdax.c
+        labels_inside=True,
+        driver_options=("CONFIG_RAMDAX",),
     ),
 }
 

@@ -24,7 +24,7 @@ class Known(StrEnum):
 
 @dataclass(frozen=True)
 class KnownDeviation:
-    """A deviation from ``clause`` in item ``item`` (``family/case``, any variant whose id contains ``variant``).
+    """A deviation from ``clause`` in item ``item`` (``family/case``, any variant in whose id the pattern ``variant`` is found).
 
     ``since`` and ``before`` bound the kernels (major, minor), the second excluded; ``reference`` says where it is described.
     """
@@ -37,7 +37,7 @@ class KnownDeviation:
     reference: str
 
     def covers(self, item: str, variant: str, release: str) -> bool:
-        return _inside(release, self.since, self.before) and item == self.item and self.variant in variant
+        return _inside(release, self.since, self.before) and item == self.item and re.search(self.variant, variant) is not None
 
 
 def _inside(release: str, since: tuple[int, int], before: tuple[int, int] | None) -> bool:
@@ -91,6 +91,14 @@ EXPECTED_LINES: tuple[ExpectedLine, ...] = (
         before=None,
         expires=_NEVER,
         stack="virtio_pmem",
+    ),
+    ExpectedLine(
+        r"nd_pmem \S+: unable to guarantee persistence of writes",
+        "until ramdax takes it, its region is an e820 region (drivers/nvdimm/e820.c has the only name that the device answers to)",
+        since=(6, 19),
+        before=None,
+        expires=_NEVER,
+        stack="ramdax",
     ),
     ExpectedLine(
         r"nfit \S+: Error found in NVDIMM nmem\d+ flags: not_armed",

@@ -1,7 +1,6 @@
 """Case files as pytest items: one for every variant on every kernel."""
 
 import contextlib
-import fnmatch
 import itertools
 import os
 import sys
@@ -30,8 +29,9 @@ from harness.record.store import item_folder
 from harness.report.paragraph import describe_row
 from harness.report.rows import Row, make_row, make_unset_row, step_lines
 
-#: The marker of cases that measure facts of the model.
+#: The markers of cases that measure facts of the model, and of those that watch what is moved.
 PROBE = "probe"
+WATCH = "watch"
 _LEASE = pytest.StashKey[Lease]()
 #: What items are sorted by, those of Python cases too.
 PLACE = pytest.StashKey[tuple[str, Lifecycle, StorageStack]]()
@@ -91,6 +91,8 @@ class CaseItem(pytest.Item):
             self.add_marker(word)
         if plan.case.probes:
             self.add_marker(PROBE)
+        if plan.watches:
+            self.add_marker(WATCH)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         # A line is needed: pytest's own report of a skipped item insists on one.
@@ -180,33 +182,3 @@ def marker_words(where: Where) -> list[str]:
     variant = where.variant
     words = [where.family, variant.storage, variant.region, variant.filesystem, where.target.kernel, where.lifecycle]
     return [str(word) for word in words if word]
-
-
-def _is_left_out(item: CaseItem, globs: Iterable[str], full: bool) -> bool:
-    return (item.plan.full_only and not full) or any(fnmatch.fnmatchcase(item.item.where.variant_id, glob) for glob in globs)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what ``--not-stack`` names, and without ``--full`` what is for a full run. Bring items of equal stacks together, in the
-    order in which each stack comes first: a guest serves one stack.
-    """
-    globs, full = config.getoption("not_stack"), config.getoption("full") or any("::" in word for word in config.args)
-    left_out = [item for item in items if isinstance(item, CaseItem) and _is_left_out(item, globs, full)]
-    if left_out:
-        gone = set(map(id, left_out))
-        items[:] = [item for item in items if id(item) not in gone]
-        config.hook.pytest_deselected(items=left_out)
-    starts: dict[tuple[str, Lifecycle], int] = {}
-    places: dict[tuple[str, Lifecycle, StorageStack], int] = {}
-    for item in items:
-        place = item.stash.get(PLACE, None)
-        if place is not None:
-            starts.setdefault(place[:2], len(starts))
-            places.setdefault(place, len(places))
-
-    def rank(item: pytest.Item) -> tuple[int, int]:
-        place = item.stash.get(PLACE, None)
-        return (-1, -1) if place is None else (starts[place[:2]], places[place])
-
-    items.sort(key=rank)

@@ -88,18 +88,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "own table, for a kernel with backports or in the midst of a bisection",
     )
     group.addoption(
-        "--full",
-        action="store_true",
-        help="also run what cases keep for a full run, because it takes long; an item that is named itself (FILE::ITEM) runs anyway",
-    )
-    group.addoption(
-        "--not-stack",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="leave out the items whose variant matches, such as --not-stack='nvdimm-*' or --not-stack='*-xfs-*'; repeatable",
-    )
-    group.addoption(
         "--lifecycle",
         action="append",
         default=[],
@@ -186,6 +174,7 @@ def pytest_configure(config: pytest.Config) -> None:
     words |= {str(word): f"cases on the file system {word}" for word in Filesystem}
     words |= {name: f"cases on the kernel {name}" for name in kernels.names}
     words["probe"] = "cases that measure facts of the model: a new kernel is first probed (python -m harness facts)"
+    words["watch"] = "cases that show whether what is moved is the page itself or a copy (python -m harness watch)"
     words |= {str(word): f"items whose guest is {word}" for word in Lifecycle}
     words |= {name: f"cases of the family: {title}" for name, title in families.items()}
     words["stack(*ids)"] = "the storage stacks of a Python case, by variant id"

@@ -9,6 +9,7 @@ from harness.model.audit_outcome import Audit
 from harness.model.claims import Decision
 from harness.model.outcome import Observation
 from harness.model.stack import StackReading, StorageStack
+from harness.model.watch import Watch
 from harness.ops import Program
 
 
@@ -114,11 +115,12 @@ def place_suffix(lifecycle: Lifecycle) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """What was asked: a program, and the claims that its steps decide."""
+    """What was asked: a program, the claims that its steps decide, and the ways of bytes that are watched."""
 
     where: Where
     program: Program
     decisions: tuple[Decision, ...] = ()
+    watches: tuple[Watch, ...] = ()
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -129,7 +131,9 @@ def make_item(plan: Plan, target: Target, case: str, lifecycle: Lifecycle = Life
     """Return the item of ``plan`` on a kernel; ``case`` is the path of its file as reports are to show it."""
     name, family, title = plan.case.name, plan.case.family, plan.case.title
     node_id = f"{case}::{name}[{place_name(plan.id, target, lifecycle)}]"
-    return Item(Where(node_id, case, family, name, title, plan.variant, plan.stack, target, lifecycle), plan.program, plan.decisions)
+    return Item(
+        Where(node_id, case, family, name, title, plan.variant, plan.stack, target, lifecycle), plan.program, plan.decisions, plan.watches
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
-from harness.model.rules.rule import is_closed_node, kernel_fact, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import kernel_fact, look_up, refuses_closed_node, rule, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Advice, Madvise, MapFlag, Mmap, Mprotect, Munmap, Protection
@@ -91,7 +91,7 @@ clause(
 clause(
     "C-MAP-18",
     "a shared mapping of the node of a read-only device needs a descriptor that is not open for writing, whatever its protection: EINVAL",
-    "block/fops.c blkdev_mmap, mm/filemap.c generic_file_readonly_mmap",
+    "block/fops.c blkdev_mmap, mm/filemap.c generic_file_readonly_mmap: fact refuses_closed_node",
 )
 
 
@@ -120,7 +120,7 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
         ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
         ("EOPNOTSUPP", asks_sync and not offers_sync and looks_at_sync, "C-MAP-04"),
         ("EINVAL", MapFlag.HUGETLB in flags, "C-MAP-05"),
-        ("EINVAL", shared and of.writable and is_closed_node(c, memory), "C-MAP-18"),
+        ("EINVAL", shared and of.writable and refuses_closed_node(c, memory, writable), "C-MAP-18"),
     ):
         return refused.leaving(s)
     if memory.is_device and (refused := _device_refuses(c, memory, op, shared=shared)):
@@ -233,6 +233,8 @@ def mprotect(c: Context, s: State, op: Mprotect) -> Expectations:
         return refused.leaving(s)
     if part:
         raise Undetermined("no clause covers a mapping whose parts have different protections")
+    if writable and m.shared:
+        refuses_closed_node(c, s.memory(m.memory), stores=True)
     changed = evolve(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
     s = s.with_object(number, changed)
     if writable and not m.writable and not m.shared and counts_locks(c, s, m):

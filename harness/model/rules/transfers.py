@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, clause
 from harness.model.expectation import Expectation, Expectations
+from harness.model.kinds import NamespaceMode
 from harness.model.objects import PAGE, Mapping, Memory, OpenFile, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
@@ -49,7 +50,7 @@ clause(
 clause(
     "C-DIO-02",
     "without DAX the address of an O_DIRECT buffer must be aligned as the queue's DMA alignment says: EINVAL",
-    "open(2) NOTES; fs/iomap/direct-io.c bdev_iter_is_aligned",
+    "open(2) NOTES; fs/iomap/direct-io.c bdev_iter_is_aligned: fact dio_address_checked",
 )
 clause(
     "C-DIO-03",
@@ -86,6 +87,11 @@ clause(
     "where the file system does not fill holes directly (ext2), an O_DIRECT write that starts in a hole before the end of the file goes "
     "through the page cache from there on, and asks for no alignment",
     "fs/ext2/inode.c ext2_iomap_begin (ENOTBLK), fs/ext2/file.c ext2_dio_write_iter",
+)
+clause(
+    "C-DIO-10",
+    "where nobody looks at the address of a buffer before, a sector namespace is EIO for parts that are no whole sectors",
+    "drivers/nvdimm/btt.c btt_submit_bio; block/bio.c makes such parts at the ends of pages: fact dio_address_checked",
 )
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
@@ -190,9 +196,12 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
     if not of.direct:
         return []
     offset_step = int(volume_fact(c, "dio_offset_alignment", memory))
+    lengths = [b.length for b in buffers]
+    if volume_fact(c, "dio_address_checked", memory) == "none":
+        lengths = [sum(lengths)]
     rows = [
-        ("EINVAL", any(x % offset_step for x in [at, *(b.length for b in buffers)]), "C-DIO-01"),
-        ("EINVAL", _is_refused_for_address(c, memory, buffers), "C-DIO-02"),
+        ("EINVAL", any(x % offset_step for x in [at, *lengths]), "C-DIO-01"),
+        *_refusals_for_address(c, memory, buffers),
     ]
     if not memory.dax and not any(condition for _, condition, _ in rows):
         lacking = [b.mapping is not None and not s.memory(look_up(c, s, b.mapping, Mapping)[1].memory).has_struct_pages for b in buffers]
@@ -201,13 +210,17 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
     return rows
 
 
-def _is_refused_for_address(c: Context, memory: Memory, buffers: Sequence[Buffer]) -> bool:
+def _refusals_for_address(c: Context, memory: Memory, buffers: Sequence[Buffer]) -> list[tuple[str, bool, str]]:
     step = int(volume_fact(c, "dio_memory_alignment", memory))
     starts = [b.offset if b.mapping else b.shift for b in buffers]
     if not any(start % step for start in starts):
-        return False
+        return []
+    checked = volume_fact(c, "dio_address_checked", memory)
     in_a_page = len(buffers) == 1 and starts[0] % PAGE + buffers[0].length <= PAGE
-    return not in_a_page or volume_fact(c, "dio_address_checked", memory) == "all"
+    refused = checked == "all" or (checked == "several_pages" and not in_a_page)
+    if checked == "none" and c.env.reading.volume(memory.volume).namespace_mode == NamespaceMode.SECTOR:
+        return [("EIO", True, "C-DIO-10")]
+    return [("EINVAL", refused, "C-DIO-02")]
 
 
 def cached_from(c: Context, memory: Memory, of: OpenFile, at: int, end: int) -> int | None:

@@ -10,9 +10,10 @@ from harness.case.loader import find_case_files, load_plans, read_plans
 from harness.errors import CaseError
 from harness.model.claims import Status
 from harness.model.known import ExpectedLine, KnownDeviation
+from harness.model.watch import Watch
 from harness.ops import Buffer, Mmap, OpenFlag, Preadv, Protection, Pwrite, Store
 from harness.sizes import KIB
-from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, sample
+from tests.unit.case.sample import CLAIMS, HEAD, OPEN, only, plans, sample
 
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
@@ -290,6 +291,7 @@ def test_a_known_deviation_has_a_clause_an_item_a_range_and_a_reference() -> Non
         (("C-RW-06", "C-AUDIT-06"), "the model has no clause 'C-AUDIT-06'; .*C-AUDIT-05"),
         (("C-RW-06", "C-RW-6"), "deviations.yaml:2: the model has no clause 'C-RW-6'; .*C-RW-06"),
         (("splice/tee", "tee"), "deviations.yaml:2: item is 'tee'; a family and a case are written splice/tee"),
+        (("dax_always", "'dax_('"), r"deviations.yaml:2: the pattern 'dax_\(' is no regular expression: missing \)"),
         (("'6.1'", "six"), "'six' is no kernel version; write the first two numbers, such as 6.12"),
         ((", reference: a bug report", ""), "reference"),
         (("reference:", "link:"), "link"),
@@ -374,3 +376,32 @@ def test_an_operation_that_a_kernel_may_lack_must_be_declared(step: str, options
         sample(step)
     assert str(caught.value).startswith("cases/family/sample.yaml:5: ")
     assert f"is not there on a kernel without {options}: write needs: {{kernel_options: [{options}]}}" in str(caught.value)
+
+
+# ---- watch -----------------------------------------------------------------------------------------------------------
+
+MOVING = "    id: move\n  - drop_caches:\n  - drop_caches:\n    id: look\n"
+
+
+def watching(entry: str) -> str:
+    return f"title: t\nwatch:\n  - {entry}\naxes: {{storage: [dax]}}\n"
+
+
+def test_a_case_names_the_ways_of_bytes_that_it_watches() -> None:
+    plan = next(iter(plans("  - drop_caches:\n" + MOVING, watching("{path: here to there, moves: move, read: look}")).values()))
+    assert plan.watches == (Watch("here to there", 1, 3),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ("{path: a, moves: move, read: lok}", r"\.yaml:3: no step has the id 'lok'; did you mean look\?"),
+        ("{path: a, moves: move}", "an entry of watch needs the key 'read'"),
+        ("{path: a, moves: move, read: look, by: x}", "unknown key 'by' in an entry of watch"),
+        ("{path: a, moves: look, read: move}", r"\.yaml:3: what is watched is moved, then overwritten by another step, then read"),
+        ("{path: a, moves: look, read: look}", "what is watched is moved, then overwritten by another step, then read"),
+    ],
+)
+def test_a_way_that_cannot_be_watched_is_refused_by_its_line(entry: str, complaint: str) -> None:
+    with pytest.raises(CaseError, match=complaint):
+        sample("  - drop_caches:\n" + MOVING, watching(entry))

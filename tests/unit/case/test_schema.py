@@ -98,6 +98,7 @@ def test_the_sample_fits_and_loads(fits: Callable[[Any], bool]) -> None:
         lambda d: d.update(needs={"kernel_options": ["CONFIG_NONE"]}),
         lambda d: d.update(mount_in_program=1),
         lambda d: d.update(probes=["no_such_fact"]),
+        lambda d: d.update(watch=[{"path": "a", "moves": "written"}]),
         lambda d: d.update(decides=[{"claim": "dax_avoids_cache", "step": "written", "holds_if": {}}]),
         lambda d: d.update(decides=[{"claim": "dax_avoids_cache", "step": "written", "holds_if": {"work": True}}]),
         lambda d: d["program"].append({}),

@@ -152,6 +152,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / path).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PMEM_HARNESS_CACHE", str(tmp_path / "cache"))  # its guests take no places of those that run meanwhile
     return tmp_path
 
 
@@ -189,6 +190,17 @@ def test_a_kernel_on_which_not_every_item_could_run_gets_no_table(project: Path,
     (project / "conftest.py").write_text(f'pytest_plugins = ["harness.plugin"]\n{CONFTEST.replace("{make}", "broken_boot")}')
     assert main(["probe", "-n", "0"]) == 3
     assert "not every item could run, so nothing was measured" in capfd.readouterr().err
+    assert not (project / "facts").exists()
+
+
+def test_a_kernel_that_is_watched_on_guests_that_cannot_run_adds_nothing(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    watching = PROBING.replace("probes: dio_offset_alignment", "watch: [{path: here to there, moves: move, read: look}]")
+    (project / "cases/fam/one.yaml").write_text(
+        watching + "    id: move\n  - fsync: {file: f}\n  - pread: {file: f, offset: 0, length: 1}\n    id: look\n"
+    )
+    (project / "conftest.py").write_text(f'pytest_plugins = ["harness.plugin"]\n{CONFTEST.replace("{make}", "broken_boot")}')
+    assert main(["watch", "--kernel", "debian_6.12", "-n", "0", "--facts", "facts"]) == 3
+    assert "not every item could run, so nothing was added" in capfd.readouterr().err
     assert not (project / "facts").exists()
 
 

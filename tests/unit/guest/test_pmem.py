@@ -133,6 +133,9 @@ def test_only_kinds_whose_drivers_the_initrd_leaves_out_have_them_loaded() -> No
     assert load.argv == ("modprobe", "-a", "cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", "cxl_port")
     assert "cxl create-region -t pmem -m -d decoder0.0" in make.argv[-1]
     assert not make.may_fail
+    load, bind, _ = bringing_commands([RegionKind.RAMDAX])
+    assert load.argv == ("modprobe", "-a", "ramdax")
+    assert bind.argv[-1].startswith("cd /sys/bus/platform && test -e drivers/ramdax/e820_pmem || { echo ramdax >")
 
 
 def test_a_region_is_found_by_its_start_not_by_its_name() -> None:

@@ -182,6 +182,14 @@ def test_cxl_regions_lie_one_behind_the_other_in_their_window() -> None:
         MAKERS[RegionKind.CXL].placements(CXL, lambda *asked: "")
 
 
+def test_a_ramdax_region_is_an_e820_region_to_the_machine_and_has_its_labels_inside() -> None:
+    region = Region("main", RegionKind.RAMDAX, 256 * MIB)
+    assert MAKERS[RegionKind.RAMDAX] is MAKERS[RegionKind.E820]
+    assert find_problems(replace(SPEC, regions=(region,))) == []
+    (problem,) = find_problems(replace(SPEC, regions=(replace(region, label_bytes=2 * MIB),)))
+    assert problem == "ramdax region 'main' has a label area beside it, which regions of its kind do not have; set label_bytes to 0"
+
+
 def test_cxl_without_labels_or_of_an_odd_size_cannot_work() -> None:
     assert find_problems(replace(SPEC, regions=(Region("a", RegionKind.CXL, 272 * MIB),))) == [
         "cxl region 'a' has 272MiB: take a multiple of 256MiB",

@@ -7,14 +7,14 @@ import pytest
 from harness.host.log import LogFile
 from harness.record.runs import LOG, stored_runs
 from tests.fakes.project import FAILING, GOOD
-from tests.unit.plugin.test_plugin import ON_DISK, Project, text
+from tests.unit.plugin.test_plugin import ON_DISK, Project, make_project, text
 
 pytest_plugins = ["pytester"]
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
-    return Project(pytester)
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return make_project(pytester, monkeypatch)
 
 
 def log_of(project: Project) -> str:

@@ -72,7 +72,13 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return make_project(pytester, monkeypatch)
+
+
+def make_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project whose guests take no places of those that run on this computer meanwhile."""
+    monkeypatch.setenv("PMEM_HARNESS_CACHE", str(pytester.path / "cache"))
     return Project(pytester)
 
 
@@ -126,6 +132,33 @@ def test_what_is_for_a_full_run_is_left_out_unless_that_or_the_item_itself_is_as
     project.run("--collect-only", "-q").stdout.fnmatch_lines([ON_DISK, "*1/2 tests collected (1 deselected)*"])
     project.run("--collect-only", "-q", "--full").stdout.fnmatch_lines([E820_DAX, ON_DISK])
     project.run("--collect-only", "-q", E820_DAX).stdout.fnmatch_lines([E820_DAX])
+
+
+def test_a_pairwise_run_leaves_out_what_adds_no_pair(project: Project) -> None:
+    kernels = [word for name in ("debian_6.12", "debian_6.1", "debian_7.3") for word in ("--kernel", name)]
+    project.write("cases/fam/two.yaml", CASE.replace("What is", "Whatever is"))
+    project.run("--collect-only", "-q", "--pairwise", *kernels).stdout.fnmatch_lines(["*tests collected*"])
+    assert project.run("-q", "--pairwise", *kernels).ret == 0
+    assert len({(row.where.stack, row.where.target.kernel) for row in project.rows()}) == 6
+
+
+def test_what_a_kept_run_says_something_of_is_not_run_again(project: Project) -> None:
+    assert project.run(E820_DAX).ret == 0
+    project.run("cases", "--resume", "latest").assert_outcomes(passed=1, deselected=1)
+    assert [row.where.node_id for row in project.rows()] == [ON_DISK]
+
+
+def test_what_could_not_run_is_run_again_by_the_workers_of_a_run_too(project: Project) -> None:
+    assert project.run_apart("cases", make="broken_boot").ret == 3
+    result = project.run_apart("cases", "--resume", "latest", "-p", "xdist", "-n", "1", make=GOOD)
+    assert result.ret == 0
+    assert {row.where.node_id for row in project.rows()} == {E820_DAX, ON_DISK}
+
+
+def test_a_run_that_is_not_kept_cannot_be_resumed(project: Project) -> None:
+    result = project.run_apart("cases", "--resume", "2026")
+    assert "ERROR: --resume: no run is kept in artifacts/runs; pytest makes one there" in text(result)
+    assert result.ret == 2
 
 
 def test_markers_are_registered_with_their_meaning(project: Project) -> None:

@@ -1,0 +1,129 @@
+"""Which of the items that were collected are run, and in which order."""
+
+import fnmatch
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.model.stack import StorageStack
+from harness.plugin.collect import PLACE, CaseItem
+from harness.record.item import Lifecycle, Where
+from harness.record.runs import find_run
+from harness.report.rows import Row, read_rows
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("harness")
+    group.addoption(
+        "--full",
+        action="store_true",
+        help="also run what cases keep for a full run, because it takes long; an item that is named itself (FILE::ITEM) runs anyway",
+    )
+    group.addoption(
+        "--not-stack",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="leave out the items whose variant matches, such as --not-stack='nvdimm-*' or --not-stack='*-xfs-*'; repeatable",
+    )
+    group.addoption(
+        "--pairwise",
+        action="store_true",
+        help="of several kernels, run only so many items that each variant is run, each case on each kernel, and each stack on each kernel",
+    )
+    group.addoption(
+        "--resume",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="leave out the items of which a kept run says something already, such as one that was stopped (an id, or latest); repeatable",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find the runs to go on with, before this one is the latest; the workers of a distributed run are told their folders."""
+    if hasattr(config, "workerinput"):
+        return
+    try:
+        found = [find_run(Path(config.getoption("artifacts")), wanted) for wanted in config.getoption("resume")]
+    except UsageError as error:
+        raise pytest.UsageError(f"--resume: {error}") from error
+    config.option.resume = [str(run.folder) for run in found]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not asked for. Bring items of equal stacks together, in the order in which each stack comes first: a guest serves
+    one stack.
+    """
+    chosen = _chosen(config, [item for item in items if isinstance(item, CaseItem)])
+    left_out = [item for item in items if isinstance(item, CaseItem) and id(item) not in chosen]
+    if left_out:
+        items[:] = [item for item in items if not isinstance(item, CaseItem) or id(item) in chosen]
+        config.hook.pytest_deselected(items=left_out)
+    _sort_by_place(items)
+
+
+def _chosen(config: pytest.Config, items: Sequence[CaseItem]) -> set[int]:
+    globs, full = config.getoption("not_stack"), config.getoption("full") or any("::" in word for word in config.args)
+    kept = [item for item in items if (full or not item.plan.full_only) and not _matches(item.item.where.variant_id, globs)]
+    if config.getoption("pairwise"):
+        wanted = find_pairwise([item.item.where for item in kept])
+        kept = [item for number, item in enumerate(kept) if number in wanted]
+    done = {row.where.node_id for folder in config.getoption("resume") for row in read_rows(Path(folder)) if _says_something(row)}
+    return {id(item) for item in kept if item.item.where.node_id not in done}
+
+
+def _matches(variant: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(variant, glob) for glob in globs)
+
+
+def _says_something(row: Row) -> bool:
+    return not row.ended.ending.says_nothing
+
+
+def find_pairwise(items: Sequence[Where]) -> set[int]:
+    """Return the numbers of so few of ``items`` that each variant of a case is there, each case with each kernel, and each stack with each
+    kernel that it is there with at all.
+
+    Variants and kernels of a case are gone through side by side, from case to case with another kernel first.
+    """
+    cases: dict[tuple[str, Lifecycle], dict[tuple[str, str], int]] = {}
+    for number, item in enumerate(items):
+        cases.setdefault((item.path, item.lifecycle), {})[item.variant_id, item.target.column] = number
+    kernels = list(dict.fromkeys(item.target.column for item in items))
+    chosen = set()
+    for start, of_case in enumerate(cases.values()):
+        variants = list(dict.fromkeys(variant for variant, _ in of_case))
+        pairs = zip(_around(variants, 0), _around(kernels, start), strict=False)
+        chosen |= {of_case[pair] for pair in itertools.islice(pairs, max(len(variants), len(kernels))) if pair in of_case}
+    seen = {(items[number].stack, items[number].target.column) for number in chosen}
+    for number, item in enumerate(items):
+        if (item.stack, item.target.column) not in seen:
+            seen.add((item.stack, item.target.column))
+            chosen.add(number)
+    return chosen
+
+
+def _around(words: Sequence[str], start: int) -> Iterator[str]:
+    at = start % len(words)
+    return itertools.cycle([*words[at:], *words[:at]])
+
+
+def _sort_by_place(items: list[pytest.Item]) -> None:
+    starts: dict[tuple[str, Lifecycle], int] = {}
+    places: dict[tuple[str, Lifecycle, StorageStack], int] = {}
+    for item in items:
+        place = item.stash.get(PLACE, None)
+        if place is not None:
+            starts.setdefault(place[:2], len(starts))
+            places.setdefault(place, len(places))
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        place = item.stash.get(PLACE, None)
+        return (-1, -1) if place is None else (starts[place[:2]], places[place])
+
+    items.sort(key=rank)
