@@ -14,6 +14,7 @@ from typing import Any
 from harness.case.tree import Row, Tree, accepted, as_row, as_table, as_text, as_words, require
 from harness.errors import CaseError
 from harness.model.filesystems import Filesystem
+from harness.model.formats import Format
 from harness.model.kinds import Alignment, NamespaceMode, PageMap, RegionKind
 
 
@@ -45,6 +46,7 @@ AXES: dict[str, type[StrEnum]] = {
     "map": PageMap,
     "align": Alignment,
     "filesystem": Filesystem,
+    "format": Format,
     "target": Destination,
 }
 #: What they accept, as it is written. The namespace of a dax device is not chosen: its storage says it.
@@ -59,6 +61,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "map": (str(PageMap.MEM),),
     "align": tuple(map(str, Alignment)),
     "filesystem": (str(Filesystem.EXT4),),
+    "format": (str(Format.STANDARD),),
 }
 _DAX_WORDS = {Storage.DAX: "dax_always", Storage.NO_DAX: "dax_never", Storage.INODE: "dax_inode"}
 
@@ -106,6 +109,7 @@ class Variant:
     namespace: NamespaceMode | None = None
     map: PageMap | None = None
     filesystem: Filesystem | None = None
+    format: Format | None = None
     target: Destination | None = None
     align: Alignment | None = None
     parameters: tuple[tuple[str, str], ...] = ()
@@ -117,11 +121,12 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``e820-devdax-2MiB``, ``disk-ext4-to_second_pmem_e820-n_1000``."""
+        """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``e820-devdax-2MiB``, ``disk-ext4-to_second_pmem_e820-n_1000``;
+        a format that is not the usual one comes behind the file system."""
         on_disk = self.storage is Storage.DISK
         mode = f"{self.namespace}_dev" if self.map is PageMap.DEV else self.namespace
         parts = [Storage.DISK] if on_disk else [self.region, mode]
-        parts += [self.filesystem or self.align or Storage.NODE, _DAX_WORDS.get(self.storage)]
+        parts += [self.filesystem or self.align or Storage.NODE, self.format and self.format.word, _DAX_WORDS.get(self.storage)]
         if self.target is not None:
             parts.append(f"to_{self.target}" + (f"_{self.region}" if on_disk and self.region else ""))
         parts += [f"{axis}_{re.sub(r'[^A-Za-z0-9_.+]', '_', value)}" for axis, value in self.parameters]
@@ -188,16 +193,18 @@ def read_condition(axes: Axes, tree: Tree, what: str) -> Condition:
     return Condition(tuple(read))
 
 
-def make_variants(axes: Axes) -> tuple[Variant, ...]:
+def make_variants(axes: Axes, mount_in_program: bool = False) -> tuple[Variant, ...]:
     """Return the variants, each once, in the order of the axes. Raises CaseError where none is left."""
-    meant = _meaningful_variants(axes)
+    meant = _meaningful_variants(axes, mount_in_program)
     for exclusion in axes.exclusions:
         if not any(exclusion.condition.matches(variant.values) for variant in meant):
             raise CaseError(exclusion.where, f"exclude matches no variant: {exclusion.condition.describe()}")
     kept = tuple(variant for variant in meant if not any(e.condition.matches(variant.values) for e in axes.exclusions))
     if not kept:
         raise CaseError(
-            axes.where, "the axes leave no variant (a file system or a node on an e820 region is fsdax with map mem only; see also exclude)"
+            axes.where,
+            "the axes leave no variant (a file system or a node on an e820 region is fsdax with map mem only; a file system has some of the"
+            " formats only, and some of these no DAX; see also exclude)",
         )
     ids = [variant.id for variant in kept]
     for number, name in enumerate(ids):
@@ -206,10 +213,10 @@ def make_variants(axes: Axes) -> tuple[Variant, ...]:
     return kept
 
 
-def _meaningful_variants(axes: Axes) -> tuple[Variant, ...]:
+def _meaningful_variants(axes: Axes, mount_in_program: bool) -> tuple[Variant, ...]:
     names = [axis for axis, _ in axes.values]
     points = (dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(choices for _, choices in axes.values)))
-    return tuple(dict.fromkeys(_variant(kept) for point in points if (kept := find_meaning(point)) is not None))
+    return tuple(dict.fromkeys(_variant(kept) for point in points if (kept := find_meaning(point, mount_in_program)) is not None))
 
 
 def _variant(point: Mapping[str, str]) -> Variant:
@@ -217,9 +224,13 @@ def _variant(point: Mapping[str, str]) -> Variant:
     return Variant(**typed, parameters=tuple((axis, value) for axis, value in point.items() if axis not in AXES))
 
 
-def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
+def find_meaning(point: Mapping[str, str], mount_in_program: bool = False) -> dict[str, str] | None:
     """Return ``point`` without the axes that mean nothing for it, or None where no such stack exists."""
     kept = dict(point)
+    if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
+        del kept["filesystem"], kept["format"]
+    elif not _can_have_format(kept, mount_in_program):
+        return None
     if kept["storage"] == Storage.DISK:
         on_pmem = kept.get("target") in {Destination.PMEM, Destination.PMEM_DAX}
         drop = {"namespace", "map", "align"} if on_pmem else {"region", "namespace", "map", "align"}
@@ -233,8 +244,14 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
         return None
     if not mode.traits.has_page_map:
         del kept["map"]
-    if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
-        del kept["filesystem"]
-    elif kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file:
+    if kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file:
         return None
     return kept
+
+
+def _can_have_format(point: Mapping[str, str], mount_in_program: bool) -> bool:
+    """Whether a file system has a format, and set-up can mount it as asked; where the program mounts, mkfs has to know the format."""
+    traits = Format(point["format"]).traits
+    if Filesystem(point["filesystem"]) not in traits.filesystems:
+        return False
+    return traits.by_mkfs if mount_in_program else point["storage"] != Storage.DAX or traits.mounts_dax_since is not None

@@ -11,6 +11,7 @@ from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, ch
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
 from harness.model.filesystems import Filesystem
+from harness.model.formats import Format
 from harness.model.kinds import DaxOption, RegionKind
 from harness.model.outcome import ALWAYS_SHOWN
 from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
@@ -52,7 +53,7 @@ class Plan:
 
 def make_plans(case: Case) -> tuple[Plan, ...]:
     """Return the plan of every variant. Raises CaseError for whatever cannot be meant in any of them."""
-    variants = make_variants(case.axes)
+    variants = make_variants(case.axes, case.mount_in_program)
     for entry in case.decides:
         if not any(entry.condition.matches(variant.values) for variant in variants):
             raise CaseError(entry.where, f"decides {entry.claim!r} for no variant: {entry.condition.describe()}")
@@ -114,7 +115,9 @@ def named_stacks() -> dict[str, StorageStack]:
 
 
 def _main_volume(variant: Variant) -> Volume:
-    mount = None if variant.filesystem is None else Mount(variant.filesystem, _DAX_OPTIONS.get(variant.storage))
+    mount = None
+    if variant.filesystem is not None:
+        mount = Mount(variant.filesystem, _DAX_OPTIONS.get(variant.storage), variant.format or Format.STANDARD)
     if variant.storage is Storage.DISK:
         return Volume(MAIN, Disk(), mount)
     assert variant.namespace is not None  # as find_meaning has it

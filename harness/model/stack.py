@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from harness.model.filesystems import Filesystem, FilesystemTraits
+from harness.model.formats import Format
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind, is_dax_device, is_synchronous
 from harness.sizes import MIB, format_size
 
@@ -50,6 +51,7 @@ class Mount:
 
     filesystem: Filesystem
     dax: DaxOption | None
+    format: Format = Format.STANDARD
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Volume:
         if self.mount is None:
             parts.append("dax device" if self.is_dax_device else "bare node")
         else:
-            parts.append(str(self.mount.filesystem))
+            parts.append(" ".join(filter(None, (self.mount.filesystem, self.mount.format.word))))
             if self.mount.dax is not None:
                 parts.append(f"dax={self.mount.dax}")
         return " -> ".join(parts)
@@ -141,7 +143,9 @@ class VolumeReading:
     ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume) or of a dax device, False for a bare node.
     ``logical_block_bytes``: 1 for a dax device, which has no blocks. ``align_bytes``: the units in which a dax device is mapped.
     ``frame_in_region``: whether the physical frame behind a shared mapping of a fresh file (or of the node) lies in the region.
-    ``read_only``: the block device; ``has_labels`` and ``persistence_domain``: the region (None where the kernel knows of none).
+    ``format``: what was asked for, ``features``: what the superblock says of itself, read only where that is not as usual.
+    ``filesystem_block_bytes``: as the superblock says it then, else as the mount does. ``read_only``: the block device; ``has_labels`` and
+    ``persistence_domain``: the region (None where the kernel knows of none).
     """
 
     role: str
@@ -164,6 +168,8 @@ class VolumeReading:
     has_labels: bool | None = None
     persistence_domain: str | None = None
     align_bytes: int | None = None
+    format: Format = Format.STANDARD
+    features: tuple[str, ...] = ()
 
     @property
     def is_dax_device(self) -> bool:
@@ -172,14 +178,14 @@ class VolumeReading:
     @property
     def storage(self) -> str:
         """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem sector``, ``device dax on pmem devdax``,
-        ``ext4 on disk``.
+        ``ext4 block_1k on disk``; of a file system that a program is to mount only the format is known: ``node block_1k on pmem``.
 
         Pmem that only its host makes durable is ``asynchronous pmem``.
         """
         medium = "disk" if self.region_start is None else "pmem" if self.queue_dax else f"pmem {self.namespace_mode}"
         waits = "" if is_synchronous(self.provider) else ASYNCHRONOUS
         kind = self.filesystem or ("device" if self.is_dax_device else "node")
-        return " ".join(filter(None, (kind, "dax" if self.dax else "", "on", waits, medium)))
+        return " ".join(filter(None, (kind, self.format.word, "dax" if self.dax else "", "on", waits, medium)))
 
 
 @dataclass(frozen=True)
@@ -239,6 +245,8 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
             rows += [("alignment of the dax device", align, got.align_bytes), ("size in whole units of that", True, whole)]
     else:
         rows += [("queue/dax", False, got.queue_dax), ("provider of the region", None, got.provider)]
+    if volume.mount is not None:
+        rows += _of_format(volume.mount, got)
     if mount_in_program:
         return rows
     if volume.mount is None:
@@ -252,6 +260,19 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
     rows.append(("DAX state of a fresh file (statx)", volume.asks_dax, got.dax))
     if volume.is_pmem:
         rows.append(("physical frame of a mapping inside the region", volume.asks_dax, got.frame_in_region))
+    return rows
+
+
+def _of_format(mount: Mount, got: VolumeReading) -> list[tuple[str, object, object]]:
+    """Return what tells whether a file system was made, and mounted, as it was asked for."""
+    traits = mount.format.traits
+    rows: list[tuple[str, object, object]] = [("format", str(mount.format), str(got.format))]
+    if got.filesystem_block_bytes is not None:
+        rows.append(("block size of the file system", traits.block_bytes, got.filesystem_block_bytes))
+    rows += [(f"feature {feature}", True, feature in got.features) for feature in traits.features]
+    rows += [(f"feature {feature}", False, feature in got.features) for feature in traits.without_features]
+    if traits.mounted is not None:
+        rows.append((f"mount option {traits.mounted}", True, traits.mounted in got.mount_options))
     return rows
 
 

@@ -29,6 +29,17 @@ clause(
     "where a file system has no DAX state of each file (ext2), mount knows the word dax only: dax=always, dax=never, dax=inode are EINVAL",
     "fs/ext2/super.c parse_options",
 )
+clause(
+    "C-MOUNT-08",
+    "dax=always of a file system that cannot have it as it was made is EINVAL (ext4 with blocks smaller than a page or with inline data; "
+    "xfs with reflink, before 6.0), or goes on without DAX (xfs with blocks smaller than a page)",
+    "fs/ext4/super.c ext4_fill_super; fs/xfs/xfs_super.c xfs_setup_dax_always, xfs_fs_fill_super (5.10)",
+)
+clause(
+    "C-MOUNT-09",
+    "data=journal and dax=always exclude each other on ext4: EINVAL",
+    "fs/ext4/super.c ext4_fill_super, ext4_load_and_init_journal",
+)
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
 clause("C-DEVDAX-09", "a dax device is no block device: mounting it is ENOTBLK", "mount(2) ERRORS; block/bdev.c lookup_bdev")
 clause("C-MOUNT-04", "umount of an unused mount succeeds", "umount2(2)")
@@ -60,7 +71,8 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     words = op.options.split(",")
     unknown = _has_one_word(op) and any(word.startswith("dax=") for word in words)
     wants = not unknown and _dax_wanted(words)
-    without = _without_dax(c, op)
+    without, made_without = _without_dax(c, op), _made_without_dax(c, op)
+    journals = "data=journal" in words
     asks, closed = "ro" in words, c.env.reading.volume(op.volume).read_only
     if asks and not closed:
         raise Undetermined("what a read-only mount of a device that can be written allows is not known to the model")
@@ -68,9 +80,15 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
         ("EACCES", closed and not asks, "C-MOUNT-06"),
         ("EINVAL", wants and without is WithoutDax.REFUSED, "C-MOUNT-02"),
+        ("EINVAL", wants and made_without is WithoutDax.REFUSED, "C-MOUNT-08"),
+        ("EINVAL", wants and journals, "C-MOUNT-09"),
         ("EINVAL", unknown, "C-MOUNT-07"),
     ):
         return refused.leaving(s)
+    if journals:
+        raise Undetermined("what data=journal makes of a file is judged only where the set-up mounts")
+    if wants and made_without is WithoutDax.DROPPED:
+        wants = not c.holds("C-MOUNT-08", True)
     wants = wants and without is not WithoutDax.DROPPED
     s = evolve(s, mounted=s.mounted.having(op.volume, wants))
     for number, memory in _memories(s, op.volume):
@@ -84,6 +102,13 @@ def _without_dax(c: Context, op: MountVolume) -> WithoutDax | None:
         return None
     filesystem = Filesystem(op.filesystem)
     return filesystem.traits.without_dax if c.env.fact(fact_of_mount(filesystem), op.volume) else None
+
+
+def _made_without_dax(c: Context, op: MountVolume) -> WithoutDax | None:
+    """What becomes of dax=always for how the file system was made; None: it is given, or nobody knows the file system."""
+    if op.filesystem not in set(Filesystem) or c.env.fact("format_mounts_dax", op.volume):
+        return None
+    return c.env.reading.volume(op.volume).format.traits.dropped_or_refused(Filesystem(op.filesystem).traits)
 
 
 def _set_up(c: Context, volume: str) -> bool:

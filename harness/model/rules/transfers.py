@@ -87,6 +87,12 @@ clause(
     "through the page cache from there on, and asks for no alignment",
     "fs/ext2/inode.c ext2_iomap_begin (ENOTBLK), fs/ext2/file.c ext2_dio_write_iter",
 )
+clause(
+    "C-DIO-10",
+    "where the file system has no O_DIRECT for a file (ext4 that journals data), it goes through the page cache and asks for no alignment; "
+    "statx reports alignments of 0",
+    "fs/ext4/file.c ext4_should_use_dio, fs/ext4/inode.c ext4_dio_alignment, ext4_getattr (ext4_dio_supported before 6.1)",
+)
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
 clause(

@@ -12,6 +12,7 @@ from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.model.fact import Kernel
 from harness.model.facts import FACTS
+from harness.model.formats import Format
 from harness.model.outcome import How, Observation
 from harness.ops import Open, OpenFlag, Operation, Pwrite
 from harness.record.facttable import (
@@ -135,6 +136,10 @@ def test_the_words_for_a_storage_say_what_a_volume_is() -> None:
     assert asynchronous == "ext4 dax on asynchronous pmem"
     assert reading_of(asynchronous).storage == asynchronous
     assert [expected_value("map_sync", words, "6.12.0") for words in (DAX, asynchronous)] == [True, False]
+    small = reading_of("xfs block_1k on pmem")
+    assert (small.format, small.filesystem_block_bytes, small.dax) == (Format.BLOCK_1K, 1024, False)
+    assert reading_of("ext4 encrypt dax on pmem").dax
+    assert reading_of("node inline_data on pmem").filesystem is None
     with pytest.raises(ValueError, match="'ext4' is no kind of storage"):
         reading_of("ext4")
 
