@@ -14,6 +14,7 @@ from typing import Any
 from harness.case.tree import Row, Tree, accepted, as_row, as_table, as_text, as_words, require
 from harness.errors import CaseError
 from harness.model.filesystems import Filesystem
+from harness.model.formats import Format
 from harness.model.kinds import Alignment, NamespaceMode, PageMap, RegionKind
 from harness.model.layers import Layer
 
@@ -58,6 +59,7 @@ AXES: dict[str, type[StrEnum]] = {
     "align": Alignment,
     "layer": Layer,
     "filesystem": Filesystem,
+    "format": Format,
     "target": Destination,
 }
 #: What they accept, as it is written. The namespace of a dax device is not chosen: its storage says it.
@@ -73,6 +75,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "align": tuple(map(str, Alignment)),
     "layer": (str(Layer.NONE),),
     "filesystem": (str(Filesystem.EXT4),),
+    "format": (str(Format.STANDARD),),
 }
 _DAX_WORDS = {Storage.DAX: "dax_always", Storage.NO_DAX: "dax_never", Storage.INODE: "dax_inode"}
 
@@ -120,6 +123,7 @@ class Variant:
     namespace: NamespaceMode | None = None
     map: PageMap | None = None
     filesystem: Filesystem | None = None
+    format: Format | None = None
     target: Destination | None = None
     align: Alignment | None = None
     layer: Layer | None = None
@@ -131,14 +135,21 @@ class Variant:
         return {axis: str(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None} | dict(self.parameters)
 
     @property
+    def is_unusual(self) -> bool:
+        """Whether it stands on a layer or on half of a region, or is made in a format of its own: a stack that few cases share."""
+        halves = self.target is not None and self.target.shares_region
+        return halves or self.layer not in (None, Layer.NONE) or self.format not in (None, Format.STANDARD)
+
+    @property
     def id(self) -> str:
         """``e820-fsdax-ext4-dax_always``, ``nvdimm-fsdax_dev-node``, ``e820-fsdax-loop-ext4-dax_never``, ``e820-devdax-2MiB``,
-        ``disk-ext4-to_second_pmem_e820-n_1000``."""
+        ``disk-ext4-to_second_pmem_e820-n_1000``; a format that is not the usual one comes behind the file system."""
         on_disk = self.storage is Storage.DISK
         mode = f"{self.namespace}_dev" if self.map is PageMap.DEV else self.namespace
         parts = [Storage.DISK] if on_disk else [self.region, mode]
         layer = None if self.layer is Layer.NONE else self.layer
-        parts += [layer, self.filesystem or self.align or Storage.NODE, _DAX_WORDS.get(self.storage)]
+        made = self.format and self.format.word
+        parts += [layer, self.filesystem or self.align or Storage.NODE, made, _DAX_WORDS.get(self.storage)]
         if self.target is not None:
             parts.append(f"to_{self.target}" + (f"_{self.region}" if on_disk and self.region else ""))
         parts += [f"{axis}_{re.sub(r'[^A-Za-z0-9_.+]', '_', value)}" for axis, value in self.parameters]
@@ -205,16 +216,18 @@ def read_condition(axes: Axes, tree: Tree, what: str) -> Condition:
     return Condition(tuple(read))
 
 
-def make_variants(axes: Axes) -> tuple[Variant, ...]:
+def make_variants(axes: Axes, mount_in_program: bool = False) -> tuple[Variant, ...]:
     """Return the variants, each once, in the order of the axes. Raises CaseError where none is left."""
-    meant = _meaningful_variants(axes)
+    meant = _meaningful_variants(axes, mount_in_program)
     for exclusion in axes.exclusions:
         if not any(exclusion.condition.matches(variant.values) for variant in meant):
             raise CaseError(exclusion.where, f"exclude matches no variant: {exclusion.condition.describe()}")
     kept = tuple(variant for variant in meant if not any(e.condition.matches(variant.values) for e in axes.exclusions))
     if not kept:
         raise CaseError(
-            axes.where, "the axes leave no variant (a file system or a node on an e820 region is fsdax with map mem only; see also exclude)"
+            axes.where,
+            "the axes leave no variant (a file system or a node on an e820 region is fsdax with map mem only; a file system has some of the"
+            " formats only, and some of these no DAX; see also exclude)",
         )
     ids = [variant.id for variant in kept]
     for number, name in enumerate(ids):
@@ -223,10 +236,10 @@ def make_variants(axes: Axes) -> tuple[Variant, ...]:
     return kept
 
 
-def _meaningful_variants(axes: Axes) -> tuple[Variant, ...]:
+def _meaningful_variants(axes: Axes, mount_in_program: bool) -> tuple[Variant, ...]:
     names = [axis for axis, _ in axes.values]
     points = (dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(choices for _, choices in axes.values)))
-    return tuple(dict.fromkeys(_variant(kept) for point in points if (kept := find_meaning(point)) is not None))
+    return tuple(dict.fromkeys(_variant(kept) for point in points if (kept := find_meaning(point, mount_in_program)) is not None))
 
 
 def _variant(point: Mapping[str, str]) -> Variant:
@@ -234,9 +247,13 @@ def _variant(point: Mapping[str, str]) -> Variant:
     return Variant(**typed, parameters=tuple((axis, value) for axis, value in point.items() if axis not in AXES))
 
 
-def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
+def find_meaning(point: Mapping[str, str], mount_in_program: bool = False) -> dict[str, str] | None:
     """Return ``point`` without the axes that mean nothing for it, or None where no such stack exists."""
     kept = dict(point)
+    if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
+        del kept["filesystem"], kept["format"]
+    elif not _can_have_format(kept, mount_in_program):
+        return None
     shares = "target" in kept and Destination(kept["target"]).shares_region
     if kept["storage"] == Storage.DISK:
         if shares:
@@ -257,8 +274,16 @@ def find_meaning(point: Mapping[str, str]) -> dict[str, str] | None:
     if not mode.traits.has_page_map:
         del kept["map"]
     if kept["storage"] in (Storage.NODE, Storage.DEVDAX):
-        del kept["filesystem"], kept["layer"]
+        del kept["layer"]
         return kept
     no_dax_per_file = kept["storage"] == Storage.INODE and not Filesystem(kept["filesystem"]).traits.dax_per_file
     no_layer = kept["layer"] != Layer.NONE and (not mode.traits.queue_dax or traits.read_only)
     return None if no_dax_per_file or no_layer else kept
+
+
+def _can_have_format(point: Mapping[str, str], mount_in_program: bool) -> bool:
+    """Whether a file system has a format, and set-up can mount it as asked; where the program mounts, mkfs has to know the format."""
+    traits = Format(point["format"]).traits
+    if Filesystem(point["filesystem"]) not in traits.filesystems:
+        return False
+    return traits.by_mkfs if mount_in_program else point["storage"] != Storage.DAX or traits.mounts_dax_since is not None

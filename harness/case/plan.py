@@ -11,6 +11,7 @@ from harness.case.tree import Table, Tree, Word, as_table, as_truth, as_word, ch
 from harness.errors import CaseError
 from harness.model.claims import Decision, Growth, HoldsIf, Pages, Range
 from harness.model.filesystems import Filesystem
+from harness.model.formats import Format
 from harness.model.kinds import DaxOption, RegionKind
 from harness.model.layers import Layer
 from harness.model.outcome import ALWAYS_SHOWN
@@ -49,13 +50,13 @@ class Plan:
 
     @property
     def full_only(self) -> bool:
-        """Whether it is part of a full run only (``--full``)."""
-        return self.case.full is not None and self.case.full.matches(self.variant.values)
+        """Whether it is part of a full run only (``--full``): what the case says so of, and all that is built in an unusual way."""
+        return self.variant.is_unusual or (self.case.full is not None and self.case.full.matches(self.variant.values))
 
 
 def make_plans(case: Case) -> tuple[Plan, ...]:
     """Return the plan of every variant. Raises CaseError for whatever cannot be meant in any of them."""
-    variants = make_variants(case.axes)
+    variants = make_variants(case.axes, case.mount_in_program)
     for entry in case.decides:
         if not any(entry.condition.matches(variant.values) for variant in variants):
             raise CaseError(entry.where, f"decides {entry.claim!r} for no variant: {entry.condition.describe()}")
@@ -108,10 +109,21 @@ DEFAULT_STACK = "e820-fsdax-ext4-dax_always"
 
 
 def named_variants() -> dict[str, Variant]:
-    """Return every variant that the axes can ask for without a target, by its id, where set-up can mount what there is to mount."""
-    axes = Axes(tuple((axis, choices) for axis, choices in CHOICES.items() if axis != "target"), (), "harness:0")
-    volumes = {variant.id: (variant, _main_volume(variant)) for variant in make_variants(axes)}
+    """Return the variants that the axes can ask for without a target, by their ids, where set-up can mount what there is to mount.
+
+    Layers and formats are there on the regions and namespaces that a case has by itself, and one at a time.
+    """
+    usual = {axis: DEFAULTS[axis] for axis in ("layer", "format")}
+    plain = {axis: DEFAULTS[axis] for axis in ("region", "namespace", "map")}
+    chosen = [usual, {**plain, "format": usual["format"]}, {**plain, "layer": usual["layer"]}]
+    found = (variant for axes in chosen for variant in make_variants(_all_but_target(axes)))
+    volumes = {variant.id: (variant, _main_volume(variant)) for variant in found}
     return {name: variant for name, (variant, volume) in volumes.items() if volume.mount is None or _can_be_mounted(volume)}
+
+
+def _all_but_target(instead: Mapping[str, tuple[str, ...]]) -> Axes:
+    values = tuple((axis, instead.get(axis, choices)) for axis, choices in CHOICES.items() if axis != "target")
+    return Axes(values, (), "harness:0")
 
 
 def _can_be_mounted(volume: Volume) -> bool:
@@ -124,7 +136,9 @@ def named_stacks() -> dict[str, StorageStack]:
 
 
 def _main_volume(variant: Variant) -> Volume:
-    mount = None if variant.filesystem is None else Mount(variant.filesystem, _DAX_OPTIONS.get(variant.storage))
+    mount = None
+    if variant.filesystem is not None:
+        mount = Mount(variant.filesystem, _DAX_OPTIONS.get(variant.storage), variant.format or Format.STANDARD)
     if variant.storage is Storage.DISK:
         return Volume(MAIN, Disk(), mount)
     assert variant.namespace is not None  # as find_meaning has it

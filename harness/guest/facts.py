@@ -7,11 +7,12 @@ from typing import Any
 
 from harness import ops as op
 from harness.errors import GuestError, StackMismatchError, first_line
-from harness.guest.filesystem import MAKERS, MOUNT_FOLDER, MOUNT_TABLE, MountEntry, parse_mounts
+from harness.guest.filesystem import MAKERS, MOUNT_FOLDER, MOUNT_TABLE, MountEntry, Superblocks, parse_mounts
 from harness.guest.layers import LAYER_PATTERNS, read_layer
 from harness.guest.layout import Layout, PlacedVolume
 from harness.guest.link import CommandOutput, GuestFiles
 from harness.guest.pmem import DAX_DEVICES, REGION_PATTERNS, PmemRegion, read_regions
+from harness.model.formats import Format
 from harness.model.layers import Layer
 from harness.model.outcome import How, Observation
 from harness.model.stack import StackReading, VolumeReading
@@ -121,13 +122,14 @@ def read_stack(
     program: Program,
     observations: Sequence[Observation],
     files: GuestFiles,
+    superblocks: Superblocks,
     more_facts: Sequence[tuple[str, str]],
 ) -> StackReading:
     """Put the reading together. Raises GuestError where a step of the probe failed or the guest does not say something."""
     found = _probe_outcomes(program, observations)
     mounts = parse_mounts(_text(files, MOUNT_TABLE))
     regions = read_regions(files)
-    volumes = tuple(_read_volume(placed, layout, mounts, regions, files, found) for placed in layout.volumes)
+    volumes = tuple(_read_volume(placed, layout, mounts, regions, files, superblocks, found) for placed in layout.volumes)
     flags = set(re.findall(r"[a-z0-9_]+", (re.search(r"^flags\s*:(.*)$", _text(files, _CPU), re.M) or [""])[0]))
     facts = (
         (_TAINT_FACT, _text(files, TAINT)),
@@ -226,6 +228,7 @@ def _read_volume(
     mounts: Sequence[MountEntry],
     regions: Sequence[PmemRegion],
     files: GuestFiles,
+    superblocks: Superblocks,
     found: Mapping[str, Observation],
 ) -> VolumeReading:
     role = placed.volume.role
@@ -233,6 +236,7 @@ def _read_volume(
     region = next((r for r in regions if any(n.node == placed.namespace_name for n in r.namespaces)), None)
     namespace = next((n for n in region.namespaces if n.node == placed.namespace_name), None) if region else None
     start, size_bytes = (region.start, region.size_bytes) if region else (None, None)
+    block_bytes, features = superblocks.get(placed.node, (files.block_bytes.get(placed.folder) if mount else None, ()))
     own = _of_dax_device(placed, files)
     if not own:
         own = {
@@ -247,7 +251,7 @@ def _read_volume(
         mount_options=mount.options if mount else (),
         dax=_is_dax(found.get(f"statx {role}")),
         queue_dax=files.text(f"{placed.whole}/queue/dax") == "1",
-        filesystem_block_bytes=files.block_bytes.get(placed.folder) if mount else None,
+        filesystem_block_bytes=block_bytes,
         region_start=start,
         region_size_bytes=size_bytes,
         provider=region.provider if region else None,
@@ -259,6 +263,8 @@ def _read_volume(
         half=namespace.half if namespace else None,
         has_labels=region.has_labels if region else None,
         persistence_domain=region.persistence_domain if region else None,
+        format=Format.STANDARD if placed.volume.mount is None else placed.volume.mount.format,
+        features=features,
         **own,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.errors import GuestError
 from harness.guest.link import CommandOutput, GuestCommand
 from harness.model.filesystems import Filesystem
+from harness.model.formats import Format
 from harness.model.kinds import DaxOption
 from harness.model.stack import Mount
 from harness.sizes import MIB
@@ -20,24 +21,66 @@ MOUNT_FOLDER = "/mnt"
 CLEARED_BYTES = 16 * MIB
 
 
+#: What superblocks say, by node: the size of a block in bytes, and the features.
+Superblocks = Mapping[str, tuple[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Formats:
+    """How a file system is made otherwise than usual, and how that is seen.
+
+    ``options``: the option of mkfs with its value, for each format that mkfs makes. ``superblock``: the command that says what was made,
+    without the device; ``said`` finds the size of a block and the features in that.
+    """
+
+    options: Mapping[Format, tuple[str, str]]
+    superblock: tuple[str, ...]
+    said: re.Pattern[str]
+
+
 @dataclass(frozen=True)
 class Maker:
-    """How the guest comes by a file system; the image chooses the features.
+    """How the guest comes by a file system; the image chooses the features of the usual format.
 
     ``geometry``: an option of mkfs with its value, by which it allocates in whole, aligned 2 MiB units: without it xfs never gets 2 MiB DAX
-    mappings, nor does ext4 on 6.1. ``version``: the command that says which mkfs it is. ``dax_words``: what mount is told.
+    mappings, nor does ext4 on 6.1. ``version``: the command that says which mkfs it is. ``dax_words``: what mount is told. ``formats``: how
+    it is made otherwise; None: never.
     """
 
     geometry: tuple[str, str]
     version: tuple[str, ...]
     dax_words: Mapping[DaxOption, str]
+    formats: Formats | None = None
+
+    def option_of(self, format_: Format) -> tuple[str, str] | None:
+        """The option of mkfs by which a format comes about; None: none does."""
+        return None if self.formats is None else self.formats.options.get(format_)
 
 
 #: As ext4 and xfs have them (since 5.8).
 _DAX_WORDS = {option: f"dax={option}" for option in DaxOption}
+_EXT4_FORMATS = Formats(
+    {
+        Format.BLOCK_1K: ("-b", "1024"),
+        Format.INLINE_DATA: ("-O", "inline_data"),
+        Format.ENCRYPT: ("-O", "encrypt"),
+        Format.VERITY: ("-O", "verity"),
+    },
+    ("dumpe2fs", "-h"),
+    re.compile(r"^Filesystem features:(?P<features>.*)$(?s:.*)^Block size: *(?P<block>[0-9]+)$", re.M),
+)
+_XFS_FORMATS = Formats(
+    {
+        Format.BLOCK_1K: ("-b", "size=1024"),
+        Format.REFLINK: ("-m", "reflink=1"),
+        Format.NO_REFLINK: ("-m", "reflink=0"),
+    },
+    ("xfs_db", "-r", "-c", "version", "-c", "sb 0", "-c", "print blocksize"),
+    re.compile(r"^versionnum [^=]*=(?P<features>.*)$(?s:.*)^blocksize = (?P<block>[0-9]+)$", re.M),
+)
 MAKERS: Mapping[Filesystem, Maker] = {
-    Filesystem.EXT4: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext4", "-V"), _DAX_WORDS),
-    Filesystem.XFS: Maker(("-d", "su=2m,sw=1"), ("mkfs.xfs", "-V"), _DAX_WORDS),
+    Filesystem.EXT4: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext4", "-V"), _DAX_WORDS, _EXT4_FORMATS),
+    Filesystem.XFS: Maker(("-d", "su=2m,sw=1"), ("mkfs.xfs", "-V"), _DAX_WORDS, _XFS_FORMATS),
     # It allocates as it likes, and has one word.
     Filesystem.EXT2: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext2", "-V"), {DaxOption.ALWAYS: "dax", DaxOption.NEVER: ""}),
 }
@@ -92,29 +135,56 @@ def unmount_commands(mounts: tuple[MountEntry, ...], devices: frozenset[str]) ->
     return tuple(GuestCommand(("umount", m.folder)) for m in reversed(ours))
 
 
-def make_commands(filesystem: Filesystem, device: str, mkfs: Mapping[str, tuple[str, ...]]) -> tuple[GuestCommand, ...]:
+def make_commands(mount: Mount, device: str, mkfs: Mapping[str, tuple[str, ...]]) -> tuple[GuestCommand, ...]:
     """Return what makes a fresh file system: old signatures go first. mkfs itself refuses a device that is in use.
 
     ``mkfs``: the command by file system, without the device (the image says which features all kernels know).
     """
-    command = mkfs.get(str(filesystem))
+    maker, command = MAKERS[mount.filesystem], mkfs.get(str(mount.filesystem))
     if command is None:
-        raise GuestError(f"the image does not say how to make {filesystem}: it knows {', '.join(mkfs) or 'nothing'}")
-    made = _with_option(command, *MAKERS[filesystem].geometry)
+        raise GuestError(f"the image does not say how to make {mount.filesystem}: it knows {', '.join(mkfs) or 'nothing'}")
+    made = _with_option(command, *maker.geometry)
+    if option := maker.option_of(mount.format):
+        made = _with_option(made, *option)
     return (GuestCommand(("wipefs", "--all", "--quiet", device)), GuestCommand((*made, device)))
 
 
 def _with_option(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]:
-    """Add to the comma-separated value of ``option``: given twice, mke2fs would take only the last."""
+    """Add to the comma-separated value of ``option``, in the place of what has the same name there: mke2fs would take only the last of
+    two options, and mkfs.xfs refuses two values of one name."""
     if option not in command:
         return (*command, option, value)
     at = command.index(option) + 1
-    return (*command[:at], f"{command[at]},{value}", *command[at + 1 :])
+    kept = [word for word in command[at].split(",") if _name(word) != _name(value)]
+    return (*command[:at], ",".join([*kept, value]), *command[at + 1 :])
+
+
+def _name(value: str) -> str:
+    """``size`` of ``size=4096``, ``inline_data`` of ``^inline_data``, nothing of ``4096``."""
+    return re.sub("=.*|^[0-9]+$", "", value).removeprefix("^")
+
+
+def superblock_command(mount: Mount, device: str) -> GuestCommand | None:
+    """Return what says how the file system on ``device`` was made; None where that is as usual."""
+    formats = MAKERS[mount.filesystem].formats
+    if formats is None or mount.format not in formats.options:
+        return None
+    return GuestCommand((*formats.superblock, device))
+
+
+def parse_superblock(mount: Mount, text: str) -> tuple[int, tuple[str, ...]]:
+    """Return the size of a block in bytes, and the features in small letters. Raises GuestError for a text that does not say them."""
+    formats = MAKERS[mount.filesystem].formats
+    found = None if formats is None else formats.said.search(text)
+    if found is None:
+        raise GuestError(f"the guest does not say how the {mount.filesystem} of a volume was made, but: {text.strip()!r}")
+    return int(found["block"]), tuple(re.findall("[a-z0-9_]+", found["features"].lower()))
 
 
 def mount_options(mount: Mount) -> str:
     """Return what mount(2) is told of a file system that the set-up mounts."""
-    return "" if mount.dax is None else MAKERS[mount.filesystem].dax_words[mount.dax]
+    dax = "" if mount.dax is None else MAKERS[mount.filesystem].dax_words[mount.dax]
+    return ",".join(filter(None, (dax, mount.format.traits.mounted)))
 
 
 def clear_commands(device: str) -> tuple[GuestCommand, ...]:

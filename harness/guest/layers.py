@@ -85,11 +85,11 @@ def _device_mapper(script: str) -> LayerMaker:
 
 
 def _make_loop(base: Base, mkfs: Mapping[str, tuple[str, ...]]) -> tuple[GuestCommand, ...]:
-    words = mount_options(Mount(Filesystem.EXT4, DaxOption.ALWAYS))
+    mount = Mount(Filesystem.EXT4, DaxOption.ALWAYS)
     return (
-        *make_commands(Filesystem.EXT4, base.node, mkfs),
+        *make_commands(mount, base.node, mkfs),
         GuestCommand(("mkdir", "-p", base.folder)),
-        GuestCommand(("mount", "-t", str(Filesystem.EXT4), "-o", words, base.node, base.folder)),
+        GuestCommand(("mount", "-t", str(mount.filesystem), "-o", mount_options(mount), base.node, base.folder)),
         GuestCommand(("fallocate", "--length", str(_BACKING_BYTES), _backing(base))),
         GuestCommand(("losetup", "--find", _backing(base))),
     )

@@ -27,11 +27,14 @@ from harness.guest.filesystem import (
     CLEARED_BYTES,
     FILESYSTEMS,
     MOUNT_TABLE,
+    Superblocks,
     clear_commands,
     make_commands,
     missing_filesystems,
     parse_mounts,
+    parse_superblock,
     require_filesystem,
+    superblock_command,
     unmount_commands,
 )
 from harness.guest.layers import LAYER_PATTERNS, MAKERS, driver_commands, drivers_of, find_node, require_drivers
@@ -159,10 +162,11 @@ class GuestSession:
             self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
             self.clear_devices(deadline)
             self._age(aged_volumes(layout.volumes), deadline)
+        superblocks = self._read_superblocks(layout, deadline)
         program = probe_program(layout)
         observations = self.run(program, deadline)
         files = self._link.read_files(fact_patterns(layout), deadline)
-        reading = read_stack(layout, program, observations, files, self.state.facts)
+        reading = read_stack(layout, program, observations, files, superblocks, self.state.facts)
         if self._probes():
             self._link.remove_files(self._probes(), deadline)
         return reading
@@ -328,7 +332,14 @@ class GuestSession:
             return ()  # no command writes to one: the agent does, through a mapping
         if placed.volume.mount is None:
             return clear_commands(placed.node)
-        return make_commands(placed.volume.mount.filesystem, placed.node, self._mkfs)
+        return make_commands(placed.volume.mount, placed.node, self._mkfs)
+
+    def _read_superblocks(self, layout: Layout, deadline: Deadline) -> Superblocks:
+        """Ask the file systems that mkfs makes otherwise than usual how they were made. Raises GuestError."""
+        mounts = [(placed.node, placed.volume.mount) for placed in layout.volumes if placed.volume.mount is not None]
+        asked = [(node, mount, command) for node, mount in mounts if (command := superblock_command(mount, node)) is not None]
+        said = self._link.commands([command for _, _, command in asked], deadline) if asked else ()
+        return {node: parse_superblock(mount, output.stdout) for (node, mount, _), output in zip(asked, said, strict=True)}
 
     def _age(self, volumes: Sequence[PlacedVolume], deadline: Deadline) -> None:
         """Leave foreign bytes in the free blocks of fresh file systems (harness/guest/ageing.py). Raises GuestError."""

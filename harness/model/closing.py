@@ -96,6 +96,8 @@ def flipped_at_last_close(c: Context, s: State, number: int) -> State:
         return s
     reading = c.env.reading.volume(memory.volume)
     by_flag = reading.gives_dax and dax_mode(reading, filesystem_traits(reading.filesystem)) == DaxOption.INODE
-    if not by_flag or memory.dax == memory.dax_flag or s.is_used(number):
+    if not by_flag or memory.dax == memory.dax_flag or s.is_used(number) or not c.env.fact("format_dax_files", memory.volume, memory.dax):
         return s
+    if reading.format.traits.may_be_inline(memory.size):
+        raise Undetermined("whether a file of so few bytes has a block, without which it is not in DAX state, is not known to the model")
     return s.with_object(number, evolve(memory, dax=memory.dax_flag, cached=memory.cached.remove(0, page_ceil(memory.size))))

@@ -25,6 +25,10 @@ def traits_of(volume: VolumeReading) -> FilesystemTraits:
     return filesystem_traits(volume.filesystem)
 
 
+def _largest(traits: FilesystemTraits, block_bytes: int) -> int:
+    return traits.max_file_bytes if traits.max_file_blocks is None else traits.max_file_blocks * block_bytes
+
+
 def fact_of_mount(filesystem: Filesystem) -> str:
     """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
     refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
@@ -123,6 +127,29 @@ fact(
     "fs/ext2/inode.c ext2_iomap_begin is ENOTBLK there, and fs/ext2/file.c ext2_dio_write_iter goes on with generic_perform_write",
     ("device", "page_cache"),
     lambda k, v: "device" if v.dax or traits_of(v).fills_holes_directly else "page_cache",
+)
+fact(
+    "direct_io",
+    "whether O_DIRECT of a file goes past the page cache, or through it, which asks for no alignment",
+    "fs/ext4/inode.c ext4_dio_alignment, fs/ext4/file.c ext4_should_use_dio (ext4_dio_supported before 6.1): not where data is journalled",
+    (True, False),
+    lambda k, v: v.format.traits.direct_io,
+)
+fact(
+    "format_mounts_dax",
+    "whether a file system can be mounted with dax=always, as it was made",
+    "fs/ext4/super.c ext4_fill_super: blocks of a page, no inline data; fs/xfs/xfs_super.c xfs_setup_dax_always: blocks of a page, and "
+    "xfs_fs_fill_super before 6.0: no reflink",
+    (True, False),
+    lambda k, v: k.has(v.format.traits.mounts_dax_since),
+)
+fact(
+    "format_dax_files",
+    "whether files can be in DAX state, as their file system was made and mounted",
+    "fs/ext4/inode.c ext4_should_enable_dax: blocks of a page, data not journalled; fs/xfs/xfs_iops.c xfs_inode_supports_dax: blocks of a "
+    "page",
+    (True, False),
+    lambda k, v: v.format.traits.dax_files,
 )
 fact(
     "fallocate_supported",
@@ -264,10 +291,10 @@ fact(
 fact(
     "max_file_bytes",
     "the largest size and offset of a file, in bytes",
-    "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks of 4 KiB; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE; "
+    "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE; "
     "fs/ext2/super.c ext2_max_size: with all that points to its blocks less than 2^32 sectors",
-    tuple(sorted({traits.max_file_bytes for traits in FILESYSTEM_TRAITS.values()})),
-    lambda k, v: traits_of(v).max_file_bytes,
+    tuple(sorted({_largest(traits, bytes_) for traits in FILESYSTEM_TRAITS.values() for bytes_ in (1024, 4096)})),
+    lambda k, v: _largest(traits_of(v), v.format.traits.block_bytes),
 )
 fact(
     "dontcache_supported",
@@ -288,9 +315,9 @@ fact(
     "copy_shares_blocks",
     "whether copy_file_range first tries to share blocks, which needs whole blocks and, on DAX, pages that nobody holds",
     "fs/read_write.c vfs_copy_file_range; fs/xfs/xfs_file.c xfs_file_remap_range, xfs_reflink_remap_prep: file systems made with reflink, "
-    "which are those of kernels whose xfs takes it together with DAX (fs/xfs/xfs_super.c xfs_fs_fill_super: since 6.0, not on 5.10)",
+    "which usually are those of kernels whose xfs takes it together with DAX (fs/xfs/xfs_super.c xfs_fs_fill_super: since 6.0)",
     (True, False),
-    lambda k, v: k.has(traits_of(v).shares_blocks_since),
+    lambda k, v: k.has(traits_of(v).shares_blocks_since) if v.format.traits.shares_blocks is None else v.format.traits.shares_blocks,
 )
 fact(
     "splice_moves",

@@ -108,6 +108,15 @@ EXPECTED_LINES: tuple[ExpectedLine, ...] = (
         expires=_NEVER,
         stack="nvdimm_unarmed",
     ),
+    ExpectedLine(
+        r"EXT4-fs \(pmem\w+\): unsupported blocksize for DAX",
+        "on pmem every mount of ext4 with blocks smaller than a page says so, whether DAX was asked for or not (fs/ext4/super.c "
+        "ext4_fill_super)",
+        since=(5, 18),
+        before=None,
+        expires=_NEVER,
+        stack="ext4 block_1k",
+    ),
 )
 
 

@@ -96,12 +96,13 @@ class Memory:
 @hashed_once
 @dataclass(frozen=True)
 class OpenFile:
-    """An open file description."""
+    """An open file description. ``asks_direct``: opened with O_DIRECT; ``direct``: and that goes past the page cache."""
 
     memory: int
     readable: bool
     writable: bool
     append: bool = False
+    asks_direct: bool = False
     direct: bool = False
     nonblock: bool = False
     position: int = 0

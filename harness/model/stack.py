@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from harness.model.filesystems import Filesystem, FilesystemTraits
+from harness.model.formats import Format
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind, is_dax_device, is_synchronous
 from harness.model.layers import Layer
 from harness.sizes import MIB, format_size
@@ -53,6 +54,7 @@ class Mount:
 
     filesystem: Filesystem
     dax: DaxOption | None
+    format: Format = Format.STANDARD
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Volume:
         if self.mount is None:
             parts.append("dax device" if self.is_dax_device else "bare node")
         else:
-            parts.append(str(self.mount.filesystem))
+            parts.append(" ".join(filter(None, (self.mount.filesystem, self.mount.format.word))))
             if self.mount.dax is not None:
                 parts.append(f"dax={self.mount.dax}")
         return " -> ".join(parts)
@@ -161,7 +163,8 @@ class VolumeReading:
     ``dax``: the statx attribute STATX_ATTR_DAX of a fresh file (a mounted volume) or of a dax device, False for a bare node.
     ``logical_block_bytes``: 1 for a dax device, which has no blocks. ``align_bytes``: the units in which a dax device is mapped.
     ``frame_in_region``: whether the physical frame behind a shared mapping of a fresh file (or of the node) lies in the region.
-    ``half``: of the region, which the namespace has (None: not one).
+    ``half``: of the region, which the namespace has (None: not one). ``format``: what was asked for, ``features``: what the superblock says
+    of itself, read only where that is not as usual. ``filesystem_block_bytes``: as the superblock says it then, else as the mount does.
     ``read_only``: the block device; ``has_labels`` and ``persistence_domain``: the region (None where the kernel knows of none).
     """
 
@@ -187,6 +190,8 @@ class VolumeReading:
     align_bytes: int | None = None
     layer: Layer = Layer.NONE
     half: int | None = None
+    format: Format = Format.STANDARD
+    features: tuple[str, ...] = ()
 
     @property
     def is_dax_device(self) -> bool:
@@ -200,7 +205,7 @@ class VolumeReading:
     @property
     def storage(self) -> str:
         """What facts depend on beside the kernel: ``ext4 dax on pmem``, ``node on pmem sector``, ``device dax on pmem devdax``,
-        ``ext4 on disk``.
+        ``ext4 block_1k on disk``; of a file system that a program is to mount only the format is known: ``node block_1k on pmem``.
 
         Pmem that only its host makes durable is ``asynchronous pmem``, and what is on a layer is so ``through`` it.
         """
@@ -209,7 +214,7 @@ class VolumeReading:
         waits = "" if is_synchronous(self.provider) else ASYNCHRONOUS
         kind = self.filesystem or ("device" if self.is_dax_device else "node")
         through = "" if self.layer is Layer.NONE else f"through {self.layer}"
-        return " ".join(filter(None, (kind, "dax" if self.dax else "", "on", waits, medium, through)))
+        return " ".join(filter(None, (kind, self.format.word, "dax" if self.dax else "", "on", waits, medium, through)))
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,8 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
             rows += [("alignment of the dax device", align, got.align_bytes), ("size in whole units of that", True, whole)]
     else:
         rows += [("queue/dax", False, got.queue_dax), ("provider of the region", None, got.provider)]
+    if volume.mount is not None:
+        rows += _of_format(volume.mount, got)
     if mount_in_program:
         return rows
     if volume.mount is None:
@@ -284,6 +291,19 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
     rows.append(("DAX state of a fresh file (statx)", volume.asks_dax, got.dax))
     if volume.is_pmem:
         rows.append(("physical frame of a mapping inside the region", volume.asks_dax, got.frame_in_region))
+    return rows
+
+
+def _of_format(mount: Mount, got: VolumeReading) -> list[tuple[str, object, object]]:
+    """Return what tells whether a file system was made, and mounted, as it was asked for."""
+    traits = mount.format.traits
+    rows: list[tuple[str, object, object]] = [("format", str(mount.format), str(got.format))]
+    if got.filesystem_block_bytes is not None:
+        rows.append(("block size of the file system", traits.block_bytes, got.filesystem_block_bytes))
+    rows += [(f"feature {feature}", True, feature in got.features) for feature in traits.features]
+    rows += [(f"feature {feature}", False, feature in got.features) for feature in traits.without_features]
+    if traits.mounted is not None:
+        rows.append((f"mount option {traits.mounted}", True, traits.mounted in got.mount_options))
     return rows
 
 

@@ -40,9 +40,9 @@ def to_document(value: Any) -> Any:
 
 def from_document(kind: type[T], document: Any, where: str = "") -> T:
     """Return the value of type ``kind`` that :func:`to_document` made ``document`` of; the format that a file carries is none of its
-    fields. Raises DocumentError, which names the place.
+    fields, unless it has one of that name. Raises DocumentError, which names the place.
     """
-    if isinstance(document, dict):
+    if isinstance(document, dict) and not (dataclasses.is_dataclass(kind) and "format" in _names(kind)):
         document = {key: part for key, part in document.items() if key != "format"}
     return typing.cast(T, _read(kind, document, where or kind.__name__))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from harness.model.fact import Value
 from harness.model.facts import FACTS, Env
+from harness.model.formats import Format
 from harness.model.judge import judge
 from harness.model.kinds import NamespaceMode, RegionKind
 from harness.model.layers import Layer
@@ -64,7 +65,8 @@ _BARE = ("node", "device")
 def reading_of(storage: str) -> VolumeReading:
     """Return a volume whose ``storage`` is this. Raises ValueError for words that it never says."""
     kind, _, medium = storage.partition(" on ")
-    filesystem, _, dax = kind.partition(" ")
+    filesystem, *words = kind.split(" ")
+    format_ = next((Format(word) for word in words if word in set(Format)), Format.STANDARD)
     medium, _, through = medium.partition(" through ")
     layer = next((known for known in Layer if known == through), Layer.NONE)
     waits = medium.startswith(f"{ASYNCHRONOUS} ")
@@ -77,16 +79,17 @@ def reading_of(storage: str) -> VolumeReading:
         root="",
         filesystem=None if filesystem in _BARE else filesystem,
         mount_options=(),
-        dax=dax == "dax",
+        dax="dax" in words,
         queue_dax=mode is not None and mode.traits.queue_dax and layer.traits.queue_dax,
         # Where a namespace brings a size of its own it is 4 KiB (ndctl create-namespace); else as on a disk.
         logical_block_bytes=4096 if mode is not None and mode.traits.sets_sector_size else 512,
-        filesystem_block_bytes=None if filesystem in _BARE else 4096,
+        filesystem_block_bytes=None if filesystem in _BARE else format_.traits.block_bytes,
         size_bytes=0,
         region_start=None if mode is None else 0,
         provider=next((kind.traits.provider for kind in RegionKind if not kind.traits.synchronous), None) if waits else None,
         namespace_mode=mode,
         layer=layer,
+        format=format_,
     )
     if volume.storage != storage:
         raise ValueError(f"{storage!r} is no kind of storage")

@@ -43,6 +43,15 @@ def test_a_mount_without_dax_behind_the_plans_back_makes_every_dax_item_an_error
     assert all("StackMismatchError" in note and "dax=never" in note for note in refused)
 
 
+def test_layers_formats_and_halves_of_a_region_are_stacks_like_any_other(tmp_path: Path) -> None:
+    cases = ("cases/splice/file_to_pipe_then_overwrite.yaml", "cases/coherence/two_namespaces_of_a_region.yaml")
+    unusual = "partition or dm_linear or dm_mixed or loop or block_1k or journal_data or second_namespace_dax"
+    status, rows, said = run(tmp_path, *cases, "-q", "-n", "2", "--full", "--audit", "full", "-k", f"ext4 and not disk and ({unusual})")
+    assert status == 0, said
+    assert len({row.where.stack for row in rows}) >= 8
+    assert all(row.where.variant.is_unusual for row in rows)
+
+
 def mounts_itself(case: str) -> bool:
     """Whether the mount is the case's own subject: set-up mounts nothing then, and nothing can be mounted behind its back."""
     return "mount_in_program: true" in (ROOT / case).read_text()

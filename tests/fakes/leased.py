@@ -10,6 +10,7 @@ from harness.lease.pool import Booter
 from harness.machine.ending import Ending, EndKind
 from harness.model.audit_outcome import Audit
 from harness.model.complaint import Report, ReportKind
+from harness.model.formats import Format
 from harness.model.outcome import How, Observation
 from harness.model.stack import Namespace, StackReading, StorageStack, Volume, VolumeReading
 from harness.ops import Operation, Pread, Program, Pwrite
@@ -87,8 +88,9 @@ def _reading(volume: Volume, unmounted: bool) -> VolumeReading:
         dax=volume.asks_dax,
         queue_dax=isinstance(device, Namespace) and device.mode.traits.queue_dax and volume.layer.traits.queue_dax,
         logical_block_bytes=512,
-        filesystem_block_bytes=4096,
+        filesystem_block_bytes=4096 if mount is None else mount.format.traits.block_bytes,
         size_bytes=1 << 28,
+        format=Format.STANDARD if volume.mount is None else volume.mount.format,
     )
     if not isinstance(device, Namespace):
         return base

@@ -193,7 +193,7 @@ except AgentError as error:
     unable = str(error)
 print(json.dumps([
     probe_program(layout).steps[0].operation.options,
-    make_commands(stack.main.mount.filesystem, "/dev/pmem0", {"nova": ("mkfs.nova",)})[1].argv,
+    make_commands(stack.main.mount, "/dev/pmem0", {"nova": ("mkfs.nova",)})[1].argv,
     [env.fact(name, "main") for name in ("map_sync", "max_file_bytes", "nova_refuses_dax_mount")],
     unable.splitlines()[0],
     find_report("[    1.000000] NOVA-fs error (device pmem0)"),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, Next, Number
 from harness.model.objects import Memory, OpenFile
-from harness.model.rules.rule import look_up, rule, volume_fact
+from harness.model.rules.rule import look_up, may_be_inline, rule, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import GetXflags, SetXflags, Statx
@@ -55,8 +55,11 @@ def _shown(c: Context, memory: Memory) -> Iterator[Number]:
     yield _field("C-STAT-02", "dax", int(memory.dax), "DAX")
     reported = bool(volume_fact(c, "dioalign_reported", memory))
     yield _field("C-STAT-04", "dio_supported", int(reported), "STATX_DIOALIGN")
+    if may_be_inline(c, memory):
+        return
+    direct = not memory.is_file or bool(volume_fact(c, "direct_io", memory)) or not c.holds("C-DIO-10", True)
     for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
-        yield _field("C-STAT-03", attribute, int(c.env.fact(name, memory.volume, dax=False)) if reported else 0)
+        yield _field("C-STAT-03", attribute, int(c.env.fact(name, memory.volume, dax=False)) if reported and direct else 0)
 
 
 def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:

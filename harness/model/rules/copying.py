@@ -21,7 +21,7 @@ from harness.model.rules.moving import (
     with_position,
     write_views,
 )
-from harness.model.rules.rule import look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import block_bytes, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import State
 from harness.model.value import evolve
@@ -224,20 +224,20 @@ def copy_file_range(c: Context, s: State, op: CopyFileRange) -> Expectations:
         if blocked := c.blocks("C-COPY-07", held):
             return blocked.leaving(s)
         s = layouts_broken(layouts_broken(s, source.memory), target.memory)
-    shared = _shareable(from_memory, to_memory, start, goal, length)
+    shared = _shareable(from_memory, to_memory, start, goal, length, block_bytes(c, to_memory))
     if not shared:
         return _file_to_file(c, s, *pair, length, "C-COPY-01")
     return moving(c, "C-COPY-01", shared, to_memory.volume).by(lambda count: [_shared(c, s, *pair, start, goal, count)])
 
 
-def _shareable(source: Memory, target: Memory, start: int, goal: int, length: int) -> int:
+def _shareable(source: Memory, target: Memory, start: int, goal: int, length: int, block: int) -> int:
     """Return how many bytes sharing blocks copies: whole blocks, and a part of one only at the end of both files. 0: it is refused."""
-    if start % PAGE or goal % PAGE:
+    if start % block or goal % block:
         return 0
     if start + length < source.size:
-        length -= length % PAGE
-    if length % PAGE and goal + length < target.size:
-        length -= length % PAGE
+        length -= length % block
+    if length % block and goal + length < target.size:
+        length -= length % block
     return length
 
 

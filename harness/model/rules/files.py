@@ -8,7 +8,7 @@ from harness.model.objects import PAGE, Memory, MemoryKind, OpenFile, page_ceil,
 from harness.model.outcome import How
 from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, laid, layouts_broken, parted_by_growth, removed, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
-from harness.model.rules.rule import is_closed_node, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import block_bytes, is_closed_node, look_up, may_be_inline, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
 from harness.model.state import State
 from harness.model.value import evolve
@@ -87,16 +87,25 @@ def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]
 
 
 def _opened(c: Context, op: Open, s: State, memory: int) -> Expectations:
+    asks_direct = OpenFlag.DIRECT in op.flags
     of = OpenFile(
         memory,
         readable=OpenFlag.WRONLY not in op.flags,
         writable=bool({OpenFlag.WRONLY, OpenFlag.RDWR} & set(op.flags)),
         append=OpenFlag.APPEND in op.flags,
-        direct=OpenFlag.DIRECT in op.flags,
+        asks_direct=asks_direct,
+        direct=asks_direct and _goes_direct(c, s.memory(memory)),
         nonblock=OpenFlag.NONBLOCK in op.flags,
     )
     s, number = s.adding(of)
     return c.returns("C-OPEN-01", 0).leaving(s.naming(c.process, op.name, number))
+
+
+def _goes_direct(c: Context, memory: Memory) -> bool:
+    """Whether O_DIRECT of ``memory`` goes past the page cache: fact direct_io."""
+    if may_be_inline(c, memory):
+        raise Undetermined("whether a file of so few bytes has a block, without which O_DIRECT is not direct, is not known to the model")
+    return not memory.is_file or bool(volume_fact(c, "direct_io", memory)) or not c.holds("C-DIO-10", True)
 
 
 @rule(Close)
@@ -203,15 +212,16 @@ def _seek_extent(c: Context, s: State, op: Lseek, number: int, of: OpenFile, mem
         words = "a position, or ENXIO where only zeroes follow"
         nothing = Expectation(How.FAILED, "C-SEEK-04", words, names=("ENXIO",), asks=True).leaving(s)
     span = f"{op.offset}..{memory.size}, past zeroes only"
-    there = c.counts("C-SEEK-04", op.offset, memory.size, span, lambda at: _may_seek_to(memory, op, at))
+    block = block_bytes(c, memory)
+    there = c.counts("C-SEEK-04", op.offset, memory.size, span, lambda at: _may_seek_to(memory, op, at, block))
     return (*nothing, *there.by(lambda at: [s.with_object(number, evolve(of, position=at))]))
 
 
-def _may_seek_to(memory: Memory, op: Lseek, at: int) -> bool:
+def _may_seek_to(memory: Memory, op: Lseek, at: int, block: int) -> bool:
     if op.whence is Whence.DATA:
         return op.offset <= at < memory.size and all_zero(memory.content.read(op.offset, at))
-    begins = at == op.offset or at % PAGE == 0
-    end = min(memory.size, page_ceil(at + 1))
+    begins = at == op.offset or at % block == 0
+    end = min(memory.size, at - at % block + block)
     return at == memory.size or (begins and op.offset <= at < memory.size and all_zero(memory.content.read(at, end)))
 
 
@@ -321,6 +331,9 @@ def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool,
         s = s.with_object(number, memory)
     if punch or zero:
         stop = min(end, page_ceil(memory.size))
+        if block_bytes(c, memory) < PAGE:
+            # A page that goes in part is unmapped or not (fs/xfs/xfs_bmap_util.c xfs_flush_unmap_range, fs/ext4/inode.c ext4_punch_hole).
+            s = forget_pages(s, number, page_floor(start), page_ceil(end))
         low, high = page_ceil(start), page_floor(end)
         memory = laid(memory, start, zeroes(max(0, stop - start))) if low >= high else memory
         if low < high:

@@ -22,7 +22,7 @@ from harness.model.objects import (
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, put
-from harness.model.rules.rule import first_data, is_closed_node, look_up, volume_fact
+from harness.model.rules.rule import first_data, is_closed_node, look_up, require_whole_pages, volume_fact
 from harness.model.rules.transfers import cached_from
 from harness.model.state import State
 from harness.model.value import evolve
@@ -125,7 +125,7 @@ def file_moves(c: Context, s: State, of: OpenFile, at: int, length: int, slots: 
     memory = s.memory(of.memory)
     if memory.is_bar:
         raise Undetermined("no clause covers splicing from a BAR")
-    copies = of.direct or volume_fact(c, fact, memory) != "alias"
+    copies = of.asks_direct or volume_fact(c, fact, memory) != "alias"
     # A page of the cache is taken as it lies in the file, so an odd offset costs part of the first slot.
     room = slots * PAGE if copies else slots * PAGE - at % PAGE
     return min(length, room, max(0, memory.size - at)), copies
@@ -138,6 +138,8 @@ def direct_refusal(c: Context, s: State, of: OpenFile, at: int, length: int, slo
     length = min(length, slots * PAGE)
     start = first_data(memory, at, at + length) if memory.is_file else at
     odd = start % step != 0 or (length - (start - at)) % step != 0
+    if odd and start < at + length:
+        require_whole_pages(c, memory, start)
     return ("EINVAL", odd and at < memory.size and start < at + length, "C-SPLICE-11")
 
 

@@ -8,7 +8,7 @@ from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import received
 from harness.model.rules.effects import cache
-from harness.model.rules.rule import first_data, look_up, volume_fact
+from harness.model.rules.rule import first_data, look_up, require_whole_pages, volume_fact
 from harness.model.rules.transfers import (
     declined,
     direct_refusals,
@@ -64,6 +64,7 @@ def _reading(
     start = first_data(memory, at, at + total) if memory.is_file and not memory.dax and not behind else at
     skip = start - at if of.direct and c.holds("C-DIO-05", start > at) else 0
     if (count or behind) and skip < total and (refused := c.refuses(*direct_refusals(c, s, memory, of, at + skip, _after(asked, skip)))):
+        require_whole_pages(c, memory, at + skip)
         return refused.leaving(s)
     # An O_DIRECT read goes on into the hole behind the end, and asks for all of its buffer.
     needed = total if count and of.direct and memory.is_file and not memory.dax else count

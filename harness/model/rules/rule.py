@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from harness.model.clause import Context, Undetermined
+from harness.model.content import all_zero
 from harness.model.expectation import Expectations
-from harness.model.objects import Mapping, Memory, Object
+from harness.model.objects import PAGE, Mapping, Memory, Object
 from harness.model.state import State
 from harness.ops import Operation
 
@@ -53,6 +54,23 @@ def volume_fact(c: Context, name: str, memory: Memory) -> str | int | bool:
 def kernel_fact(c: Context, name: str) -> str | int | bool:
     """Return a fact that is the same on every volume."""
     return c.env.fact(name, c.env.reading.volumes[0].role)
+
+
+def block_bytes(c: Context, memory: Memory) -> int:
+    """Return the size of the blocks that a file consists of; a page where its file system does not say."""
+    return c.env.reading.volume(memory.volume).filesystem_block_bytes or PAGE
+
+
+def may_be_inline(c: Context, memory: Memory) -> bool:
+    """Whether a file is so small that it may be kept in its inode, without a block."""
+    return memory.is_file and c.env.reading.volume(memory.volume).format.traits.may_be_inline(memory.size)
+
+
+def require_whole_pages(c: Context, memory: Memory, at: int) -> None:
+    """Raise Undetermined where a page can be a hole in part and ``at`` may lie in that: the model counts data in pages."""
+    block = block_bytes(c, memory) if memory.is_file else PAGE
+    if block < PAGE and all_zero(memory.content.read(at - at % block, at - at % block + block)):
+        raise Undetermined("whether there is a hole in a part of a page is not known to the model")
 
 
 def is_closed_node(c: Context, memory: Memory) -> bool:

@@ -31,6 +31,17 @@ clause(
 )
 clause(
     "C-MOUNT-08",
+    "dax=always of a file system that cannot have it as it was made is EINVAL (ext4 with blocks smaller than a page or with inline data; "
+    "xfs with reflink, before 6.0), or goes on without DAX (xfs with blocks smaller than a page)",
+    "fs/ext4/super.c ext4_fill_super; fs/xfs/xfs_super.c xfs_setup_dax_always, xfs_fs_fill_super (5.10)",
+)
+clause(
+    "C-MOUNT-09",
+    "data=journal and dax=always exclude each other on ext4: EINVAL",
+    "fs/ext4/super.c ext4_fill_super, ext4_load_and_init_journal",
+)
+clause(
+    "C-MOUNT-10",
     "xfs with reflink refuses dax=always on a partition that could have DAX: EINVAL",
     "fs/xfs/xfs_super.c xfs_setup_dax_always (since 6.0)",
 )
@@ -65,7 +76,8 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     words = op.options.split(",")
     unknown = _has_one_word(op) and any(word.startswith("dax=") for word in words)
     wants = not unknown and _dax_wanted(words)
-    without = _without_dax(c, op)
+    without, made_without = _without_dax(c, op), _made_without_dax(c, op)
+    journals = "data=journal" in words
     asks, closed = "ro" in words, c.env.reading.volume(op.volume).read_only
     if asks and not closed:
         raise Undetermined("what a read-only mount of a device that can be written allows is not known to the model")
@@ -73,10 +85,16 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
         ("EACCES", closed and not asks, "C-MOUNT-06"),
         ("EINVAL", wants and without is WithoutDax.REFUSED, "C-MOUNT-02"),
+        ("EINVAL", wants and made_without is WithoutDax.REFUSED, "C-MOUNT-08"),
+        ("EINVAL", wants and journals, "C-MOUNT-09"),
         ("EINVAL", unknown, "C-MOUNT-07"),
-        ("EINVAL", wants and without is None and _refuses_partition(c, op), "C-MOUNT-08"),
+        ("EINVAL", wants and without is None and _refuses_partition(c, op), "C-MOUNT-10"),
     ):
         return refused.leaving(s)
+    if journals:
+        raise Undetermined("what data=journal makes of a file is judged only where the set-up mounts")
+    if wants and made_without is WithoutDax.DROPPED:
+        wants = not c.holds("C-MOUNT-08", True)
     wants = wants and without is not WithoutDax.DROPPED
     s = evolve(s, mounted=s.mounted.having(op.volume, wants))
     for number, memory in _memories(s, op.volume):
@@ -95,6 +113,13 @@ def _without_dax(c: Context, op: MountVolume) -> WithoutDax | None:
 def _refuses_partition(c: Context, op: MountVolume) -> bool:
     name = fact_of_partition(Filesystem(op.filesystem)) if op.filesystem in set(Filesystem) else ""
     return name in FACTS and bool(c.env.fact(name, op.volume))
+
+
+def _made_without_dax(c: Context, op: MountVolume) -> WithoutDax | None:
+    """What becomes of dax=always for how the file system was made; None: it is given, or nobody knows the file system."""
+    if op.filesystem not in set(Filesystem) or c.env.fact("format_mounts_dax", op.volume):
+        return None
+    return c.env.reading.volume(op.volume).format.traits.dropped_or_refused(Filesystem(op.filesystem).traits)
 
 
 def _set_up(c: Context, volume: str) -> bool:

@@ -90,6 +90,12 @@ clause(
 )
 clause(
     "C-DIO-10",
+    "where the file system has no O_DIRECT for a file (ext4 that journals data), it goes through the page cache and asks for no alignment; "
+    "statx reports alignments of 0",
+    "fs/ext4/file.c ext4_should_use_dio, fs/ext4/inode.c ext4_dio_alignment, ext4_getattr (ext4_dio_supported before 6.1)",
+)
+clause(
+    "C-DIO-11",
     "where nobody looks at the address of a buffer before, a sector namespace is EIO for parts that are no whole sectors",
     "drivers/nvdimm/btt.c btt_submit_bio; block/bio.c makes such parts at the ends of pages: fact dio_address_checked",
 )
@@ -219,7 +225,7 @@ def _refusals_for_address(c: Context, memory: Memory, buffers: Sequence[Buffer])
     in_a_page = len(buffers) == 1 and starts[0] % PAGE + buffers[0].length <= PAGE
     refused = checked == "all" or (checked == "several_pages" and not in_a_page)
     if checked == "none" and c.env.reading.volume(memory.volume).namespace_mode == NamespaceMode.SECTOR:
-        return [("EIO", True, "C-DIO-10")]
+        return [("EIO", True, "C-DIO-11")]
     return [("EINVAL", refused, "C-DIO-02")]
 
 

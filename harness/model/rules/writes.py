@@ -57,7 +57,7 @@ def _writing(
     of = file[1]
     memory = s.memory(of.memory)
     asked = of.position if offset is None else offset
-    buffered = RwFlag.NOWAIT in flags and not of.direct and not volume_fact(c, "buffered_nowait_write", memory)
+    buffered = RwFlag.NOWAIT in flags and not of.asks_direct and not volume_fact(c, "buffered_nowait_write", memory)
     if refused := c.refuses(("EINVAL", buffered, "C-RWF-04")):
         return refused.leaving(s)
     at = _where(c, memory, of, asked, flags)

@@ -7,8 +7,8 @@ from harness.case.tree import read_tree
 from harness.errors import CaseError
 
 
-def variant_ids(text: str) -> list[str]:
-    return [variant.id for variant in make_variants(read_axes(read_tree(text, "axes.yaml")))]
+def variant_ids(text: str, mount_in_program: bool = False) -> list[str]:
+    return [variant.id for variant in make_variants(read_axes(read_tree(text, "axes.yaml")), mount_in_program)]
 
 
 def test_region_defaults_to_both_and_the_file_system_to_ext4() -> None:
@@ -67,6 +67,29 @@ def test_files_of_ext2_have_no_state_of_their_own() -> None:
     assert variant_ids("{storage: [dax, inode], region: [e820], filesystem: [ext2]}") == ["e820-fsdax-ext2-dax_always"]
     with pytest.raises(CaseError, match="the axes leave no variant"):
         variant_ids("{storage: [inode], filesystem: [ext2]}")
+
+
+def test_a_format_belongs_to_file_systems_that_have_it_and_the_usual_one_has_no_word() -> None:
+    ids = variant_ids("{storage: [no_dax, node, disk], region: [e820], filesystem: [ext4, xfs], format: [standard, encrypt, reflink]}")
+    assert ids == [
+        "e820-fsdax-ext4-dax_never",
+        "e820-fsdax-ext4-encrypt-dax_never",
+        "e820-fsdax-xfs-dax_never",
+        "e820-fsdax-xfs-reflink-dax_never",
+        "e820-fsdax-node",
+        "disk-ext4",
+        "disk-ext4-encrypt",
+        "disk-xfs",
+        "disk-xfs-reflink",
+    ]
+    with pytest.raises(CaseError, match="a file system has some of the formats only, and some of these no DAX"):
+        variant_ids("{storage: [disk], filesystem: [xfs], format: [inline_data]}")
+
+
+def test_a_format_without_dax_has_no_dax_mount_but_one_that_the_program_asks_for() -> None:
+    text = "{storage: [dax, no_dax], region: [e820], format: [block_1k, journal_data]}"
+    assert variant_ids(text) == ["e820-fsdax-ext4-block_1k-dax_never", "e820-fsdax-ext4-journal_data-dax_never"]
+    assert variant_ids(text, mount_in_program=True) == ["e820-fsdax-ext4-block_1k-dax_always", "e820-fsdax-ext4-block_1k-dax_never"]
 
 
 def test_an_e820_region_has_only_the_namespace_it_comes_with() -> None:

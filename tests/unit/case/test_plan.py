@@ -102,6 +102,7 @@ def test_every_stack_has_a_name() -> None:
     found = named_stacks()
     assert found["nvdimm-fsdax_dev-xfs-dax_always"].describe() == "nvdimm 256MiB -> fsdax map=dev -> xfs -> dax=always"
     assert found["disk-ext4"].describe() == "virtio disk 256MiB -> ext4"
+    assert found["e820-fsdax-ext4-verity-dax_always"].describe() == "e820 256MiB -> fsdax map=mem -> ext4 verity -> dax=always"
     assert not [stack for stack in found.values() if len(stack.volumes) != 1]
 
 

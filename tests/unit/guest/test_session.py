@@ -13,6 +13,7 @@ from harness.guest.pmem import RegionPlacement
 from harness.guest.session import GuestSession, SessionState
 from harness.model.audit_outcome import Audit, VolumeSeen
 from harness.model.filesystems import Filesystem
+from harness.model.formats import Format
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
@@ -67,6 +68,7 @@ class FakeGuest:
         self.stream = FakeStream(script)
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
+        self.superblock = "Filesystem features:      has_journal\nBlock size:               4096\n"
         self.taint: int | None = 0
         self.loadable: tuple[str, ...] = ("xfs",)
 
@@ -82,8 +84,9 @@ class FakeGuest:
         for command in request["commands"]:
             program, *words = command["argv"]
             failed = program in self.failing
+            said = self.superblock if program == "dumpe2fs" else ""
             rows.append(
-                {"argv": command["argv"], "status": int(failed), "stdout": "", "stderr": self.failing.get(program, "1.0"), "took_s": 0}
+                {"argv": command["argv"], "status": int(failed), "stdout": said, "stderr": self.failing.get(program, "1.0"), "took_s": 0}
             )
             if failed and not command["may_fail"]:
                 break
@@ -154,6 +157,33 @@ def test_a_dax_stack_is_made_mounted_and_read_back(guest: FakeGuest) -> None:
     assert facts["version of mkfs.ext4"] == "1.0"
     assert ["mkfs.ext4", "-q", "-E", "stride=512,stripe_width=512", "/dev/pmem0"] in guest.stream.commands()
     assert {"paths": ["/mnt/main/.harness-probe"]}.items() <= guest.stream.asked[-1].items()
+
+
+def test_a_file_system_that_was_not_made_or_mounted_as_asked_is_noticed(guest: FakeGuest) -> None:
+    def mismatches(filesystem: Filesystem, format_: Format, *, mount_in_program: bool = False) -> list[str]:
+        mount = Mount(filesystem, DaxOption.ALWAYS, format_)
+        stack = StorageStack((Volume("main", Namespace(REGION), mount),), mount_in_program)
+        guest.session.set_up(stack, PLACEMENTS)
+        return find_mismatches(stack, guest.session.refresh())
+
+    assert mismatches(Filesystem.EXT4, Format.BLOCK_1K, mount_in_program=True) == [
+        "main: block size of the file system: asked for 1024, the guest has 4096"
+    ]
+    assert mismatches(Filesystem.EXT4, Format.VERITY) == ["main: feature verity: asked for True, the guest has False"]
+    assert mismatches(Filesystem.EXT4, Format.JOURNAL_DATA) == ["main: mount option data=journal: asked for True, the guest has False"]
+    guest.superblock = guest.superblock.replace("has_journal", "has_journal verity").replace("4096", "1024")
+    assert mismatches(Filesystem.EXT4, Format.VERITY) == ["main: block size of the file system: asked for 4096, the guest has 1024"]
+    guest.superblock = ""
+    with pytest.raises(GuestError, match="the guest does not say how the ext4 of a volume was made, but: ''"):
+        mismatches(Filesystem.EXT4, Format.VERITY)
+
+
+def test_a_feature_that_was_to_be_left_out_and_is_there_is_noticed() -> None:
+    stack = StorageStack((Volume("main", Namespace(REGION), Mount(Filesystem.XFS, DaxOption.ALWAYS, Format.NO_REFLINK)),))
+    assert find_mismatches(stack, make_reading(stack)) == []
+    assert find_mismatches(stack, make_reading(stack, features=("reflink",))) == [
+        "main: feature reflink: asked for False, the guest has True"
+    ]
 
 
 def test_a_region_that_is_as_wanted_needs_no_ndctl(guest: FakeGuest) -> None:

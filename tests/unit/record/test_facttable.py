@@ -13,6 +13,7 @@ from harness.host.deadline import Deadline
 from harness.host.process import run
 from harness.model.fact import Kernel
 from harness.model.facts import FACTS
+from harness.model.formats import Format
 from harness.model.layers import Layer
 from harness.model.outcome import How, Observation
 from harness.ops import Open, OpenFlag, Operation, Pwrite
@@ -142,6 +143,10 @@ def test_the_words_for_a_storage_say_what_a_volume_is() -> None:
         assert words == "ext4 on pmem" + ("" if layer is Layer.NONE else f" through {layer}")
         assert reading_of(words).storage == words
         assert expected_value("ext4_refuses_dax_mount", words, "6.12.0") is not layer.traits.gives_dax
+    small = reading_of("xfs block_1k on pmem")
+    assert (small.format, small.filesystem_block_bytes, small.dax) == (Format.BLOCK_1K, 1024, False)
+    assert reading_of("ext4 encrypt dax on pmem").dax
+    assert reading_of("node inline_data on pmem").filesystem is None
     with pytest.raises(ValueError, match="'ext4' is no kind of storage"):
         reading_of("ext4")
 
