@@ -113,13 +113,11 @@ fact(
 )
 fact(
     "dio_address_checked",
-    "which O_DIRECT transfers are refused for the address of their buffer, and for the lengths of its parts: all, not those of one buffer "
-    "inside of a page, or none",
-    "block/blk-merge.c bio_split_io_at alone looks at them since 6.18 (fs/iomap/direct-io.c no more), until 7.2 (9b0c3673c885): "
-    "block/blk.h bio_may_need_split leaves out what needs no split (7eac33186957, 5ff3f74e145a), and drivers/nvdimm/pmem.c never splits; "
-    "shown on 6.18, not on 6.17 and 7.2",
-    ("all", "several_pages", "none"),
-    lambda k, v: "all" if v.dax or not k.since(6, 18) or k.since(7, 2) else "several_pages" if v.region_start is None else "none",
+    "which O_DIRECT transfers are refused for the address of their buffer: all, or not those of one buffer inside of a page",
+    "block/blk.h bio_may_need_split: since 6.18 what needs no split is not looked at (commits 7eac33186957, 5ff3f74e145a), until 7.2 "
+    "(9b0c3673c885); shown on 6.18, not on 6.17 and 7.2",
+    ("all", "several_pages"),
+    lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax else "all",
 )
 fact(
     "direct_write_into_hole",

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from harness.model.clause import Context, clause
 from harness.model.expectation import Expectation, Expectations
-from harness.model.kinds import NamespaceMode
 from harness.model.objects import PAGE, Mapping, Memory, OpenFile, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
@@ -93,11 +92,6 @@ clause(
     "where the file system has no O_DIRECT for a file (ext4 that journals data), it goes through the page cache and asks for no alignment; "
     "statx reports alignments of 0",
     "fs/ext4/file.c ext4_should_use_dio, fs/ext4/inode.c ext4_dio_alignment, ext4_getattr (ext4_dio_supported before 6.1)",
-)
-clause(
-    "C-DIO-11",
-    "where nobody looks at the address of a buffer before, a sector namespace is EIO for parts that are no whole sectors",
-    "drivers/nvdimm/btt.c btt_submit_bio; block/bio.c makes such parts at the ends of pages: fact dio_address_checked",
 )
 clause("C-NODE-01", "a write that starts before the end of a node and goes beyond it writes what fits", "block/fops.c blkdev_write_iter")
 clause("C-NODE-02", "a write at or behind the end of a node is ENOSPC", "block/fops.c blkdev_write_iter")
@@ -202,12 +196,9 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
     if not of.direct:
         return []
     offset_step = int(volume_fact(c, "dio_offset_alignment", memory))
-    lengths = [b.length for b in buffers]
-    if volume_fact(c, "dio_address_checked", memory) == "none":
-        lengths = [sum(lengths)]
     rows = [
-        ("EINVAL", any(x % offset_step for x in [at, *lengths]), "C-DIO-01"),
-        *_refusals_for_address(c, memory, buffers),
+        ("EINVAL", any(x % offset_step for x in [at, *(b.length for b in buffers)]), "C-DIO-01"),
+        ("EINVAL", _is_refused_for_address(c, memory, buffers), "C-DIO-02"),
     ]
     if not memory.dax and not any(condition for _, condition, _ in rows):
         lacking = [b.mapping is not None and not s.memory(look_up(c, s, b.mapping, Mapping)[1].memory).has_struct_pages for b in buffers]
@@ -216,17 +207,13 @@ def direct_refusals(c: Context, s: State, memory: Memory, of: OpenFile, at: int,
     return rows
 
 
-def _refusals_for_address(c: Context, memory: Memory, buffers: Sequence[Buffer]) -> list[tuple[str, bool, str]]:
+def _is_refused_for_address(c: Context, memory: Memory, buffers: Sequence[Buffer]) -> bool:
     step = int(volume_fact(c, "dio_memory_alignment", memory))
     starts = [b.offset if b.mapping else b.shift for b in buffers]
     if not any(start % step for start in starts):
-        return []
-    checked = volume_fact(c, "dio_address_checked", memory)
+        return False
     in_a_page = len(buffers) == 1 and starts[0] % PAGE + buffers[0].length <= PAGE
-    refused = checked == "all" or (checked == "several_pages" and not in_a_page)
-    if checked == "none" and c.env.reading.volume(memory.volume).namespace_mode == NamespaceMode.SECTOR:
-        return [("EIO", True, "C-DIO-11")]
-    return [("EINVAL", refused, "C-DIO-02")]
+    return not in_a_page or volume_fact(c, "dio_address_checked", memory) == "all"
 
 
 def cached_from(c: Context, memory: Memory, of: OpenFile, at: int, end: int) -> int | None:
