@@ -134,6 +134,14 @@ fact(
     lambda k, v: v.format.traits.direct_io,
 )
 fact(
+    "direct_io_splice",
+    "what splice from an O_DIRECT descriptor fills a pipe with, where that goes through the page cache: copies or aliases of cached pages",
+    "fs/splice.c vfs_splice_read takes copy_splice_read for O_DIRECT (since 6.5, 6.12); generic_file_splice_read went through ->read_iter, "
+    "which read the page cache into the pipe as pages; shown on 5.10, 6.1 and 6.12",
+    ("copy", "alias"),
+    lambda k, v: "copy" if v.dax or k.since(6, 5) else "alias",
+)
+fact(
     "format_mounts_dax",
     "whether a file system can be mounted with dax=always, as it was made",
     "fs/ext4/super.c ext4_fill_super: blocks of a page, no inline data; fs/xfs/xfs_super.c xfs_setup_dax_always: blocks of a page, and "

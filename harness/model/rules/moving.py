@@ -125,7 +125,7 @@ def file_moves(c: Context, s: State, of: OpenFile, at: int, length: int, slots: 
     memory = s.memory(of.memory)
     if memory.is_bar:
         raise Undetermined("no clause covers splicing from a BAR")
-    copies = of.asks_direct or volume_fact(c, fact, memory) != "alias"
+    copies = of.direct or volume_fact(c, "direct_io_splice" if of.asks_direct else fact, memory) != "alias"
     # A page of the cache is taken as it lies in the file, so an odd offset costs part of the first slot.
     room = slots * PAGE if copies else slots * PAGE - at % PAGE
     return min(length, room, max(0, memory.size - at)), copies

@@ -22,6 +22,7 @@ from harness.ops import (
     Pipe,
     Pread,
     Pwrite,
+    Read,
     RwFlag,
     SetXflags,
     Splice,
@@ -91,13 +92,18 @@ def test_journalled_data_and_dax_exclude_each_other_and_what_it_makes_of_a_file_
     assert "what data=journal makes of a file is judged only where the set-up mounts" in str(judgement)
 
 
-def test_direct_io_of_journalled_data_asks_for_no_alignment_and_is_seen_by_a_pipe_as_a_copy() -> None:
+def test_direct_io_of_journalled_data_asks_for_no_alignment() -> None:
     odd: Row = (Pwrite("f", 3, 1000, shift=1), returned(1000))
     assert verdict_of(JOURNAL, DIRECT, odd, (Pread("f", 0, 1003), returned(1003, zero(3), tag(1000, 2)))) is Verdict.CONFORMS
     assert verdict_of(JOURNAL, DIRECT, (Pwrite("f", 3, 1000, shift=1), failed("EINVAL"))) is Verdict.DEVIATES
-    moved: list[Row] = [DIRECT, (Pwrite("f", 0, 4096), returned(4096)), (Pipe("p"), returned())]
-    moved += [(Splice("f", "p", 100, source_offset=0), returned(100)), (Pwrite("f", 0, 4096), returned(4096))]
-    assert verdict_of(JOURNAL, *moved, (Pread("f", 0, 8), returned(8, tag(8, 5)))) is Verdict.CONFORMS
+
+
+@pytest.mark.parametrize(("release", "writer"), [("6.12.1", 2), ("6.1.1", 5), ("5.10.1", 5)])
+def test_what_was_spliced_from_o_direct_of_journalled_data_follows_the_file_on_older_kernels(release: str, writer: int) -> None:
+    rows: list[Row] = [DIRECT, (Pwrite("f", 0, 4096), returned(4096)), (Pipe("p"), returned())]
+    rows += [(Splice("f", "p", 96, source_offset=0), returned(96)), (Pwrite("f", 0, 4096), returned(4096))]
+    for shown, verdict in ((writer, Verdict.CONFORMS), (7 - writer, Verdict.DEVIATES)):
+        assert verdict_of(made(Format.JOURNAL_DATA, release=release), *rows, (Read("p", 96), returned(96, tag(96, shown)))) is verdict
 
 
 def test_a_descriptor_with_o_direct_is_not_refused_nowait_where_data_is_journalled() -> None:
