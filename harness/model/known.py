@@ -77,11 +77,12 @@ _NEVER = "9999-12-31"
 EXPECTED_LINES: tuple[ExpectedLine, ...] = (
     ExpectedLine(
         r"nd_pmem \S+: unable to guarantee persistence of writes",
-        "an e820 region has no DIMM behind it that could announce how it is flushed (drivers/nvdimm/region_devs.c nvdimm_has_flush)",
+        "an e820 region, as which one of ramdax begins, has no DIMM behind it that could announce how it is flushed "
+        "(drivers/nvdimm/region_devs.c nvdimm_has_flush)",
         since=(5, 0),
         before=None,
         expires=_NEVER,
-        stack="e820",
+        stack="e820|ramdax",
     ),
     ExpectedLine(
         r"nd_pmem \S+: unable to guarantee persistence of writes",
@@ -91,14 +92,6 @@ EXPECTED_LINES: tuple[ExpectedLine, ...] = (
         before=None,
         expires=_NEVER,
         stack="virtio_pmem",
-    ),
-    ExpectedLine(
-        r"nd_pmem \S+: unable to guarantee persistence of writes",
-        "until ramdax takes it, its region is an e820 region (drivers/nvdimm/e820.c has the only name that the device answers to)",
-        since=(6, 19),
-        before=None,
-        expires=_NEVER,
-        stack="ramdax",
     ),
     ExpectedLine(
         r"nfit \S+: Error found in NVDIMM nmem\d+ flags: not_armed",

@@ -297,7 +297,7 @@ def _comparisons(volume: Volume, got: VolumeReading, mount_in_program: bool) -> 
 def _of_format(mount: Mount, got: VolumeReading) -> list[tuple[str, object, object]]:
     """Return what tells whether a file system was made, and mounted, as it was asked for."""
     traits = mount.format.traits
-    rows: list[tuple[str, object, object]] = [("format", str(mount.format), str(got.format))]
+    rows: list[tuple[str, object, object]] = []
     if got.filesystem_block_bytes is not None:
         rows.append(("block size of the file system", traits.block_bytes, got.filesystem_block_bytes))
     rows += [(f"feature {feature}", True, feature in got.features) for feature in traits.features]

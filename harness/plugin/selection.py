@@ -12,7 +12,7 @@ from harness.model.stack import StorageStack
 from harness.plugin.collect import PLACE, CaseItem
 from harness.record.item import Lifecycle, Where
 from harness.record.runs import find_run
-from harness.report.rows import Row, read_rows
+from harness.report.rows import read_rows
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,7 +73,8 @@ def _chosen(config: pytest.Config, items: Sequence[CaseItem]) -> set[int]:
     if config.getoption("pairwise"):
         wanted = find_pairwise([item.item.where for item in kept])
         kept = [item for number, item in enumerate(kept) if number in wanted]
-    done = {row.where.node_id for folder in config.getoption("resume") for row in read_rows(Path(folder)) if _says_something(row)}
+    rows = (row for folder in config.getoption("resume") for row in read_rows(Path(folder)))
+    done = {row.where.node_id for row in rows if not row.ended.ending.says_nothing}
     return {id(item) for item in kept if item.item.where.node_id not in done}
 
 
@@ -81,15 +82,12 @@ def _matches(variant: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(variant, glob) for glob in globs)
 
 
-def _says_something(row: Row) -> bool:
-    return not row.ended.ending.says_nothing
-
-
 def find_pairwise(items: Sequence[Where]) -> set[int]:
-    """Return the numbers of so few of ``items`` that each variant of a case is there, each case with each kernel, and each stack with each
-    kernel that it is there with at all.
+    """Return the numbers of so few of ``items`` that each variant of a case is there, and each case and each stack with each kernel that it
+    is there with at all.
 
-    Variants and kernels of a case are gone through side by side, from case to case with another kernel first.
+    Variants and kernels of a case are gone through side by side, from case to case with another kernel first; what that leaves out
+    (a case need not have each variant on each kernel) follows.
     """
     cases: dict[tuple[str, Lifecycle], dict[tuple[str, str], int]] = {}
     for number, item in enumerate(items):
@@ -100,12 +98,18 @@ def find_pairwise(items: Sequence[Where]) -> set[int]:
         variants = list(dict.fromkeys(variant for variant, _ in of_case))
         pairs = zip(_around(variants, 0), _around(kernels, start), strict=False)
         chosen |= {of_case[pair] for pair in itertools.islice(pairs, max(len(variants), len(kernels))) if pair in of_case}
-    seen = {(items[number].stack, items[number].target.column) for number in chosen}
+    covered = {pair for number in chosen for pair in _pairs_of(items[number])}
     for number, item in enumerate(items):
-        if (item.stack, item.target.column) not in seen:
-            seen.add((item.stack, item.target.column))
+        if not covered.issuperset(_pairs_of(item)):
+            covered.update(_pairs_of(item))
             chosen.add(number)
     return chosen
+
+
+def _pairs_of(item: Where) -> tuple[tuple[object, ...], ...]:
+    """What a pairwise selection has to have of an item: its variant, its case on its kernel, its stack on its kernel."""
+    case, kernel = (item.path, item.lifecycle), item.target.column
+    return (case, item.variant_id), (case, kernel, "case"), (item.stack, kernel, "stack")
 
 
 def _around(words: Sequence[str], start: int) -> Iterator[str]:

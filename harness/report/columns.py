@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import UsageError
 from harness.model.fact import kernel_of
@@ -35,6 +36,29 @@ class Column:
     @property
     def counts(self) -> Counter[str]:
         return Counter(self.words.values())
+
+
+class Told(NamedTuple):
+    """What one item of a run told of a kernel: the ``word`` of a line. ``release``: empty where the item did not learn it."""
+
+    kernel: str
+    release: str
+    line: str
+    word: str
+
+
+def gather_columns(told: Iterable[Told], measured: str) -> list[Column]:
+    """Return a column for each kernel whose release was learned; a line of which different words were told has all of them."""
+    words: dict[str, dict[str, set[str]]] = {}
+    releases: dict[str, set[str]] = {}
+    for one in told:
+        words.setdefault(one.kernel, {}).setdefault(one.line, set()).add(one.word)
+        if one.release:
+            releases.setdefault(one.kernel, set()).add(one.release)
+    return [
+        Column(kernel, tuple(sorted(here)), measured, {line: " or ".join(sorted(several)) for line, several in words[kernel].items()})
+        for kernel, here in releases.items()
+    ]
 
 
 def add_column(table: Sequence[Column], new: Column) -> list[Column]:

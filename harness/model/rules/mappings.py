@@ -9,7 +9,7 @@ from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import folios_left, layouts_broken, removed
 from harness.model.rules.pages import counts_locks, is_locked, mapping_is_normal, populate_pages, range_of
-from harness.model.rules.rule import kernel_fact, look_up, refuses_closed_node, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import is_closed_node, kernel_fact, look_up, rule, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Advice, Madvise, MapFlag, Mmap, Mprotect, Munmap, Protection
@@ -93,6 +93,7 @@ clause(
     "a shared mapping of the node of a read-only device needs a descriptor that is not open for writing, whatever its protection: EINVAL",
     "block/fops.c blkdev_mmap, mm/filemap.c generic_file_readonly_mmap: fact refuses_closed_node",
 )
+_CLOSED = "no clause covers stores into the node of a read-only device"
 
 
 @rule(Mmap)
@@ -113,6 +114,7 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
     memory = s.memory(of.memory)
     asks_sync = MapFlag.SYNC in flags
     offers_sync = not memory.is_bar and bool(volume_fact(c, "map_sync", memory))
+    closed = shared and is_closed_node(c, memory)
     looks_at_sync = validate or (memory.is_file and bool(volume_fact(c, "map_sync_asked", memory)))
     if refused := c.refuses(
         *rows,
@@ -120,9 +122,11 @@ def mmap(c: Context, s: State, op: Mmap) -> Expectations:
         ("EACCES", not of.readable or (shared and writable and not of.writable), "C-MAP-03"),
         ("EOPNOTSUPP", asks_sync and not offers_sync and looks_at_sync, "C-MAP-04"),
         ("EINVAL", MapFlag.HUGETLB in flags, "C-MAP-05"),
-        ("EINVAL", shared and of.writable and refuses_closed_node(c, memory, writable), "C-MAP-18"),
+        ("EINVAL", closed and of.writable and bool(volume_fact(c, "refuses_closed_node", memory)), "C-MAP-18"),
     ):
         return refused.leaving(s)
+    if closed and writable:
+        raise Undetermined(_CLOSED)
     if memory.is_device and (refused := _device_refuses(c, memory, op, shared=shared)):
         return refused.leaving(s)
     offset = op.offset
@@ -233,8 +237,8 @@ def mprotect(c: Context, s: State, op: Mprotect) -> Expectations:
         return refused.leaving(s)
     if part:
         raise Undetermined("no clause covers a mapping whose parts have different protections")
-    if writable and m.shared:
-        refuses_closed_node(c, s.memory(m.memory), stores=True)
+    if writable and m.shared and is_closed_node(c, s.memory(m.memory)):
+        raise Undetermined(_CLOSED)
     changed = evolve(m, readable=readable, writable=writable, dirty=m.dirty if writable else Ranges())
     s = s.with_object(number, changed)
     if writable and not m.writable and not m.shared and counts_locks(c, s, m):

@@ -78,18 +78,6 @@ def is_closed_node(c: Context, memory: Memory) -> bool:
     return memory.is_node and c.env.reading.volume(memory.volume).read_only
 
 
-def refuses_closed_node(c: Context, memory: Memory, stores: bool) -> bool:
-    """Whether a shared mapping with which the node of a read-only device could be written is refused.
-
-    Raises Undetermined for one that is granted, on a kernel that does so, and that ``stores`` go into.
-    """
-    if not is_closed_node(c, memory) or volume_fact(c, "refuses_closed_node", memory):
-        return is_closed_node(c, memory)
-    if stores:
-        raise Undetermined("no clause covers stores into the node of a read-only device")
-    return False
-
-
 def waits_for_pins(c: Context, s: State, number: int) -> bool:
     """Whether taking pages from memory ``number`` waits for somebody who holds one of them."""
     memory = s.memory(number)

@@ -13,7 +13,7 @@ from harness.case.plan import make_matrix, unexplained_cells
 from harness.case.reference import describe_evidence, describe_flags, describe_operations
 from harness.model.facts import FACTS
 from harness.model.known import KnownDeviation
-from harness.ops import OPERATIONS
+from harness.ops import OPERATIONS, Pwrite, Read, Store
 
 ROOT = Path(__file__).parents[3]
 CASES = ROOT / "cases"
@@ -58,6 +58,21 @@ def test_every_claim_is_decided_by_a_case() -> None:
     decided = {decision.claim for path in FILES for plan in plans_of(path) for decision in plan.decisions}
     claims = load_claims(CASES / "claims.yaml").values()
     assert [c.id for c in claims if c.not_reproducible is None and c.id not in decided] == []
+
+
+def test_what_is_watched_is_overwritten_as_a_whole_between_move_and_read() -> None:
+    """A move after which nothing is written would be taken for a copy."""
+    watched = [(plan, watch) for path in FILES for plan in plans_of(path) for watch in plan.watches]
+    assert watched
+    for plan, watch in watched:
+        steps = [step.operation for step in plan.program.steps]
+        written = [op.length for op in steps[watch.moves + 1 : watch.read] if isinstance(op, Pwrite | Store) and op.offset == 0]
+        source = max(op.length for op in steps[: watch.moves] if isinstance(op, Pwrite | Store))
+        reads = steps[watch.read]
+        # What is moved from the begin of the source on is read from its begin on.
+        first = isinstance(reads, Read) and getattr(steps[watch.moves], "offset", None) == 0
+        needed = min(source, reads.length) if first and isinstance(reads, Read) else source
+        assert max(written, default=0) >= needed, (plan.case.path, watch.path)
 
 
 def without_a_variant(known: tuple[KnownDeviation, ...]) -> list[KnownDeviation]:

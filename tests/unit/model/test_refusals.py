@@ -476,3 +476,16 @@ def test_a_shared_mapping_of_a_read_only_node_needs_a_descriptor_that_cannot_wri
     opened = (Open("f", "a", (flags,)), returned())
     assert judged(SHUT, opened, (mapped, answer)).verdict is Verdict.CONFORMS
     assert judged(SHUT, opened, (mapped, failed("EPERM"))).verdict is Verdict.DEVIATES
+
+
+def test_before_6_1_such_a_mapping_is_given_and_what_is_stored_into_it_is_in_no_clause() -> None:
+    old = env(volume(dax=False, filesystem=None, read_only=True), release="5.10.262-x")
+    reading, writing = (
+        Mmap("m", 4 * KIB, "f", protection=protection, flags=(MapFlag.SHARED,))
+        for protection in ((Protection.READ,), (Protection.READ, Protection.WRITE))
+    )
+    assert judged(old, SHUT_OPEN, (reading, returned())).verdict is Verdict.CONFORMS
+    assert judged(old, SHUT_OPEN, (reading, failed("EINVAL"))).verdict is Verdict.DEVIATES
+    for rows in (((writing, returned()),), ((reading, returned()), (Mprotect("m", (Protection.READ, Protection.WRITE)), returned()))):
+        result = judged(old, SHUT_OPEN, *rows)
+        assert result.steps[-1].reason == "no clause covers stores into the node of a read-only device"

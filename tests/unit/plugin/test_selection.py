@@ -37,5 +37,12 @@ def test_each_stack_is_run_on_each_kernel_also_where_variants_and_kernels_are_as
     assert len(find_pairwise(items)) == 9
 
 
+def test_a_variant_that_is_not_there_with_each_kernel_is_not_lost() -> None:
+    items = [one for one in matrix(1, 3) if (one.target.column == KERNELS[2]) == one.variant_id.endswith("n_0")]
+    chosen = [items[number] for number in find_pairwise(items)]
+    assert {one.variant_id for one in chosen} == {one.variant_id for one in items}
+    assert {one.target.column for one in chosen} == set(KERNELS)
+
+
 def test_nothing_to_choose_from_is_nothing() -> None:
     assert find_pairwise([]) == set()
