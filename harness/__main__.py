@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from harness.cli.words import progress
 from harness.errors import CaseError, HarnessError, UsageError, logs_of
 from harness.host.log import told
+from harness.host.process import cleaning_up_first
 from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE
 
 #: Every command: a module of harness/cli, and what it is for.
@@ -81,4 +82,5 @@ def _say_error(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with cleaning_up_first():
+        sys.exit(main())

@@ -126,14 +126,33 @@ def start(
 @contextmanager
 def ending_together(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """Hand a signal that would end this process on to the other one first, and end by it when that has ended."""
+    with _ending_later(process.send_signal):
+        yield
+
+
+@contextmanager
+def cleaning_up_first() -> Iterator[None]:
+    """Take a signal that would end this process for Ctrl-C, and end by it when what was begun is cleaned up."""
+
+    def interrupt(number: int) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning
+        raise KeyboardInterrupt
+
+    with _ending_later(interrupt):
+        yield
+
+
+@contextmanager
+def _ending_later(act: Callable[[int], None]) -> Iterator[None]:
+    """Have ``act`` be called by a signal that would end this process, which it then does at the end of the context."""
     received: list[int] = []
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(number)
+        act(number)
 
     ending = (number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN)  # nohup
-    former = {number: signal.signal(number, hand_on) for number in ending}
+    former = {number: signal.signal(number, handle) for number in ending}
     try:
         yield
     finally:

@@ -3,6 +3,9 @@
 import logging
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,33 @@ def test_who_interrupts_a_command_leaves_none_of_its_children(tmp_path: Path) ->
 def _gone(process: int) -> bool:
     stat = Path(f"/proc/{process}/stat")
     return not stat.exists() or stat.read_text().split(") ")[-1].startswith("Z")
+
+
+UNTIL_ENDED = """
+import signal, time
+from harness.host.process import cleaning_up_first
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+with cleaning_up_first():
+    try:
+        print("begun", flush=True)
+        time.sleep(600)
+    finally:
+        time.sleep(0.2)
+        print("cleaned up", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_process_that_is_to_end_cleans_up_and_then_ends_by_the_signal(number: signal.Signals) -> None:
+    process = start([sys.executable, "-c", UNTIL_ENDED], stdout=subprocess.PIPE, new_session=False)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"begun\n"
+        for _ in range(2):  # a second one does not interrupt the cleaning
+            process.send_signal(number)
+        assert (process.stdout.read(), process.wait(60)) == (b"cleaned up\n", -number)
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("how", [lambda: run(["no-such-program"], Deadline.after(1)), lambda: start(["no-such-program"])])
