@@ -21,6 +21,7 @@ from harness.ops import Operation, Pwrite
 from harness.record.differences import Shape
 from harness.record.facttable import Difference, FactTable, Shown, read_table, write_table
 from harness.record.item import Ending
+from harness.record.runs import stored_runs
 from harness.record.store import store_record
 from tests.fakes.leased import FakeGuest, obedient
 from tests.fakes.project import CLAIMS, CONFTEST, FAILING, GOOD
@@ -167,6 +168,29 @@ def test_a_kernel_that_is_probed_gets_a_table_and_is_laid_beside_its_neighbours(
     found = read_table(project / "facts/debian_6.12.json")
     assert Shown("dio_offset_alignment", DAX, (1,), 1) in found.facts
     assert (found.releases, found.measured) == (("6.12.95-fake",), datetime.date.today().isoformat())
+
+
+def test_the_table_of_a_run_that_is_kept_is_that_of_the_run(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe"]) == 0
+    (run,) = stored_runs(project / "artifacts")
+    assert main(["probe", "--from", run.identity.id, "--from", "latest", "--facts", "again"]) == 0
+    assert "the model and debian_6.12: no difference" in capfd.readouterr().out
+    assert read_table(project / "again/debian_6.12.json").values == read_table(project / "facts/debian_6.12.json").values
+
+
+@pytest.mark.parametrize("option", [("--full",), ("--kernel", "debian_6.12")])
+def test_a_run_that_is_kept_is_not_told_what_to_run(option: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", "--from", "latest", *option]) == 2
+    assert "--from runs nothing: --kernel and --full say what is run" in capsys.readouterr().err
+
+
+def test_all_stacks_are_probed_where_that_is_wanted(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    case = project / "cases/fam/one.yaml"
+    case.write_text(case.read_text().replace("storage: [dax]", "storage: [dax]\n  layer: [none, dm_linear]"))
+    assert main(["probe"]) == 0
+    assert "1 passed" in capfd.readouterr().out
+    assert main(["probe", "--full"]) == 0
+    assert "2 passed" in capfd.readouterr().out
 
 
 def test_what_changed_since_a_kernel_was_probed_is_said_and_logged(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
