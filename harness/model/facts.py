@@ -29,6 +29,10 @@ def _largest(traits: FilesystemTraits, block_bytes: int) -> int:
     return traits.max_file_bytes if traits.max_file_blocks is None else traits.max_file_blocks * block_bytes
 
 
+def _is_between(kernel: Kernel, bounds: tuple[Version, Version] | None) -> bool:
+    return bounds is not None and kernel.has(bounds[0]) and not kernel.has(bounds[1])
+
+
 def fact_of_mount(filesystem: Filesystem) -> str:
     """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
     refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
@@ -125,6 +129,15 @@ fact(
     "fs/ext2/inode.c ext2_iomap_begin is ENOTBLK there, and fs/ext2/file.c ext2_dio_write_iter goes on with generic_perform_write",
     ("device", "page_cache"),
     lambda k, v: "device" if v.dax or traits_of(v).fills_holes_directly else "page_cache",
+)
+fact(
+    "misaligned_direct_write",
+    "what becomes of an O_DIRECT write of a file that is not aligned: it is refused, or goes through the page cache",
+    "open(2) NOTES has both; fs/ext4/inode.c ext4_iomap_end answers ENOTBLK where nothing was written, and fs/iomap/iter.c iomap_iter "
+    "handed that on in place of the error from commit bc264fea0f6f (6.15) on, until it looked at the status first; "
+    "shown on 6.16, not on 6.12 and 6.17",
+    ("refused", "page_cache"),
+    lambda k, v: "page_cache" if not v.dax and _is_between(k, traits_of(v).writes_misaligned_cached) else "refused",
 )
 fact(
     "direct_io",

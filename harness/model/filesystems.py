@@ -50,8 +50,9 @@ class FilesystemTraits:
     is the only word that mount takes. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
     is not MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once. ``breaks_layouts``: truncating a DAX
     file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an O_DIRECT write does,
-    and not through the page cache. ``fallocates``: fallocate allocates, punches and zeroes. ``max_file_blocks``: where
-    blocks are what limits a file. ``tail_zeroed_since``: bytes behind the end
+    and not through the page cache. ``writes_misaligned_cached``: from which kernel on, and before which, one that is not aligned goes
+    through the page cache. ``fallocates``: fallocate allocates, punches and zeroes. ``max_file_blocks``: where blocks are what limits a
+    file. ``tail_zeroed_since``: bytes behind the end
     are zeroed when the file grows over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
     ``shares_blocks_since``: copy_file_range tries that first. ``refuses_partition_since``: dax=always is refused on a partition that could
     have DAX. ``driver_option``: what a kernel is built with that has the driver which is
@@ -69,6 +70,7 @@ class FilesystemTraits:
     breaks_layouts: bool = True
     dioalign_since: Version | None = (6, 1)
     fills_holes_directly: bool = True
+    writes_misaligned_cached: tuple[Version, Version] | None = None
     fallocates: bool = True
     max_file_bytes: int = _LARGEST_OFFSET
     max_file_blocks: int | None = None
@@ -112,6 +114,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             synchronous_dax=True,
             looks_at_map_sync=True,
             max_file_blocks=2**32 - 1,
+            writes_misaligned_cached=((6, 15), (6, 17)),
             large_folios_since=(6, 16),
             tail_zeroed_since=(6, 12),
             dontcache_since=(6, 17),

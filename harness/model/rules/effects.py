@@ -63,6 +63,12 @@ def refused_direct(c: Context, s: State, of: OpenFile, at: int, length: int) -> 
     return [s] if gone == s else [s, gone]
 
 
+def perhaps_cached(s: State, number: int, start: int, end: int) -> State:
+    """Return the state in which pages may be in the cache still that were written to the medium and are no longer wanted there."""
+    memory = s.memory(number)
+    return s.with_object(number, evolve(memory, perhaps=memory.perhaps.add(page_floor(start), page_ceil(end))))
+
+
 def neighbours_in_doubt(c: Context, s: State, number: int) -> State:
     """Return the state in which any page of a file may have left its cache, where pages are kept several in one."""
     memory = s.memory(number)

@@ -21,9 +21,9 @@ from harness.model.objects import (
 )
 from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
-from harness.model.rules.effects import cache, put
+from harness.model.rules.effects import cache, perhaps_cached, put
 from harness.model.rules.rule import first_data, is_closed_node, look_up, require_whole_pages, volume_fact
-from harness.model.rules.transfers import cached_from
+from harness.model.rules.transfers import cached_from, goes_on_cached
 from harness.model.state import State
 from harness.model.value import evolve
 
@@ -185,6 +185,11 @@ clause(
 
 
 def odd_for_direct(c: Context, memory: Memory, of: OpenFile, at: int, views: Sequence[View]) -> bool:
+    """Whether what moves through an O_DIRECT descriptor is refused for its alignment."""
+    return _is_misaligned(c, memory, of, at, views) and not goes_on_cached(c, memory, of)
+
+
+def _is_misaligned(c: Context, memory: Memory, of: OpenFile, at: int, views: Sequence[View]) -> bool:
     if not of.direct or memory.dax:
         return False
     step = int(volume_fact(c, "dio_offset_alignment", memory))
@@ -211,7 +216,9 @@ def write_views(c: Context, s: State, of: OpenFile, at: int, views: tuple[View, 
         if own and view.start < end and at < view.start + view.length:
             pieces = unknown(end - at)
         goal += view.length
-    return put(c, s, of.memory, at, pieces, bypass=of.direct)
+    after = put(c, s, of.memory, at, pieces, bypass=of.direct)
+    cached = _is_misaligned(c, memory, of, at, views) and goes_on_cached(c, memory, of)
+    return perhaps_cached(after, of.memory, at, end) if cached else after
 
 
 def file_to_pipe(

@@ -228,6 +228,19 @@ def cached_from(c: Context, memory: Memory, of: OpenFile, at: int, end: int) -> 
     return max(at, holes[0][0]) if holes and c.holds("C-DIO-09", True) else None
 
 
+clause(
+    "C-DIO-11",
+    "an O_DIRECT write of a file that is not refused for its alignment is made through the page cache, at any offset, length and address",
+    "open(2) NOTES: fact misaligned_direct_write",
+)
+
+
+def goes_on_cached(c: Context, memory: Memory, of: OpenFile) -> bool:
+    """Whether an O_DIRECT write that is not aligned is made all the same."""
+    direct = of.direct and memory.is_file and not memory.dax
+    return direct and volume_fact(c, "misaligned_direct_write", memory) == "page_cache" and c.holds("C-DIO-11", True)
+
+
 def odd_before_append(c: Context, memory: Memory, of: OpenFile, asked: int) -> tuple[str, bool, str]:
     """Return whether an O_DIRECT write is refused for the offset that was asked for, though it would be appended elsewhere."""
     looks = of.direct and not memory.dax and memory.is_file and bool(volume_fact(c, "direct_append_looks_at_offset", memory))

@@ -7,7 +7,7 @@ from harness.model.content import Pieces, tagged, unknown
 from harness.model.expectation import Expectations, either
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.buffers import mapping_bytes, sent, usable_end
-from harness.model.rules.effects import put, refused_direct
+from harness.model.rules.effects import perhaps_cached, put, refused_direct
 from harness.model.rules.rule import is_closed_node, look_up, volume_fact
 from harness.model.rules.transfers import (
     TAIL_WORD,
@@ -16,6 +16,7 @@ from harness.model.rules.transfers import (
     direct_refusals,
     fault_refusals,
     first_buffers,
+    goes_on_cached,
     moves,
     odd_before_append,
     refused_at_once,
@@ -72,9 +73,11 @@ def _writing(
     usable = usable_bytes(c, s, first_buffers(buffers, total), into=False)
     cached = cached_from(c, memory, of, at, at + total)
     odd = [] if cached == at else direct_refusals(c, s, memory, of, at, buffers)
+    if any(condition for _, condition, _ in odd) and goes_on_cached(c, memory, of):
+        cached, odd = at, []
     if cached is not None and (usable < total or any(condition for _, condition, _ in odd)):
         raise Undetermined(
-            "how an O_DIRECT write ends that would be refused before or behind the begin of a hole is not known to the model"
+            "how an O_DIRECT write ends that is refused in part, and made through the page cache in part, is not known to the model"
         )
     if refused := c.refuses(odd_before_append(c, memory, of, asked), *odd):
         return refused.leaving(*refused_direct(c, s, of, at, total))
@@ -91,7 +94,7 @@ def _writing(
         refused = c.refuses(("EFAULT", True, "C-RW-13")) if total < TAIL_WORD else None
         less = refused.leaving(*_faulted_in(c, s, first_buffers(buffers, total))) if refused else ()
         return (*less, *torn.by(lambda moved: _written(c, s, file, offset, at, moved, buffers)))
-    return moves(c, flags, total, "C-RW-06").by(lambda moved: _written(c, s, file, offset, at, moved, buffers))
+    return moves(c, flags, total, "C-RW-06").by(lambda moved: _written(c, s, file, offset, at, moved, buffers, cached))
 
 
 def _where(c: Context, memory: Memory, of: OpenFile, asked: int, flags: Sequence[RwFlag]) -> int:
@@ -108,22 +111,24 @@ def _spoilt(c: Context, s: State, of: OpenFile, at: int, usable: int, buffers: S
 
 
 def _written(
-    c: Context, s: State, file: tuple[int, OpenFile], offset: int | None, at: int, count: int, buffers: Sequence[Buffer]
+    c: Context,
+    s: State,
+    file: tuple[int, OpenFile],
+    offset: int | None,
+    at: int,
+    count: int,
+    buffers: Sequence[Buffer],
+    cached: int | None = None,
 ) -> list[State]:
-    """Return the states after ``count`` bytes of ``buffers`` were written."""
+    """Return the states after ``count`` bytes of ``buffers`` were written, by O_DIRECT those from ``cached`` on through the page cache."""
     number, of = file
     pieces = _gather(c, s, of, at, first_buffers(buffers, count))
     if offset is None:
         s = s.with_object(number, evolve(of, position=at + count))
-    cached = cached_from(c, s.memory(of.memory), of, at, at + count)
     states = [put(c, after, of.memory, at, pieces, bypass=of.direct) for after in _faulted_in(c, s, first_buffers(buffers, count))]
-    return states if cached is None else [_perhaps_cached(after, of.memory, cached, at + count) for after in states]
-
-
-def _perhaps_cached(s: State, number: int, start: int, end: int) -> State:
-    """Return the state in which pages may be in the cache still that were written to the medium and are no longer wanted there."""
-    memory = s.memory(number)
-    return s.with_object(number, evolve(memory, perhaps=memory.perhaps.add(page_floor(start), page_ceil(end))))
+    if cached is None or cached >= at + count:
+        return states
+    return [perhaps_cached(after, of.memory, cached, at + count) for after in states]
 
 
 def _grows_under(c: Context, s: State, of: OpenFile, end: int, b: Buffer) -> bool:

@@ -16,6 +16,7 @@ from harness.ops import (
     Mmap,
     Open,
     OpenFlag,
+    Operation,
     Pread,
     Preadv,
     Protection,
@@ -82,6 +83,42 @@ def test_one_buffer_inside_of_a_page_is_not_looked_at_by_some_kernels(release: s
     where = env(volume(dax=False), release=release)
     seen = returned(length, tag(length, 3)) if taken else failed("EINVAL")
     assert accepts(where, *SPARSE, (Pread("f", 8192, length, shift=shift), seen))
+
+
+ODD_WRITES = [
+    Pwrite("f", 3, 4096),
+    Pwrite("f", 4096, 1000),
+    Pwrite("f", 4096, 4096, shift=8),
+    Pwritev("f", 0, (Buffer(1000), Buffer(3096))),
+]
+
+
+@pytest.mark.parametrize("write", ODD_WRITES, ids=str)
+@pytest.mark.parametrize(
+    ("release", "filesystem", "cached"),
+    [("6.12.1-x", "ext4", False), ("6.16.1-x", "ext4", True), ("6.17.1-x", "ext4", False), ("6.16.1-x", "xfs", False)],
+)
+def test_a_misaligned_direct_write_is_made_through_the_page_cache_by_some_kernels(
+    write: Operation, release: str, filesystem: str, cached: bool
+) -> None:
+    where = env(volume(dax=False, filesystem=filesystem), release=release)
+    length = sum(one.length for one in write.buffers) if isinstance(write, Pwritev) else write.length  # type: ignore[attr-defined]
+    rows: list[Row] = [OPEN_DIRECT, (Ftruncate("f", 65536), returned())]
+    assert accepts(where, *rows, (write, returned(length))) is cached
+    assert accepts(where, *rows, (write, failed("EINVAL"))) is not cached
+    # A read is refused by all of them, once there are blocks.
+    filled = (Pwrite("f", 0, 65536), returned(65536))
+    assert accepts(where, *rows, filled, (Pread("f", 3, 4096), failed("EINVAL")))
+
+
+def test_what_a_misaligned_direct_write_left_is_read_from_the_medium_and_may_be_cached() -> None:
+    where = env(volume(dax=False), release="6.16.1-x")
+    written: list[Row] = [OPEN_DIRECT, (Pwrite("f", 0, 8192), returned(8192)), (Pwrite("f", 100, 1000), returned(1000))]
+    assert accepts(where, *written, (Pread("f", 0, 4096), returned(4096, tag(100, 2), tag(1000, 3, offset=100), tag(2996, 2, 1100, 1100))))
+    assert not accepts(where, *written, (Pread("f", 0, 4096), returned(4096, tag(4096, 2))))
+    for resident in ("00", "10"):
+        rows: list[Row] = [*written, (Mmap("m", 8192, "f"), returned())]
+        assert accepts(where, *rows, (Mincore("m"), returned(0, resident=resident))), resident
 
 
 def test_several_buffers_are_looked_at_by_every_kernel() -> None:
