@@ -18,7 +18,7 @@ from harness.record.documents import content_key, from_document, to_document
 from harness.record.item import Ending
 from harness.record.runs import Identity, begin_run, now, store_identity
 from harness.report.paragraph import describe_row, row_reason
-from harness.report.rows import RESULTS, Row, row_line
+from harness.report.rows import RESULTS, Row, properties_of, row_line
 from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
 from harness.report.summary import ended_as, make_summary, summary_text
 from harness.report.tables import WIDTH, lay_out
@@ -35,21 +35,7 @@ _TOLD_ATTRIBUTE = "harness_told"
 def keep_row(item: pytest.Item, row: Row) -> None:
     """Have the next report of ``item`` carry ``row``, and JUnit its properties."""
     item.stash.setdefault(_NEW_ROWS, []).append(row)
-    where, ended, judged, guest = row.where, row.ended, row.judged, row.guest
-    properties = {
-        "stack": where.stack.describe(),
-        "kernel": where.target.kernel,
-        "kernel_args": where.target.arguments,
-        "lifecycle": guest.lifecycle if guest else where.lifecycle,
-        "ending": ended.ending,
-        "verdict": judged.verdict if judged else "none",
-        "known": judged.known if judged else Known.NO,
-        "artifacts": ended.folder,
-    }
-    if guest is not None:
-        versions = " ".join(f"{name}={version}" for name, version in guest.versions)
-        properties |= {"release": guest.release, "accelerator": guest.accelerator, "qemu": guest.qemu_version, "versions": versions}
-    item.user_properties.extend((name, text) for name, value in properties.items() if (text := str(value)))
+    item.user_properties.extend(properties_of(row).items())
 
 
 def tell(item: pytest.Item, text: str) -> None:

@@ -212,14 +212,14 @@ def _names(kind: Any) -> set[str]:
 
 
 @functools.cache
-def _fields(kind: Hashable) -> dict[str, Any]:
+def fields_of(kind: Hashable) -> dict[str, Any]:
     """Return the types of a dataclass's fields by their names."""
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, kind))}
 
 
 def _read_dataclass(kind: type[Any], document: Mapping[str, Any], where: str) -> Any:
-    fields = _fields(typing.cast(Hashable, kind))
+    fields = fields_of(typing.cast(Hashable, kind))
     if unknown := document.keys() - fields.keys():
         raise DocumentError(f"{where}: nothing is called {min(unknown)!r} here; known are {', '.join(sorted(fields))}")
     found = {key: _read(fields[key], part, f"{where}.{key}") for key, part in document.items()}

@@ -209,6 +209,26 @@ def _call(steps: Sequence[Step], verdict: StepVerdict) -> str:
     return describe(steps[verdict.step].operation) if verdict.step < len(steps) else AUDIT_CALLS[verdict.clause]
 
 
+def properties_of(row: Row) -> dict[str, str]:
+    """Return what JUnit's properties of an item are: its stack, its kernel, its ending and verdict, and what it ran on. Empty ones are left
+    out."""
+    where, ended, judged, guest = row.where, row.ended, row.judged, row.guest
+    properties = {
+        "stack": where.stack.describe(),
+        "kernel": where.target.kernel,
+        "kernel_args": where.target.arguments,
+        "lifecycle": guest.lifecycle if guest else where.lifecycle,
+        "ending": ended.ending,
+        "verdict": judged.verdict if judged else "none",
+        "known": judged.known if judged else Known.NO,
+        "artifacts": ended.folder,
+    }
+    if guest is not None:
+        versions = " ".join(f"{name}={version}" for name, version in guest.versions)
+        properties |= {"release": guest.release, "accelerator": guest.accelerator, "qemu": guest.qemu_version, "versions": versions}
+    return {name: text for name, value in properties.items() if (text := str(value))}
+
+
 def step_lines(result: Result) -> Iterator[str]:
     """Yield a line for every step of an item: what was done, what came back, the verdict where it is not that it conforms."""
     if result.judgement is None:
