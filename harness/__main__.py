@@ -30,6 +30,8 @@ COMMANDS = {
     "watch": "say of what splice and its like move whether it is the page itself or a copy, on each kernel",
     "diff": "say what differs between two kernels, two kinds of storage or two runs",
     "bisect": "find the kernel from which on an item comes to something else",
+    "matrix": "print the jobs that a CI system fans out: kernels, shards, caches",
+    "merge": "make one run of the shards of a suite, and say which is missing",
     "mutants": "judge stored items with each clause or fact turned around: which matter?",
     "contract": "print every clause and fact of the reference model (docs/contract.md)",
     "schema": "print the form of a case file as JSON Schema, for an editor",

@@ -1,7 +1,8 @@
 """The registry of claims, and the descriptions of families: from the text of claims.yaml and family.yaml to frozen values."""
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -97,3 +98,12 @@ def read_family(text: str, path: str) -> Family:
         reasons.append((read_condition(every, entry.without("reason"), "does_not_apply"), reason))
     title = as_text(require(table, "title", "a family"), "title")
     return Family(Path(path).parent.name, title, tuple(reasons))
+
+
+def claims_of(cases: Iterable[Path]) -> dict[str, Claim]:
+    """Return the registries of claims that belong to files of cases; one that cannot be read has none."""
+    claims: dict[str, Claim] = {}
+    for folder in dict.fromkeys(case.parent for case in cases):
+        with contextlib.suppress(CaseError):
+            claims |= load_nearest_claims(folder / "case")
+    return claims

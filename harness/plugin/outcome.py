@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.case.claims import load_nearest_claims
-from harness.errors import CaseError
+from harness.case.claims import claims_of
 from harness.host.version import read_commit
-from harness.model.claims import Claim
 from harness.model.known import Known
 from harness.plugin.options import KERNELS, artifacts_of, make_progress, run_of
 from harness.record.documents import content_key, from_document, to_document
@@ -20,10 +18,9 @@ from harness.record.runs import Identity, begin_run, now, store_identity
 from harness.report.paragraph import describe_row, row_reason
 from harness.report.rows import RESULTS, Row, properties_of, row_line
 from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
-from harness.report.summary import ended_as, make_summary, summary_text
+from harness.report.summary import SUMMARY, ended_as, make_summary, summary_text
 from harness.report.tables import WIDTH, lay_out
 
-SUMMARY = "summary.txt"
 #: The rows of an item that its next report is to carry.
 _NEW_ROWS = pytest.StashKey[list[Row]]()
 _ATTRIBUTE = "harness_rows"
@@ -131,7 +128,7 @@ class Results:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         if not self.rows:
             return
-        sections = make_summary(self.rows, find_claims(self.rows, config.rootpath))
+        sections = make_summary(self.rows, claims_of(config.rootpath / row.where.case for row in self.rows))
         colour = terminalreporter.hasmarkup
         for section in sections:
             terminalreporter.section(section.title)
@@ -156,17 +153,6 @@ class Results:
         if self.rows:
             with contextlib.suppress(OSError):  # what is full or gone was said with the summary
                 self._end(int(session.exitstatus), self.rows)
-
-
-def find_claims(rows: list[Row], root: Path) -> dict[str, Claim]:
-    """Return the registries of claims that belong to the cases of ``rows``."""
-    claims: dict[str, Claim] = {}
-    for folder in dict.fromkeys((root / row.where.case).parent for row in rows):
-        try:
-            claims |= load_nearest_claims(folder / "case")
-        except CaseError:
-            continue
-    return claims
 
 
 def pytest_configure(config: pytest.Config) -> None:

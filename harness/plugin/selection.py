@@ -2,6 +2,7 @@
 
 import fnmatch
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from harness.errors import UsageError
 from harness.model.stack import StorageStack
 from harness.plugin.collect import PLACE, CaseItem
+from harness.record.facttable import FACTS_DIR
 from harness.record.item import Lifecycle, Where
 from harness.record.runs import find_run
+from harness.report.durations import FILE as DURATIONS
+from harness.report.durations import divide, length_of, read_durations, shard_of
 from harness.report.rows import read_rows
 
 
@@ -42,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="leave out the items of which a kept run says something already, such as one that was stopped (an id, or latest); repeatable",
     )
 
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        help="run the Kth of N parts of the selection, which take about equally long (facts/durations.tsv); all items of a storage stack "
+        "are in one part (python -m harness matrix prints the parts, merge makes one run of them)",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find the runs to go on with, before this one is the latest; the workers of a distributed run are told their folders."""
@@ -52,6 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
     except UsageError as error:
         raise pytest.UsageError(f"--resume: {error}") from error
     config.option.resume = [str(run.folder) for run in found]
+    if config.getoption("shard") is not None:
+        try:
+            shard_of(config.getoption("shard"))
+        except UsageError as error:
+            raise pytest.UsageError(f"--shard: {error}") from error
 
 
 @pytest.hookimpl(trylast=True)
@@ -60,10 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     one stack.
     """
     chosen = _chosen(config, [item for item in items if isinstance(item, CaseItem)])
-    left_out = [item for item in items if isinstance(item, CaseItem) and id(item) not in chosen]
-    if left_out:
-        items[:] = [item for item in items if not isinstance(item, CaseItem) or id(item) in chosen]
-        config.hook.pytest_deselected(items=left_out)
+    kept = [item for item in items if not isinstance(item, CaseItem) or id(item) in chosen]
+    if config.getoption("shard"):
+        kept = _shard(kept, config.getoption("shard"))
+    if len(kept) < len(items):
+        here = {id(item) for item in kept}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in here])
+        items[:] = kept
     _sort_by_place(items)
 
 
@@ -76,6 +95,16 @@ def _chosen(config: pytest.Config, items: Sequence[CaseItem]) -> set[int]:
     rows = (row for folder in config.getoption("resume") for row in read_rows(Path(folder)))
     done = {row.where.node_id for row in rows if not row.ended.ending.says_nothing}
     return {id(item) for item in kept if item.item.where.node_id not in done}
+
+
+def _shard(items: Sequence[pytest.Item], word: str) -> list[pytest.Item]:
+    """Return those of ``items`` that are in a shard, on every computer the same. What needs no guest is in the first one."""
+    number, shards = shard_of(word)
+    durations = read_durations(FACTS_DIR / DURATIONS)
+    places = [item.stash.get(PLACE, None) for item in items]
+    lengths = {place: length_of(place[2].describe(), count, durations) for place, count in Counter(places).items() if place is not None}
+    wanted = {*divide(lengths, shards)[number - 1], *([None] if number == 1 else [])}
+    return [item for item, place in zip(items, places, strict=True) if place in wanted]
 
 
 def _matches(variant: str, globs: Sequence[str]) -> bool:

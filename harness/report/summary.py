@@ -14,8 +14,9 @@ from harness.report.paragraph import row_reason
 from harness.report.rows import RESULTS, ClaimRow, Row, StepRow
 from harness.report.tables import WIDTH, Cell, Part, lay_out, make_table, styled, titled
 
+#: Its file, in the folder of a run.
+SUMMARY = "summary.txt"
 _LONGEST_LIST = 40
-
 
 #: How a status shows where there are colours.
 _STYLES = {Status.HOLDS: "green", Status.DISPUTED: "red", Status.UNDETERMINED: "yellow"}
