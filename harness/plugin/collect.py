@@ -28,11 +28,13 @@ from harness.record.judged import Result, judge_folder
 from harness.record.store import item_folder
 from harness.report.paragraph import describe_row
 from harness.report.rows import Row, make_row, make_unset_row, step_lines
+from harness.report.summary import one_of
 
 #: The markers of cases that measure facts of the model, and of those that watch what is moved.
 PROBE = "probe"
 WATCH = "watch"
 _LEASE = pytest.StashKey[Lease]()
+_LIFETIME = pytest.StashKey[contextlib.ExitStack]()
 #: What items are sorted by, those of Python cases too.
 PLACE = pytest.StashKey[tuple[str, Lifecycle, StorageStack]]()
 
@@ -103,30 +105,47 @@ class CaseItem(pytest.Item):
 
         What a kernel was built without makes the item unavailable, before anything boots: that says nothing of it either.
         """
-        lifetime = contextlib.ExitStack()
-        kernel, lifecycle, stack = self.stash[PLACE]
+        kernel, _, _ = self.stash[PLACE]
         try:
             lacking = self.config.stash[KERNELS].lacking(kernel, self.plan.needs, make_progress(self.config))
             if lacking is not None:
                 keep_row(self, make_unset_row(self.item, Ending.UNAVAILABLE, lacking))
                 pytest.skip(lacking)
-            lease = lifetime.enter_context(self.config.stash[POOL].lease(stack, kernel, lifecycle))
+            self._lease()
         except (HarnessError, OSError) as error:
             fail_with_our_fault(self, self.item, Ending.NOT_SET_UP, error)
-        self.stash[_LEASE] = lease
-        self.addfinalizer(lifetime.close)
+        self.addfinalizer(lambda: self.stash[_LIFETIME].close())
+
+    def _lease(self) -> None:
+        """Have another guest. Raises HarnessError and OSError."""
+        kernel, lifecycle, stack = self.stash[PLACE]
+        lifetime = self.stash[_LIFETIME] = contextlib.ExitStack()
+        self.stash[_LEASE] = lifetime.enter_context(self.config.stash[POOL].lease(stack, kernel, lifecycle))
 
     def runtest(self) -> None:
-        folder = item_folder(artifacts_of(self.config), self.item)
-        lease = self.stash[_LEASE]
+        folder, times = item_folder(artifacts_of(self.config), self.item), self.config.getoption("repeat")
+        rows = [self._run(folder)]
+        for number in range(2, times + 1):
+            self.stash[_LIFETIME].close()
+            try:
+                self._lease()
+            except (HarnessError, OSError) as error:
+                fail_with_our_fault(self, self.item, Ending.NOT_SET_UP, error)
+            rows.append(self._run(folder.with_name(f"{folder.name}.{number}")))
+        row = rows[0] if times == 1 else one_of(rows)
+        keep_row(self, row)
+        if not row.passed:
+            hold_guest(self.config, self.stash[_LEASE], row)
+        fail_unless_passed(row)
+
+    def _run(self, folder: Path) -> Row:
+        """Run the program once, and judge it."""
         try:
-            run_item(self.item, lease, folder, self.expected, chosen_auditing(self.config))
+            run_item(self.item, self.stash[_LEASE], folder, self.expected, chosen_auditing(self.config))
         except (HarnessError, OSError) as error:
             fail_with_our_fault(self, self.item, Ending.HARNESS_ERROR, error)
         _, row = judged(self, self.item, folder)
-        if not row.passed:
-            hold_guest(self.config, lease, row)
-        fail_unless_passed(row)
+        return row
 
 
 def fail_with_our_fault(node: pytest.Item, item: Item, ending: Ending, error: Exception) -> NoReturn:
@@ -137,9 +156,9 @@ def fail_with_our_fault(node: pytest.Item, item: Item, ending: Ending, error: Ex
 
 
 def judged(node: pytest.Item, item: Item, folder: Path) -> tuple[Result, Row]:
-    """Judge what is kept in ``folder``, by the known deviations nearest to the case, and keep the row.
+    """Judge what is kept in ``folder``, by the known deviations nearest to the case; who asked keeps the row.
 
-    A fault of the judge is the harness's, and leaves a row too.
+    A fault of the judge is the harness's, and its row is kept.
     """
     try:
         facts = node.config.getoption("facts")
@@ -148,7 +167,6 @@ def judged(node: pytest.Item, item: Item, folder: Path) -> tuple[Result, Row]:
     except Exception as error:
         keep_row(node, make_unset_row(item, Ending.HARNESS_ERROR, f"judging failed: {error!r}", str(folder)))
         raise
-    keep_row(node, row)
     if node.config.getoption("verbose") > 0:
         progress = make_progress(node.config)
         for line in step_lines(result):

@@ -121,6 +121,7 @@ def run_program(request: pytest.FixtureRequest, harness_place: Place) -> Iterato
                 with contextlib.nullcontext(first) if number == 1 else pool.lease(stack, kernel, lifecycle) as lease:
                     run_item(item, lease, folder, load_nearest_expected(request.node.path), chosen_auditing(config))
                     result, row = judged(request.node, item, folder)
+                    keep_row(request.node, row)
                     if not row.passed:
                         hold_guest(config, lease, row)
             except (HarnessError, OSError) as error:

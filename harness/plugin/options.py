@@ -102,6 +102,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "quicker only where guests are booted",
     )
     group.addoption(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run each item of a case file N times, each time on another guest; one that does not come to the same each time is flaky, "
+        "and fails (default: once; nothing is ever run again by itself)",
+    )
+    group.addoption(
         "--keep-going",
         action="store_true",
         help="try every item, also where its storage stack failed twice, or nothing came up on its kernel",
@@ -165,6 +173,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--facts {config.getoption('facts')}: there is no table of facts; python -m harness probe makes one")
     if config.getoption("keep_runs") < 1:
         raise pytest.UsageError(f"--keep-runs is {config.getoption('keep_runs')}: this run is one, so it is 1 or more")
+    if config.getoption("repeat") < 1:
+        raise pytest.UsageError(f"--repeat is {config.getoption('repeat')}: 1 or more")
     config.stash[KERNELS] = kernels
     config.stash[LIFECYCLES] = _lifecycles(config.getoption("lifecycle"))
     cases = config.rootpath / CASES

@@ -18,7 +18,7 @@ from harness.record.runs import Identity, begin_run, now, store_identity
 from harness.report.paragraph import describe_row, row_reason
 from harness.report.rows import RESULTS, Row, properties_of, row_line
 from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
-from harness.report.summary import SUMMARY, ended_as, make_summary, summary_text
+from harness.report.summary import FLAKY, SUMMARY, ended_as, make_summary, summary_text
 from harness.report.tables import WIDTH, lay_out
 
 #: The rows of an item that its next report is to carry.
@@ -204,4 +204,6 @@ def pytest_report_teststatus(
         return None
     if judged is not None and judged.known is Known.GONE:
         return "failed", "F", "KNOWN DEVIATION GONE"
+    if rows[-1].is_flaky:
+        return "failed", "F", FLAKY.upper()
     return "failed", "F", str(ending if judged is None else judged.verdict).upper()

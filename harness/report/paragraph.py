@@ -2,6 +2,7 @@
 
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Iterable
 
 from harness.errors import CONSOLE_FOLLOWS, reason_of
@@ -72,12 +73,19 @@ def _again_text(row: Row) -> str:
         f'pytest "{row.where.node_id}"',
         f"--kernel {shlex.quote(target.option)}" if target.option else "",
         f"--kernel-args={shlex.quote(target.arguments)}" if target.arguments else "",
+        f"--repeat {len(row.repeats)}" if row.is_flaky else "",
         f"--lifecycle {lifecycle}" if place_suffix(lifecycle) else "",
     ]
-    lines = [("rerun", " ".join(filter(None, words)))]
+    lines = [("repeats", _repeats_text(row)), ("rerun", " ".join(filter(None, words)))]
     if row.ended.folder:
         lines.append(("re-judge", f"python -m harness judge {shlex.quote(row.ended.folder)}"))
-    return "\n".join(_aligned(lines))
+    return "\n".join(_aligned((name, text) for name, text in lines if text))
+
+
+def _repeats_text(row: Row) -> str:
+    """What an item came to that was run several times: how often, in the order in which it did so first."""
+    counts = ", ".join(f"{word} {count}" for word, count in Counter(row.repeats).items())
+    return f"{'flaky: ' if row.is_flaky else ''}{counts} of {len(row.repeats)}" if row.repeats else ""
 
 
 def _stack_text(row: Row) -> str:

@@ -105,17 +105,27 @@ class Guest:
 
 @dataclass(frozen=True)
 class Row:
-    """One item in the results. ``judged`` is None where nothing was left to judge, ``guest`` where its program was never begun."""
+    """One item in the results. ``judged`` is None where nothing was left to judge, ``guest`` where its program was never begun.
+
+    ``repeats``: of an item that was run several times (``--repeat``) what it came to each time, in a few words; the rest is of the first
+    time that it did not pass.
+    """
 
     where: Where
     ended: Ended
     judged: Judged | None = None
     guest: Guest | None = None
     claims: tuple[ClaimRow, ...] = ()
+    repeats: tuple[str, ...] = ()
+
+    @property
+    def is_flaky(self) -> bool:
+        """Whether it did not come to the same each time."""
+        return len(set(self.repeats)) > 1
 
     @property
     def passed(self) -> bool:
-        """Completed, silent kernel, conforms, and no known deviation that has gone."""
+        """Completed, silent kernel, conforms, no known deviation that has gone, and each time so."""
         return self._ended_well_with(Verdict.CONFORMS, Known.NO)
 
     @property
@@ -125,7 +135,7 @@ class Row:
 
     def _ended_well_with(self, verdict: Verdict, known: Known) -> bool:
         well = self.ended.ending is Ending.COMPLETED and not self.ended.messages
-        return well and self.judged is not None and (self.judged.verdict, self.judged.known) == (verdict, known)
+        return well and not self.is_flaky and self.judged is not None and (self.judged.verdict, self.judged.known) == (verdict, known)
 
 
 def make_row(result: Result, folder: Path) -> Row:

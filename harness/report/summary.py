@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.model.claims import Claim, ClaimStatus, Evidence, Status, Unavailable, claim_statuses
 from harness.model.clause import CLAUSES
@@ -228,8 +228,25 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+#: What an item is called that did not come to the same each time (``--repeat``).
+FLAKY = "flaky"
+
+
+def one_of(rows: Sequence[Row]) -> Row:
+    """Return the row of an item that was run several times: the first that did not pass, with what each came to.
+
+    A claim that it decides is decided only where all agree.
+    """
+    shown = next((row for row in rows if not row.passed), rows[0])
+    held = {claim.claim: {other.held for row in rows for other in row.claims if other.claim == claim.claim} for claim in shown.claims}
+    claims = tuple(replace(claim, held=claim.held if len(held[claim.claim]) == 1 else None) for claim in shown.claims)
+    return replace(shown, claims=claims, repeats=tuple(map(ended_as, rows)))
+
+
 def ended_as(row: Row) -> str:
     """Return in a few words how an item ended: its verdict, or why it has none."""
+    if row.is_flaky:
+        return FLAKY
     if row.ended.ending is not Ending.COMPLETED or row.judged is None:
         return str(row.ended.ending)
     if row.judged.known is not Known.NO:

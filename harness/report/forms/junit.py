@@ -15,6 +15,7 @@ _ELEMENTS = {
     Outcome.KNOWN: ("skipped", "pytest.xfail"),
     Outcome.UNAVAILABLE: ("skipped", "pytest.skip"),
     Outcome.FAILED: ("failure", ""),
+    Outcome.FLAKY: ("failure", ""),
     Outcome.UNDETERMINED: ("failure", ""),
     Outcome.BROKEN: ("error", ""),
 }

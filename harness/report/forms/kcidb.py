@@ -19,6 +19,7 @@ _STATUS = {
     Outcome.PASSED: "PASS",
     Outcome.KNOWN: "FAIL",
     Outcome.FAILED: "FAIL",
+    Outcome.FLAKY: "FAIL",
     Outcome.UNDETERMINED: "ERROR",
     Outcome.BROKEN: "MISS",
     Outcome.UNAVAILABLE: "SKIP",

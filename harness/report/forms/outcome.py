@@ -13,12 +13,13 @@ class Outcome(StrEnum):
     """``KNOWN``: all that is wrong is a deviation on the list. ``FAILED``: the kernel, by its verdict, its complaint or its end.
 
     ``UNDETERMINED``: the model cannot tell. ``BROKEN``: it should have run and did not, which says nothing of the kernel.
-    ``UNAVAILABLE``: it cannot run on this kernel.
+    ``FLAKY``: it did not come to the same each time. ``UNAVAILABLE``: it cannot run on this kernel.
     """
 
     PASSED = "passed"
     KNOWN = "known"
     FAILED = "failed"
+    FLAKY = "flaky"
     UNDETERMINED = "undetermined"
     BROKEN = "broken"
     UNAVAILABLE = "unavailable"
@@ -28,6 +29,8 @@ def outcome_of(row: Row) -> Outcome:
     """Return what an item came to."""
     if row.passed:
         return Outcome.PASSED
+    if row.is_flaky:
+        return Outcome.FLAKY
     if row.is_known_deviation:
         return Outcome.KNOWN
     ending = row.ended.ending

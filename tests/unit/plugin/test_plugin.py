@@ -9,9 +9,11 @@ import pytest
 
 from harness.errors import HostError
 from harness.image.catalog import load_catalog
+from harness.model.verdict import Verdict
 from harness.record.item import Ending
-from harness.record.runs import LOG
+from harness.record.runs import LOG, stored_runs
 from harness.record.store import load_record
+from harness.report.forms.outcome import Outcome, outcome_of
 from harness.report.rows import Row, read_rows
 from tests.fakes.project import CLAIMS, CONFTEST, FAILING, GOOD
 from tests.unit.image.kernels import RELEASE, write_kernel
@@ -616,6 +618,50 @@ def test_a_ledger_that_cannot_be_read_refuses_nothing(project: Project, monkeypa
 
 
 # ---- cases in Python -------------------------------------------------------------------------------------------------
+
+# ---- the same item several times -------------------------------------------------------------------------------------
+
+#: The first guest of a stack does as it should, the next one does not, and so on.
+BOOTED = ON_DISK.replace("]", "-booted]")
+BY_TURNS = "lambda stack, turns=__import__('itertools').cycle([obedient, fails]): FakeGuest(stack, next(turns))"
+
+
+def test_an_item_that_does_not_come_to_the_same_each_time_is_flaky_and_fails(project: Project) -> None:
+    result = project.run(BOOTED, "-v", "--repeat", "3", "--lifecycle", "booted", "--junitxml=junit.xml", make=BY_TURNS)
+    assert result.ret == 1
+    assert "FLAKY" in text(result)
+    (row,) = project.rows()
+    assert row.repeats == ("conforms", "deviates", "conforms")
+    assert (row.is_flaky, row.passed, row.is_known_deviation) == (True, False, False)
+    assert row.judged is not None
+    assert row.judged.verdict is Verdict.DEVIATES  # what is told is of the time that it did not pass
+    assert [claim.held for claim in row.claims] == [None]
+    assert "repeats   flaky: conforms 2, deviates 1 of 3" in text(result)
+    assert f'rerun     pytest "{BOOTED}" --repeat 3 --lifecycle booted' in text(result)
+    (run,) = stored_runs(project.root / "artifacts")
+    assert run.identity.items == (("flaky", 1),)
+    assert outcome_of(row) is Outcome.FLAKY
+    assert sorted(path.name for path in Path(row.ended.folder).parent.iterdir()) == [
+        f"disk-ext4-debian_6.12-booted{again}" for again in ("", ".2", ".3")
+    ]
+
+
+def test_an_item_that_comes_to_the_same_each_time_is_what_it_is_each_time(project: Project) -> None:
+    result = project.run("cases", "--repeat", "2", make="lambda stack: FakeGuest(stack, fails if stack.disks else obedient)")
+    result.assert_outcomes(passed=1, failed=1)
+    assert {row.repeats for row in project.rows()} == {("conforms", "conforms"), ("deviates", "deviates")}
+    assert "repeats   deviates 2 of 2" in text(result)
+
+
+def test_a_guest_that_is_not_to_be_had_again_says_nothing_of_the_kernel(project: Project) -> None:
+    make = "lambda stack: broken_boot(stack) if HOST.booted else FakeGuest(stack)"
+    assert project.run(BOOTED, "--repeat", "2", "--lifecycle", "booted", make=make).ret == 3
+    assert [row.ended.ending for row in project.rows()] == [Ending.NOT_SET_UP]
+
+
+def test_less_than_once_is_refused(project: Project) -> None:
+    assert project.run_apart("cases", "--repeat", "0", make=GOOD).ret == 2
+
 
 PYTHON_CASE = '''
 import pytest

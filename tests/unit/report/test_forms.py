@@ -25,6 +25,7 @@ from harness.report.forms.kcidb import kcidb_report
 from harness.report.forms.ktap import ktap_lines
 from harness.report.forms.outcome import Outcome, outcome_of, reason_of_outcome
 from harness.report.rows import Row, make_row, make_unset_row
+from harness.report.summary import one_of
 from tests.fakes import samples
 from tests.fakes.leased import FakeGuest, complaint
 from tests.fakes.samples import item, ran, stack
@@ -52,6 +53,7 @@ def rows(tmp_path: Path) -> dict[Outcome, Row]:
         samples.row(tmp_path / "passed"),
         make_row(judge_folder(tmp_path / "known", (deviation,)), tmp_path / "known"),
         failed,
+        one_of([samples.row(tmp_path / "passed"), failed]),
         samples.row(tmp_path / "undetermined", FakeGuest(stack(), not_run)),
         make_unset_row(item(), Ending.NOT_SET_UP, "no such\x1b device\nlast words"),
         make_unset_row(item(), Ending.UNAVAILABLE, "the kernel was built without CONFIG_X"),
@@ -64,6 +66,7 @@ def test_each_item_comes_to_one_thing(rows: dict[Outcome, Row]) -> None:
     assert {outcome: reason_of_outcome(row) for outcome, row in rows.items() if outcome is not Outcome.PASSED} == {
         Outcome.KNOWN: "a bug report # 7",
         Outcome.FAILED: "deviates",
+        Outcome.FLAKY: "flaky",
         Outcome.UNDETERMINED: "undetermined",
         Outcome.BROKEN: "not set up: no such\x1b device",
         Outcome.UNAVAILABLE: "unavailable: the kernel was built without CONFIG_X",
@@ -86,8 +89,8 @@ def test_junit_has_an_element_for_each_item_that_did_not_pass(rows: dict[Outcome
     XSD.validate(text)
     suite = ElementTree.fromstring(text)[0]
     assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped", "timestamp")] == [
-        "6",
-        "2",
+        "7",
+        "3",
         "1",
         "2",
         "2026-11-27T12:00:00+00:00",
@@ -96,6 +99,7 @@ def test_junit_has_an_element_for_each_item_that_did_not_pass(rows: dict[Outcome
     assert said == [
         ("skipped", "pytest.xfail", "a bug report # 7"),
         ("failure", None, "deviates"),
+        ("failure", None, "flaky"),
         ("failure", None, "undetermined"),
         ("error", None, "not set up: no such? device"),
         ("skipped", "pytest.skip", "unavailable: the kernel was built without CONFIG_X"),
@@ -166,15 +170,16 @@ def test_ktap_counts_families_and_their_items(rows: dict[Outcome, Row]) -> None:
     found = list(rows.values())
     other = replace(found[0], where=replace(found[0].where, family="other"))
     lines = list(ktap_lines(IDENTITY, [*found, other]))
-    assert lines[:5] == ["KTAP version 1", f"# run {IDENTITY.id}, harness {'c' * 40}", "1..2", "  KTAP version 1", "  1..6"]
+    assert lines[:5] == ["KTAP version 1", f"# run {IDENTITY.id}, harness {'c' * 40}", "1..2", "  KTAP version 1", "  1..7"]
     name = "one[e820-fsdax-ext4-dax_always-debian_6.12]"
     assert [line for line in lines if re.match(" *(not )?ok", line)] == [
         f"  ok 1 {name}",
         f"  ok 2 {name} # XFAIL a bug report no. 7",
         f"  not ok 3 {name}",
-        f"  not ok 4 {name} # ERROR undetermined",
-        f"  not ok 5 {name} # ERROR not set up: no such? device",
-        f"  ok 6 {name} # SKIP unavailable: the kernel was built without CONFIG_X",
+        f"  not ok 4 {name}",
+        f"  not ok 5 {name} # ERROR undetermined",
+        f"  not ok 6 {name} # ERROR not set up: no such? device",
+        f"  ok 7 {name} # SKIP unavailable: the kernel was built without CONFIG_X",
         "not ok 1 fam",
         f"  ok 1 {name}",
         "ok 2 other",
@@ -190,7 +195,7 @@ def test_ktap_counts_families_and_their_items(rows: dict[Outcome, Row]) -> None:
 def test_kernelci_takes_the_report(rows: dict[Outcome, Row]) -> None:
     document = json.loads("".join(kcidb_report(IDENTITY, list(rows.values()), "me")))
     assert kcidb_io.schema.LATEST.validate(document) == document
-    assert [test["status"] for test in document["tests"]] == ["PASS", "FAIL", "FAIL", "ERROR", "MISS", "SKIP"]
+    assert [test["status"] for test in document["tests"]] == ["PASS", "FAIL", "FAIL", "FAIL", "ERROR", "MISS", "SKIP"]
     assert {test["path"] for test in document["tests"]} == {"pmem_harness.fam_one.e820-fsdax-ext4-dax_always"}
     builds = {build["id"]: build["checkout_id"] for build in document["builds"]}
     assert {test["build_id"] for test in document["tests"]} == builds.keys()
