@@ -18,9 +18,11 @@ from harness.record.runs import Identity, begin_run, now, store_identity
 from harness.report.paragraph import describe_row, row_reason
 from harness.report.rows import RESULTS, Row, properties_of, row_line
 from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
-from harness.report.summary import FLAKY, SUMMARY, ended_as, make_summary, summary_text
+from harness.report.summary import FLAKY, SUMMARY, ended_as, make_brief, make_summary, summary_text
 from harness.report.tables import WIDTH, lay_out
 
+#: A summary in which nothing is wrong is printed in brief where it has more lines than this; its file has all of it.
+_LONGEST_SUMMARY = 24
 #: The rows of an item that its next report is to carry.
 _NEW_ROWS = pytest.StashKey[list[Row]]()
 _ATTRIBUTE = "harness_rows"
@@ -45,7 +47,7 @@ def fail_unless_passed(row: Row) -> None:
     if row.passed:
         return
     if row.judged is not None and row.is_known_deviation:
-        pytest.xfail(f"known deviation: {row.judged.reference}\n{describe_row(row)}")
+        pytest.xfail(f"known deviation: {row.judged.reference}")
     pytest.fail(describe_row(row), pytrace=False)
 
 
@@ -108,6 +110,9 @@ class Results:
         for text in getattr(report, _TOLD_ATTRIBUTE, []):
             self._tell(text, text)
 
+    def _is_fine(self) -> bool:
+        return all(row.passed or row.is_known_deviation or row.ended.ending is Ending.UNAVAILABLE for row in self.rows)
+
     def _tell(self, what: str, text: str) -> None:
         if what not in self._told:
             self._told.add(what)
@@ -128,11 +133,15 @@ class Results:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         if not self.rows:
             return
-        sections = make_summary(self.rows, claims_of(config.rootpath / row.where.case for row in self.rows))
-        colour = terminalreporter.hasmarkup
-        for section in sections:
-            terminalreporter.section(section.title)
-            for line in lay_out(section.parts, terminalreporter._tw.fullwidth if colour else WIDTH, colour):
+        claims = claims_of(config.rootpath / row.where.case for row in self.rows)
+        sections = make_summary(self.rows, claims)
+        width, colour = terminalreporter._tw.fullwidth if terminalreporter.hasmarkup else WIDTH, terminalreporter.hasmarkup
+        laid_out = [(section.title, lay_out(section.parts, width, colour)) for section in sections]
+        if self._is_fine() and terminalreporter.verbosity < 1 and sum(len(lines) for _, lines in laid_out) > _LONGEST_SUMMARY:
+            laid_out = [(section.title, lay_out(section.parts, width, colour)) for section in make_brief(self.rows, claims)]
+        for title, lines in laid_out:
+            terminalreporter.section(title)
+            for line in lines:
                 terminalreporter.write_line(line)
         try:
             (self._folder / SUMMARY).write_text(summary_text(sections, self.rows))

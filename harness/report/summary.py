@@ -63,6 +63,23 @@ def make_summary(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Sect
     return tuple(part for part in parts if part.parts)
 
 
+def make_brief(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Section, ...]:
+    """Return the summary of a run in which nothing is wrong, in few lines: the claims by status, and what it ran on."""
+    names: dict[tuple[str, Status], list[str]] = {}
+    spoken = {claim.claim for row in rows for claim in row.claims}
+    for status in make_statuses(rows, claims):
+        if status.claim.id in spoken:
+            names.setdefault((status.kernel, status.status), []).append(status.claim.id)
+    lines = [
+        line
+        for (kernel, status), found in names.items()
+        for line in _wrapped(f"{kernel}: {status.upper()} ({len(found)}): {', '.join(found)}", "", "  ")
+    ]
+    kernels = dict.fromkeys((row.where.target.kernel, row.guest.release, row.guest.accelerator) for row in rows if row.guest)
+    ran_on = [f"{kernel}: Linux {release}, {accelerator}" for kernel, release, accelerator in kernels]
+    return Section("claims", tuple(lines)), Section("ran on", (*ran_on, *_ending_lines(rows)))
+
+
 def _claim_parts(statuses: Sequence[ClaimStatus], rows: Sequence[Row]) -> list[Part]:
     """Return the table of claims by kernels, each status with the items that decide it.
 
@@ -218,14 +235,17 @@ def _host_lines(rows: Sequence[Row]) -> list[str]:
             lines += _wrapped(f"{count} items were not, or only their volumes: {reason}", "    ", "        ")
     for note, count in Counter(guest.lifecycle_note for guest in guests if guest.lifecycle_note).items():
         lines += _wrapped(f"{count} items on guests that were {note}", "", "    ")
-    for (line, reason), count in Counter(pair for row, _ in ran for pair in row.ended.expected).items():
-        lines += _wrapped(f"expected console line ({count} items): {line}: {reason}", "", "    ")
+    examples = {reason: line for row, _ in reversed(ran) for line, reason in reversed(row.ended.expected)}
+    for reason, count in Counter(reason for row, _ in ran for _, reason in row.ended.expected).items():
+        lines += _wrapped(f"expected console line ({count} items): {examples[reason]}: {reason}", "", "    ")
     told = sorted({f"{name} {version}" for guest in guests for name, version in guest.versions})
     lines += _wrapped("versions: " + ", ".join(told), "", "    ") if told else []
-    if rows:
-        endings = Counter(ended_as(row) for row in rows)
-        lines.append("items: " + ", ".join(f"{count} {word}" for word, count in sorted(endings.items())))
-    return lines
+    return [*lines, *_ending_lines(rows)]
+
+
+def _ending_lines(rows: Sequence[Row]) -> list[str]:
+    endings = Counter(ended_as(row) for row in rows)
+    return ["items: " + ", ".join(f"{count} {word}" for word, count in sorted(endings.items()))] if rows else []
 
 
 #: What an item is called that did not come to the same each time (``--repeat``).

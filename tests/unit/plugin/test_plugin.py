@@ -1,6 +1,7 @@
 """Cases as pytest users meet them, with guests that are fakes."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -618,6 +619,25 @@ def test_a_ledger_that_cannot_be_read_refuses_nothing(project: Project, monkeypa
 
 
 # ---- cases in Python -------------------------------------------------------------------------------------------------
+
+# ---- how much is said ------------------------------------------------------------------------------------------------
+
+
+def test_where_nothing_is_wrong_a_long_summary_is_brief_and_its_file_is_not(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.plugin.outcome._LONGEST_SUMMARY", 3)
+    brief = text(project.run("cases"))
+    assert "debian_6.12: HOLDS (1): claimed" in brief
+    assert "items: 2 conforms" in brief
+    assert not re.search(DECIDED, brief)
+    assert "hits by clause" not in brief
+    assert re.search(DECIDED, (project.root / "artifacts/latest/summary.txt").read_text())
+    assert re.search(DECIDED, text(project.run("cases", "-v")))
+    assert "= deviations =" in text(project.run("cases", make=FAILING))
+
+
+def test_a_short_summary_is_printed_whole(project: Project) -> None:
+    assert re.search(DECIDED, text(project.run("cases")))
+
 
 # ---- the same item several times -------------------------------------------------------------------------------------
 

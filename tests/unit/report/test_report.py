@@ -28,7 +28,7 @@ from harness.report import summary
 from harness.report.paragraph import describe_row
 from harness.report.rows import ClaimRow, Ended, Guest, Judged, Row, StepRow, make_row, make_unset_row, row_line
 from harness.report.status import exit_status
-from harness.report.summary import Section, make_statuses, make_summary, summary_text
+from harness.report.summary import Section, make_brief, make_statuses, make_summary, summary_text
 from harness.report.tables import lay_out
 from harness.sizes import MIB
 from tests.fakes.leased import FakeGuest, complaint, obedient
@@ -209,6 +209,26 @@ def test_a_known_deviation_is_told_with_its_reference(tmp_path: Path) -> None:
     assert found.is_known_deviation
     assert "  known     yes: a link\n" in describe_row(found)
     assert "(known: a link)" in lines_of(make_summary([found], CLAIMS), "deviations")
+
+
+def test_in_brief_claims_are_named_by_status_and_endings_are_counted(tmp_path: Path) -> None:
+    ran(tmp_path / "one", FakeGuest(stack(), write_fails))
+    clause = steps_of(make_row(judge_folder(tmp_path / "one", ()), tmp_path))[0].clause
+    found = make_row(judge_folder(tmp_path / "one", known(clause)), tmp_path)
+    claims, ran_on = make_brief([found, row(tmp_path / "two")], CLAIMS)
+    assert claims.parts == ("debian_6.12: HOLDS (1): claimed",)  # what deviates is set aside
+    assert ran_on.parts == ("debian_6.12: Linux 6.12.95-fake, tcg", "items: 1 conforms, 1 deviates (known deviation: yes)")
+
+
+def test_console_lines_that_were_expected_for_one_reason_are_told_once(tmp_path: Path) -> None:
+    found = [with_expected(row(tmp_path / str(n)), f"[{n}.0] WARNING: x") for n in (1, 2)]
+    said = lines_of(make_summary(found, CLAIMS), "ran on")
+    assert "expected console line (2 items): [1.0] WARNING: x: a false alarm" in said
+    assert "[2.0]" not in said
+
+
+def with_expected(found: Row, line: str) -> Row:
+    return replace(found, ended=replace(found.ended, expected=((line, "a false alarm"),)))
 
 
 def test_a_known_deviation_that_has_gone_is_told(tmp_path: Path) -> None:
