@@ -24,7 +24,7 @@ MODULES = {
     "types-pyyaml": "yaml",
 }
 #: Run, not imported. pytest finds xdist by itself.
-PROGRAMS = {"check-jsonschema", "pytest-xdist", "mypy", "ruff", "tox"}
+PROGRAMS = {"check-jsonschema", "mkdocs", "pytest-xdist", "mypy", "ruff", "tox"}
 
 
 def requirements(*names: str) -> list[Requirement]:

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 import toxfile
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +44,6 @@ def test_the_path_of_a_kernel_is_not_taken_for_one_of_cases(tmp_path: Path) -> N
     words = ["--kernel", str(tmp_path), "--artifacts", str(tmp_path), "--collect-only", "-q", "-k", "tee and e820 and dax_never"]
     done = subprocess.run([sys.executable, *toxfile.CASES[1:], *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert f"cases/splice/tee.yaml::tee[e820-fsdax-ext4-dax_never-own_{tmp_path.name}]" in done.stdout.splitlines()
-
-
-def test_the_workflow_runs_kernels_that_there_are() -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/cases.yml").read_text())
-    assert set(workflow["jobs"]["cases"]["strategy"]["matrix"]["kernel"]) <= set(toxfile.kernels())
 
 
 def test_arguments_of_the_tests_reach_pytest_alone_and_a_failure_ends_no_other() -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from harness.__main__ import main
 from harness.image.bundle import image_store
+from harness.image.catalog import load_catalog
 from harness.record.runs import stored_runs
 from harness.report.durations import USUAL, Duration, divide, find_shard, length_of, read_durations, write_durations
 from harness.report.rows import Row, read_rows
@@ -240,6 +241,12 @@ def test_the_files_of_ci_systems_are_as_those_want_them(capsys: pytest.CaptureFi
         command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(file)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
+
+
+def test_the_kernels_that_a_workflow_names_are_those_of_the_catalogue() -> None:
+    named = re.findall(r"debian_[0-9.]+", GITHUB.read_text())
+    assert len(named) == 4
+    assert set(named) <= load_catalog().kernels.keys()
 
 
 def test_actions_are_pinned_to_commits() -> None:
