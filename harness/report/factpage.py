@@ -7,8 +7,8 @@ from harness.record.facttable import FactTable
 
 _HEAD = """# Tables of facts
 
-What the guests of each kernel showed, made of `facts/KERNEL.json` ([facts of kernels](facts.md)). A value in brackets is one of several that
-no item told apart; an empty field was not measured. Each fact has an address: its name behind `#`.
+What the guests of each kernel showed, made of `facts/KERNEL.json` ([facts of kernels](facts.md)). A value in brackets is one of several
+that no item told apart; an empty field was not measured. Each fact has an address: its name behind `#`.
 """
 
 
