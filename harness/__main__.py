@@ -16,6 +16,7 @@ from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE
 COMMANDS = {
     "doctor": "say what is here, what is missing, and which accelerator runs guests and why",
     "images": "list, build or remove the kernels and root file systems of guests",
+    "new": "write a first case of your own, and run it",
     "plan": "print what a case would do: stack, QEMU command, steps; boots nothing",
     "shell": "open an SSH shell in a guest with a storage stack mounted; its end ends the guest",
     "templates": "list, verify or remove the saved guests that clones start from",
