@@ -44,6 +44,11 @@ class PlacedVolume:
         return f"/sys/block/{self.namespace_name if self.volume.layer.traits.is_partition else self.name}"
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether it has a file system that nobody can write to."""
+        return self.volume.mount is not None and not self.volume.mounts_to_write
+
+    @property
     def mounting(self) -> MountVolume:
         """What mounts it as the set-up does."""
         mount = self.volume.mount

@@ -76,6 +76,11 @@ class Volume:
         return isinstance(self.device, Namespace) and self.device.region.kind.traits.read_only
 
     @property
+    def mounts_to_write(self) -> bool:
+        """Whether it has a file system that can be written."""
+        return self.mount is not None and not self.mount.filesystem.traits.is_read_only
+
+    @property
     def layer_disk(self) -> Disk | None:
         """The disk that is part of the layer."""
         return Disk(f"{self.role}_half") if self.layer.traits.takes_disk else None

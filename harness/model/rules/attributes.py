@@ -34,6 +34,11 @@ clause(
     "where files have no DAX state of their own (ext2), FS_XFLAG_DAX is taken without an error and not kept",
     "include/linux/fileattr.h FS_XFLAG_COMMON, fs/ext2/ioctl.c ext2_fileattr_set: EXT2_FL_USER_MODIFIABLE has no such flag",
 )
+clause(
+    "C-FLAG-05",
+    "where a file has no attributes (erofs), neither showing nor setting FS_XFLAG_DAX is known: ENOTTY",
+    "fs/ioctl.c ioctl_fsgetxattr: ENOIOCTLCMD without ->fileattr_get; docs/agent-protocol.md: setting begins with showing",
+)
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
 
 
@@ -74,6 +79,8 @@ def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a BAR")
+    if refused := c.refuses(("ENOTTY", not volume_fact(c, "file_attributes", memory), "C-FLAG-05")):
+        return refused.leaving(s)
     return c.returns("C-FLAG-01", int(memory.dax_flag)).leaving(s)
 
 
@@ -85,6 +92,8 @@ def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")
+    if refused := c.refuses(("ENOTTY", not volume_fact(c, "file_attributes", memory), "C-FLAG-05")):
+        return refused.leaving(s)
     if not volume_fact(c, "dax_flag_kept", memory):
         return c.returns("C-FLAG-04", 0).leaving(s)
     return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, evolve(memory, dax_flag=op.dax)))

@@ -48,7 +48,7 @@ def first_data(memory: Memory, start: int, end: int) -> int:
 
 def volume_fact(c: Context, name: str, memory: Memory) -> str | int | bool:
     """Return a fact of the volume that ``memory`` lies on, in the memory's own DAX state."""
-    return c.env.fact(name, memory.volume, memory.dax)
+    return c.env.fact(name, memory.volume, memory.dax, memory.closed_by)
 
 
 def kernel_fact(c: Context, name: str) -> str | int | bool:

@@ -17,18 +17,19 @@ from harness.model.formats import Format
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
-from harness.ops.tag import FOREIGN_WRITER
+from harness.ops.tag import FOREIGN_WRITER, PREPARED_WRITER
 from harness.sizes import MIB
 from tests.fakes.leased import make_reading
 from tests.unit.guest.fake_link import Answer, FakeStream
 
 ND = "/sys/bus/nd/devices"
 START = 512 * MIB
-MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q")}
+MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q"), "erofs": ("mkfs.erofs", "--quiet")}
 REGION = Region("pmem", RegionKind.E820)
 PLACEMENTS = (RegionPlacement("pmem", RegionKind.E820, START, 256 * MIB),)
 ALWAYS = Mount(Filesystem.EXT4, DaxOption.ALWAYS)
 DAX = StorageStack((Volume("main", Namespace(REGION), ALWAYS),))
+EROFS = StorageStack((Volume("main", Namespace(REGION), Mount(Filesystem.EROFS, DaxOption.ALWAYS)),))
 ROOT_MOUNT = "22 1 0:20 / / rw - overlay overlay rw\n"
 MAIN_MOUNT = "30 22 259:0 / /mnt/main rw,relatime - ext4 /dev/pmem0 rw,dax=always\n"
 
@@ -64,7 +65,7 @@ class FakeGuest:
             f"{ND}/namespace0.0/block/pmem0": "/sys/devices/x",
         }
         script: dict[str, Answer] = {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}}
-        script |= {"kernel_log": self._log, "inspect": self._inspect, "age": {}}
+        script |= {"kernel_log": self._log, "inspect": self._inspect, "age": {}, "prepare": {}}
         self.stream = FakeStream(script)
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
@@ -323,6 +324,37 @@ def test_a_volume_that_cannot_be_aged_is_a_guest_error(guest: FakeGuest, call: s
     guest.session.set_up(DAX, PLACEMENTS)
     with pytest.raises(GuestError, match=rf"while ageing a volume, {said}\(\) gave EIO"):
         guest.session.refresh()
+
+
+def test_a_file_system_that_nobody_can_write_to_is_made_of_files_and_mounted_to_read(guest: FakeGuest) -> None:
+    guest.loadable = ("erofs",)
+    guest.session.set_up(EROFS, PLACEMENTS)
+    guest.stream.asked.clear()
+    guest.session.refresh()
+    asked = [request["do"] for request in guest.stream.asked]
+    assert "age" not in asked
+    prepare = guest.stream.asked[asked.index("prepare")]
+    assert prepare["writer"] == PREPARED_WRITER
+    assert [path.rpartition("/")[2] for path, _, _ in prepare["files"]] == ["page", "plain", "tail", "empty"]
+    (folder,) = {path.rpartition("/")[0] for path, _, _ in prepare["files"]}
+    made = ["mkfs.erofs", "--quiet", "--dsunit", "512", "/dev/pmem0", folder]
+    commands = guest.stream.commands()
+    assert commands.index(made) < commands.index(["rm", "-r", folder])
+    probe = next(request["program"]["steps"] for request in guest.stream.asked if request["do"] == "run")
+    assert [step["call"] for step in probe] == ["mount", "open", "statx", "mmap", "load", "pagemap", "munmap", "close", "drop_caches"]
+    assert (probe[0]["args"]["options"], probe[1]["args"]["path"]) == ("ro,dax=always", "main:page")
+    assert "remove_files" not in asked
+
+
+def test_of_a_prepared_file_a_clone_reads_one_page_and_drops_it_again(guest: FakeGuest) -> None:
+    guest.loadable = ("erofs",)
+    guest.session.set_up(EROFS, PLACEMENTS)
+    reading = guest.session.refresh()
+    guest.stream.asked.clear()
+    guest.session.read_clone(reading)
+    (asked,) = guest.stream.asked
+    assert [step["call"] for step in asked["program"]["steps"]][-2:] == ["close", "drop_caches"]
+    assert asked["remove"] == []
 
 
 def test_an_audit_says_how_each_volume_is_mounted_again_and_checked(guest: FakeGuest) -> None:
