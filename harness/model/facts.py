@@ -29,6 +29,10 @@ def _largest(traits: FilesystemTraits, block_bytes: int) -> int:
     return traits.max_file_bytes if traits.max_file_blocks is None else traits.max_file_blocks * block_bytes
 
 
+def _checks_first(kernel: Kernel, volume: VolumeReading) -> bool:
+    return not kernel.has(traits_of(volume).direct_checked_first_until)
+
+
 def fact_of_mount(filesystem: Filesystem) -> str:
     """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
     refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
@@ -119,10 +123,10 @@ fact(
     "dio_memory_alignment",
     "what the address of an O_DIRECT buffer must be a multiple of, in bytes",
     "fs/iomap/direct-io.c with bdev_iter_is_aligned (since 6.0): queue dma_alignment, 511 as blk_set_default_limits has it "
-    "and as pmem keeps it; drivers/block/virtio_blk.c keeps it too; fs/erofs/data.c erofs_file_read_iter: the logical block size; "
-    "none on DAX",
+    "and as pmem keeps it; drivers/block/virtio_blk.c keeps it too; fs/erofs/data.c erofs_file_read_iter (before 6.15): the logical block "
+    "size; none on DAX",
     (1, 4, 512, 4096),
-    lambda k, v: 1 if v.dax else v.logical_block_bytes if traits_of(v).direct_checked_first else 512,
+    lambda k, v: 1 if v.dax else v.logical_block_bytes if _checks_first(k, v) else 512,
 )
 fact(
     "dio_address_checked",
@@ -130,7 +134,7 @@ fact(
     "block/blk.h bio_may_need_split: since 6.18 what needs no split is not looked at (commits 7eac33186957, 5ff3f74e145a), until 7.2 "
     "(9b0c3673c885); shown on 6.18, not on 6.17 and 7.2",
     ("all", "several_pages"),
-    lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax and not traits_of(v).direct_checked_first else "all",
+    lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax else "all",
 )
 fact(
     "direct_io_offered",
@@ -142,9 +146,9 @@ fact(
 fact(
     "direct_read_checked_first",
     "whether a read with O_DIRECT asks for alignment before it looks where the file ends",
-    "fs/erofs/data.c erofs_file_read_iter; the others leave both to fs/iomap/direct-io.c __iomap_dio_rw",
+    "fs/erofs/data.c erofs_file_read_iter (6.12, not 6.17); the others leave both to fs/iomap/direct-io.c __iomap_dio_rw",
     (True, False),
-    lambda k, v: not v.dax and traits_of(v).direct_checked_first,
+    lambda k, v: not v.dax and _checks_first(k, v),
 )
 fact(
     "direct_write_into_hole",
@@ -349,6 +353,14 @@ fact(
     "device, and not in fs/ext2/inode.c ext2_getattr",
     (True, False),
     lambda k, v: k.has(traits_of(v).dioalign_since) and not v.is_dax_device,
+)
+fact(
+    "dioalign_memory",
+    "what STATX_DIOALIGN says that the address of an O_DIRECT buffer must be a multiple of, in bytes",
+    "fs/ext4/inode.c ext4_getattr, fs/xfs/xfs_iops.c xfs_vn_getattr, block/bdev.c: the queue's dma_alignment; fs/erofs/inode.c "
+    "erofs_getattr: the logical block size, whatever is asked for",
+    (4, 512, 4096),
+    lambda k, v: v.logical_block_bytes if traits_of(v).dioalign_in_blocks else 512,
 )
 fact(
     "max_file_bytes",

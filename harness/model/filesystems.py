@@ -64,16 +64,17 @@ class FilesystemTraits:
 
     ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a
     mount whose options do not name one. ``dax_per_file``: each file can be in DAX state or not (dax=inode and a flag). ``dax_words``:
-    those that mount takes, ``dax_words_since``. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where
-    the mapping is not MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once. ``breaks_layouts``:
-    truncating a DAX file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an
-    O_DIRECT write does, and not through the page cache. ``fallocates``: fallocate allocates, punches and zeroes. ``max_file_blocks``:
-    where blocks are what limits a file. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows over them.
-    ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shares_blocks_since``: copy_file_range
-    tries that first. ``refuses_partition_since``: dax=always is refused on a partition that could have DAX. ``prepared``: the files
-    of a fresh volume, which nobody can write to. ``file_attributes``: a file has such as FS_XFLAG_DAX. ``syncs``: fsync is something
-    that it has. ``direct_io_since``: O_DIRECT is. ``direct_checked_first``: a read with O_DIRECT asks for alignment, of its buffer's
-    address to a logical block too, before anything else. ``driver_option``: what a kernel is built with that has the driver which is
+    those that mount takes, ``dax_words_since``. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also
+    where the mapping is not MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once.
+    ``breaks_layouts``: truncating a DAX file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for.
+    ``fills_holes_directly``: an O_DIRECT write does, and not through the page cache. ``fallocates``: fallocate allocates, punches and
+    zeroes. ``max_file_blocks``: where blocks are what limits a file. ``tail_zeroed_since``: bytes behind the end are zeroed when the
+    file grows over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
+    ``shares_blocks_since``: copy_file_range tries that first. ``refuses_partition_since``: dax=always is refused on a partition that
+    could have DAX. ``prepared``: the files of a fresh volume, which nobody can write to. ``file_attributes``: a file has such as
+    FS_XFLAG_DAX. ``syncs``: fsync is something that it has. ``direct_io_since``: O_DIRECT is. ``direct_checked_first_until``: before
+    that kernel a read with O_DIRECT asks for alignment, of its buffer's address to a logical block too, before anything else.
+    ``dioalign_in_blocks``: statx says that it does. ``driver_option``: what a kernel is built with that has the driver which is
     meant, where not every guest's has. ``package``: what its programs come in. ``complaints``: what finds the lines in which it
     complains (regular expressions); such a line leaves no taint.
     """
@@ -105,7 +106,8 @@ class FilesystemTraits:
     file_attributes: bool = True
     syncs: bool = True
     direct_io_since: Version = ALWAYS
-    direct_checked_first: bool = False
+    direct_checked_first_until: Version = ALWAYS
+    dioalign_in_blocks: bool = False
     driver_option: str | None = None
     package: str | None = None
     checker: Checker | None = None
@@ -225,7 +227,8 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             file_attributes=False,
             syncs=False,
             direct_io_since=(5, 15),
-            direct_checked_first=True,
+            direct_checked_first_until=(6, 15),
+            dioalign_in_blocks=True,
             driver_option="CONFIG_EROFS_FS",
             package="erofs-utils",
             checker=Checker(("fsck.erofs", "--extract")),

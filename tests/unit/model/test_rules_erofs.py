@@ -172,6 +172,13 @@ def test_o_direct_asks_for_alignment_first_and_with_dax_for_none(read: Pread, wi
     assert verdict_of(EROFS_DAX, opened, (read, dax)) is Verdict.CONFORMS
 
 
+def test_since_6_15_nothing_is_asked_behind_the_end() -> None:
+    later = env(erofs(dax=False), release="7.3.4+deb13-cloud-amd64")
+    opened: Row = (Open("f", "plain", (OpenFlag.RDONLY, OpenFlag.DIRECT)), returned())
+    assert verdict_of(later, opened, (Pread("f", (1 << 30) + 1, 4096), returned(0))) is Verdict.CONFORMS
+    assert verdict_of(later, opened, (Pread("f", 1, 4096), failed("EINVAL"))) is Verdict.CONFORMS
+
+
 def test_before_5_15_there_is_no_o_direct() -> None:
     asked = Open("f", "plain", (OpenFlag.RDONLY, OpenFlag.DIRECT))
     assert verdict_of(ON_OLD, (asked, failed("EINVAL"))) is Verdict.CONFORMS
