@@ -84,6 +84,8 @@ def audit(request: dict[str, Any]) -> dict[str, Any]:
     """Read every file of each of ``volumes``, unmount, run ``check``, mount again, and read once more (docs/agent-protocol.md)."""
     begun = time.monotonic()
     limit, patience_s = int(request["file_limit"]), float(request["busy_s"])
+    for folder in filter(_is_mounted, request["above"]):
+        _unmount_when_free(folder, patience_s)
     rows = [_audit_volume(volume, limit, patience_s) for volume in request["volumes"]]
     return {"volumes": rows, "took_s": round(time.monotonic() - begun, 3), "taint": taint()}
 

@@ -15,7 +15,7 @@ from harness.model.formats import Format
 from harness.model.kinds import DaxOption, RegionKind
 from harness.model.layers import Layer
 from harness.model.outcome import ALWAYS_SHOWN
-from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
+from harness.model.stack import MAIN, OVERLAY, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
 from harness.model.watch import Watch
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
@@ -76,7 +76,8 @@ def make_plan(case: Case, variant: Variant) -> Plan:
         )
     if len(steps) > MAX_STEPS:
         raise CaseError(steps[MAX_STEPS].where, f"a case has at most {MAX_STEPS} steps, this one has {len(steps)}")
-    check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
+    roles = [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []) + ([OVERLAY] if stack.can_overlay else [])
+    check_names(steps, roles)
     beyond = find_out_of_reach([bound.step for bound in steps])
     if beyond is not None:
         raise CaseError(steps[beyond[0]].where, beyond[1])

@@ -40,7 +40,7 @@ from harness.guest.filesystem import (
     unmount_commands,
 )
 from harness.guest.layers import LAYER_PATTERNS, MAKERS, driver_commands, drivers_of, find_node, require_drivers
-from harness.guest.layout import Layout, PlacedVolume, find_bar, layer_base, place_volume, region_placement
+from harness.guest.layout import OVERLAY_FOLDER, Layout, PlacedVolume, find_bar, layer_base, place_volume, region_placement
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
 from harness.guest.pmem import (
     REGION_PATTERNS,
@@ -143,7 +143,7 @@ class GuestSession:
             placed = tuple(place_volume(volume, placements, regions, disks) for volume in stack.volumes)
             placed = tuple(self._with_layer(volume, disks, deadline) for volume in placed)
             bar = find_bar(files.files) if stack.ivshmem else None
-            folders = [v.folder for v in placed]
+            folders = [v.folder for v in placed] + ([OVERLAY_FOLDER] if stack.can_overlay else [])
             enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
             self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
             layout = Layout(stack, placed, bar)

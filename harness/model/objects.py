@@ -97,7 +97,8 @@ class Memory:
 @hashed_once
 @dataclass(frozen=True)
 class OpenFile:
-    """An open file description. ``asks_direct``: opened with O_DIRECT; ``direct``: and that goes past the page cache."""
+    """An open file description. ``asks_direct``: opened with O_DIRECT; ``direct``: and that goes past the page cache. ``layered``: opened
+    through an overlay."""
 
     memory: int
     readable: bool
@@ -105,6 +106,7 @@ class OpenFile:
     append: bool = False
     asks_direct: bool = False
     direct: bool = False
+    layered: bool = False
     nonblock: bool = False
     position: int = 0
 

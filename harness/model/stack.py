@@ -11,6 +11,8 @@ from harness.sizes import MIB, format_size
 #: The volume that a case's plain paths name, and the other ones a program can reach.
 MAIN = "main"
 TARGET = "target"
+#: What paths name that are on both, one laid over the other.
+OVERLAY = "overlay"
 #: What storage is called whose host has to be asked before anything is durable.
 ASYNCHRONOUS = "asynchronous"
 
@@ -138,6 +140,12 @@ class StorageStack:
     @property
     def main(self) -> Volume:
         return self.volumes[0]
+
+    @property
+    def can_overlay(self) -> bool:
+        """Whether there is something to lay over the main volume, to which nobody can write, and set-up mounts both."""
+        mounted = not self.mount_in_program and all(volume.mount is not None for volume in self.volumes)
+        return mounted and len(self.volumes) > 1 and not self.main.mounts_to_write
 
     @property
     def regions(self) -> tuple[Region, ...]:

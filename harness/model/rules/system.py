@@ -12,9 +12,10 @@ from harness.model.outcome import How, Observation
 from harness.model.prepared import with_prepared
 from harness.model.rules.effects import laid
 from harness.model.rules.rule import rule
+from harness.model.stack import OVERLAY
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
+from harness.ops import DropCaches, Meminfo, MountOverlay, MountVolume, UmountVolume
 from harness.sizes import MIB
 
 #: What the guest's own doings may add to the page cache, or take from it, between two looks.
@@ -52,6 +53,7 @@ clause(
     "xfs with reflink refuses dax=always on a partition that could have DAX: EINVAL",
     "fs/xfs/xfs_super.c xfs_setup_dax_always (since 6.0)",
 )
+clause("C-OVERLAY-01", "overlayfs is mounted over a file system that nobody can write to", "mount(2); fs/overlayfs/super.c ovl_fill_super")
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
 clause("C-DEVDAX-09", "a dax device is no block device: mounting it is ENOTBLK", "mount(2) ERRORS; block/bdev.c lookup_bdev")
 clause("C-MOUNT-04", "umount of an unused mount succeeds", "umount2(2)")
@@ -156,6 +158,13 @@ def _dax_wanted(words: Sequence[str]) -> bool:
     if "dax=inode" in words:
         raise Undetermined("what dax=inode makes of a file is judged only where the set-up mounts")
     return "dax" in words or "dax=always" in words
+
+
+@rule(MountOverlay)
+def mount_overlay(c: Context, s: State, op: MountOverlay) -> Expectations:
+    if OVERLAY in s.mounted:
+        raise Undetermined("no clause covers a second overlay")
+    return c.returns("C-OVERLAY-01", 0).leaving(evolve(s, mounted=s.mounted.having(OVERLAY, False)))
 
 
 @rule(UmountVolume)

@@ -15,7 +15,7 @@ from tests.unit.agent.conftest import Client
 
 def test_a_volume_that_is_not_mounted_is_only_named(client: Client, tmp_path: Path) -> None:
     volume = {"role": "main", "folder": str(tmp_path), "device": "/dev/null", "filesystem": "ext4", "options": ""}
-    answer = client.ask("audit", volumes=[volume], file_limit=FILE_LIMIT_BYTES, busy_s=1)
+    answer = client.ask("audit", above=[], volumes=[volume], file_limit=FILE_LIMIT_BYTES, busy_s=1)
     assert answer["ok"], answer
     assert audit_from(answer).volumes == (VolumeSeen("main"),)
 

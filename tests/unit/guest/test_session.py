@@ -372,6 +372,29 @@ def test_an_audit_says_how_each_volume_is_mounted_again_and_checked(guest: FakeG
     assert volume["check"] == ["e2fsck", "-fn", "/dev/pmem0"]
     guest.session.audit(Program(()), check=False)
     assert "check" not in asked[1]["volumes"][0]
+    assert asked[0]["above"] == []
+
+
+def test_a_stack_that_can_have_an_overlay_has_a_place_for_it_which_an_audit_unmounts_first(guest: FakeGuest) -> None:
+    asked: list[dict[str, Any]] = []
+    guest.stream.script["audit"] = lambda request: asked.append(request) or {"volumes": [{"role": "main"}], "took_s": 0.5}  # type: ignore[func-returns-value]
+    guest.loadable = ("erofs",)
+    guest.session.set_up(StorageStack((*EROFS.volumes, Volume("target", Disk(), Mount(Filesystem.EXT4, None)))), PLACEMENTS)
+    folder = "/mnt/overlay"
+    assert next(command for command in guest.stream.commands() if command[0] == "mkdir")[-1] == folder
+    assert guest.session.layout.roots == {"main": "/mnt/main", "target": "/mnt/target", "overlay": folder}
+    guest.session.audit(Program(()), check=False)
+    assert asked[0]["above"] == [folder]
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [EROFS, DAX, StorageStack((*EROFS.volumes, Volume("target", Disk(), Mount(Filesystem.EXT4, None))), mount_in_program=True)],
+)
+def test_no_other_stack_has_a_place_for_an_overlay(guest: FakeGuest, stack: StorageStack) -> None:
+    guest.loadable = ("erofs",)
+    guest.session.set_up(stack, PLACEMENTS)
+    assert "overlay" not in guest.session.layout.roots
 
 
 def test_a_volume_that_the_program_unmounts_is_not_audited(guest: FakeGuest) -> None:
