@@ -26,6 +26,12 @@ def _age(request: dict[str, Any]) -> Answer:
     return volumes.age(request)
 
 
+def _prepare(request: dict[str, Any]) -> Answer:
+    from harness.agent import volumes
+
+    return volumes.prepare(request)
+
+
 def _clear(request: dict[str, Any]) -> Answer:
     from harness.agent import volumes
 
@@ -47,6 +53,7 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], Answer]] = {
     "inspect": requests.inspect,
     "kernel_log": requests.kernel_log,
     "age": _age,
+    "prepare": _prepare,
     "clear": _clear,
     "audit": _audit,
 }

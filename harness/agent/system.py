@@ -7,7 +7,7 @@ import os
 from harness.agent.outcome import Outcome, failed, outcome, returned
 from harness.agent.performer import Performer, doer
 from harness.agent.syscalls import call, read_text
-from harness.ops.system import DropCaches, Meminfo, MountVolume, UmountVolume
+from harness.ops.system import DropCaches, Meminfo, MountOverlay, MountVolume, UmountVolume
 
 #: include/uapi/linux/mount.h
 _MS_RDONLY = 1
@@ -36,6 +36,15 @@ def do_mount(me: Performer, op: MountVolume) -> Outcome:
 @doer
 def do_umount(me: Performer, op: UmountVolume) -> Outcome:
     return outcome(unmount(me.place.device(op.volume)[1]))
+
+
+@doer
+def do_mount_overlay(me: Performer, op: MountOverlay) -> Outcome:
+    folder, lower, above = (os.fsdecode(me.place.path(f"{role}:")) for role in ("overlay", "main", "target"))
+    upper, work = (os.path.join(above, name) for name in ("upper", "work"))
+    for made in (folder, upper, work):
+        os.makedirs(made, exist_ok=True)
+    return outcome(mount("overlay", folder, "overlay", f"lowerdir={lower},upperdir={upper},workdir={work}"))
 
 
 @doer

@@ -51,6 +51,17 @@ def age(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def prepare(request: dict[str, Any]) -> dict[str, Any]:
+    """Make ``files`` with the bytes of ``writer``, and their folders. A file is path, length, and which of the writer's bytes is first."""
+    writer = int(request["writer"])
+    for path, length, source in request["files"]:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            for at in range(0, length, BLOCK):
+                file.write(tag_bytes(writer, source + at, min(BLOCK, length - at)))
+    return {}
+
+
 def clear(request: dict[str, Any]) -> dict[str, Any]:
     """Zero the first ``length`` bytes of the dax device ``path`` through a mapping: it knows no write(2)."""
     path, length = request["path"], int(request["length"])
@@ -73,6 +84,8 @@ def audit(request: dict[str, Any]) -> dict[str, Any]:
     """Read every file of each of ``volumes``, unmount, run ``check``, mount again, and read once more (docs/agent-protocol.md)."""
     begun = time.monotonic()
     limit, patience_s = int(request["file_limit"]), float(request["busy_s"])
+    for folder in filter(_is_mounted, request["above"]):
+        _unmount_when_free(folder, patience_s)
     rows = [_audit_volume(volume, limit, patience_s) for volume in request["volumes"]]
     return {"volumes": rows, "took_s": round(time.monotonic() - begun, 3), "taint": taint()}
 

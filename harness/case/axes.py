@@ -136,9 +136,11 @@ class Variant:
 
     @property
     def is_unusual(self) -> bool:
-        """Whether it stands on a layer or on half of a region, or is made in a format of its own: a stack that few cases share."""
+        """Whether it stands on a layer or on half of a region, is made in a format of its own, or of files that nobody can write to: a
+        stack that few cases share."""
         halves = self.target is not None and self.target.shares_region
-        return halves or self.layer not in (None, Layer.NONE) or self.format not in (None, Format.STANDARD)
+        closed = self.filesystem is not None and self.filesystem.traits.is_read_only
+        return halves or closed or self.layer not in (None, Layer.NONE) or self.format not in (None, Format.STANDARD)
 
     @property
     def id(self) -> str:

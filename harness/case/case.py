@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from harness.case.axes import Axes, Condition
 from harness.case.tree import Table, Word
+from harness.model.filesystems import ALWAYS, Version
 
 #: The kernel flavours that a case can need; the default needs none.
 KERNEL_FLAVOURS = ("full",)
@@ -12,6 +13,7 @@ KERNEL_FLAVOURS = ("full",)
 #: The kernel options that a case can need beyond those of every guest (``options:`` in images/kernels.yaml), with what they are for.
 KERNEL_OPTIONS = {
     "CONFIG_EXT2_FS": "ext2 by its own driver",
+    "CONFIG_EROFS_FS": "erofs",
     "CONFIG_BLK_DEV_DM": "the device mapper",
     "CONFIG_BLK_DEV_LOOP": "loop devices",
     "CONFIG_XDP_SOCKETS": "AF_XDP sockets",
@@ -33,12 +35,13 @@ OPTIONS_OF_OPERATIONS = {
 class Needs:
     """What a case cannot do without: a kernel flavour other than the default, a PCI device with memory without struct pages, options.
 
-    ``kernel_options``: names with ``CONFIG_``; on a kernel that lacks one the case is unavailable.
+    ``kernel_options``: names with ``CONFIG_``; on a kernel that lacks one the case is unavailable, as it is on one before ``since``.
     """
 
     kernel_flavour: str | None = None
     ivshmem: bool = False
     kernel_options: tuple[str, ...] = ()
+    since: Version = ALWAYS
 
 
 @dataclass(frozen=True)

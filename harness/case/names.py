@@ -6,11 +6,13 @@ from typing import Any
 from harness.case.steps import BoundStep, told_kinds
 from harness.case.tree import accepted
 from harness.errors import CaseError
-from harness.model.stack import MAIN, TARGET
-from harness.ops import PROCESS, Fork, Frozen, Join, Kind
+from harness.model.stack import MAIN, OVERLAY, TARGET
+from harness.ops import PROCESS, Fork, Frozen, Join, Kind, MountOverlay
 
 FIRST_PROCESS = "main"
 BAR = "bar"
+_OVERLAY = " (overlay needs a file system that nobody can write to, the axis target, and that set-up mounts both)"
+_HINTS = {TARGET: " (target needs the axis target)", BAR: " (bar needs ivshmem: true under needs)", OVERLAY: _OVERLAY}
 
 
 def check_names(steps: Sequence[BoundStep], roles: Sequence[str]) -> None:
@@ -85,11 +87,13 @@ def _check_new(name: str, where: str, made_at: dict[str, str]) -> None:
 
 
 def _check_role(bound: BoundStep, roles: Sequence[str]) -> None:
+    if isinstance(bound.step.operation, MountOverlay) and OVERLAY not in roles:
+        raise CaseError(bound.where, f"there is nothing to lay over the main volume{_OVERLAY}")
     for kind, text in told_kinds(bound.step.operation):
         if kind is Kind.PATH and ":" in text:
             role = text.partition(":")[0]
             if role not in roles:
-                hint = {TARGET: " (target needs the axis target)", BAR: " (bar needs ivshmem: true under needs)"}.get(role, "")
+                hint = _HINTS.get(role, "")
                 raise CaseError(
                     bound.where, f"the path {text!r} is on a volume that this case does not have{hint}; {accepted(role, roles)}"
                 )

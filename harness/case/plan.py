@@ -15,7 +15,7 @@ from harness.model.formats import Format
 from harness.model.kinds import DaxOption, RegionKind
 from harness.model.layers import Layer
 from harness.model.outcome import ALWAYS_SHOWN
-from harness.model.stack import MAIN, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
+from harness.model.stack import MAIN, OVERLAY, TARGET, Disk, Mount, Namespace, Region, StorageStack, Volume
 from harness.model.watch import Watch
 from harness.ops import DATA, FRAMES, MAX_STEPS, MINOR_FAULTS, RESIDENT, Operation, Program
 from harness.ops.reach import find_out_of_reach
@@ -70,13 +70,14 @@ def make_plan(case: Case, variant: Variant) -> Plan:
     values = variant.values
     steps = tuple(read_step(step, case.axes, values) for step in case.steps)
     stack = make_stack(variant, case.mount_in_program, case.needs.ivshmem)
-    if any(volume.is_read_only and volume.mount is not None for volume in stack.volumes) and not case.mount_in_program:
+    if any(volume.is_read_only and volume.mounts_to_write for volume in stack.volumes) and not case.mount_in_program:
         raise CaseError(
             case.axes.where, f"a region of the kind {variant.region} is read-only, and set-up mounts to write: mount_in_program: true"
         )
     if len(steps) > MAX_STEPS:
         raise CaseError(steps[MAX_STEPS].where, f"a case has at most {MAX_STEPS} steps, this one has {len(steps)}")
-    check_names(steps, [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []))
+    roles = [volume.role for volume in stack.volumes] + ([BAR] if stack.ivshmem else []) + ([OVERLAY] if stack.can_overlay else [])
+    check_names(steps, roles)
     beyond = find_out_of_reach([bound.step for bound in steps])
     if beyond is not None:
         raise CaseError(steps[beyond[0]].where, beyond[1])
@@ -97,11 +98,14 @@ def make_stack(variant: Variant, mount_in_program: bool = False, ivshmem: bool =
 
 
 def with_drivers(needs: Needs, stack: StorageStack) -> Needs:
-    """Return ``needs`` with the options of kernels that have the drivers of the file systems, layers and regions of ``stack``."""
+    """Return ``needs`` with the options of kernels that have the drivers of the file systems, layers and regions of ``stack``, and from
+    which kernel on set-up can mount them."""
     drivers = [volume.mount.filesystem.traits.driver_option for volume in stack.volumes if volume.mount is not None]
     drivers += [volume.layer.traits.driver_option for volume in stack.volumes]
     drivers += [option for region in stack.regions for option in region.kind.traits.driver_options]
-    return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, drivers)])))
+    asked = [] if stack.mount_in_program else [v.mount.filesystem for v in stack.volumes if v.mount is not None and v.asks_dax]
+    since = max([needs.since, *(filesystem.traits.dax_words_since for filesystem in asked)])
+    return replace(needs, kernel_options=tuple(dict.fromkeys([*needs.kernel_options, *filter(None, drivers)])), since=since)
 
 
 #: The stack of which a shell and a trial by itself are, by its variant id.
@@ -127,7 +131,7 @@ def _all_but_target(instead: Mapping[str, tuple[str, ...]]) -> Axes:
 
 
 def _can_be_mounted(volume: Volume) -> bool:
-    return not volume.is_read_only and (volume.layer.traits.gives_dax or not volume.asks_dax)
+    return not (volume.is_read_only and volume.mounts_to_write) and (volume.layer.traits.gives_dax or not volume.asks_dax)
 
 
 def named_stacks() -> dict[str, StorageStack]:

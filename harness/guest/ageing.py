@@ -24,8 +24,9 @@ _ROUNDS = (((4, 64 * KIB, True),), ((5, 2 * MIB, False), (4, 256 * KIB, False), 
 
 
 def aged_volumes(volumes: Sequence[PlacedVolume]) -> tuple[PlacedVolume, ...]:
-    """Return the volumes that get a file system, also those that only the program mounts. A bare node is zeroed, and known to be so."""
-    return tuple(placed for placed in volumes if placed.volume.mount is not None)
+    """Return the volumes that get a file system which can be written, also those that only the program mounts. A bare node is zeroed, and
+    known to be so."""
+    return tuple(placed for placed in volumes if placed.volume.mount is not None and not placed.is_read_only)
 
 
 def mounting(volumes: Sequence[PlacedVolume]) -> Program:

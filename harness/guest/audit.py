@@ -1,6 +1,6 @@
 """What the agent is asked for a final audit (harness/model/audit.py): how each volume is unmounted, checked and mounted again."""
 
-from harness.guest.layout import Layout, PlacedVolume
+from harness.guest.layout import OVERLAY_FOLDER, Layout, PlacedVolume
 from harness.model.audit import FILE_LIMIT_BYTES, audited_volumes
 from harness.model.filesystems import FILESYSTEM_TRAITS
 from harness.ops import MountVolume, Program
@@ -16,7 +16,8 @@ def audit_request(layout: Layout, program: Program, *, check: bool, scale: float
     places = {placed.volume.role: placed for placed in layout.volumes}
     rows = (_row(mount, places[mount.volume], check, limit_s) for mount in found)
     volumes = [row for row in rows if row is not None]
-    return {"volumes": volumes, "file_limit": FILE_LIMIT_BYTES, "busy_s": _BUSY_S * scale} if volumes else None
+    above = [OVERLAY_FOLDER] if layout.overlays else []
+    return {"above": above, "volumes": volumes, "file_limit": FILE_LIMIT_BYTES, "busy_s": _BUSY_S * scale} if volumes else None
 
 
 def _row(mount: MountVolume, placed: PlacedVolume, check: bool, limit_s: float) -> dict[str, object] | None:

@@ -78,10 +78,10 @@ def clone_patterns(layout: Layout) -> tuple[str, ...]:
 def clone_program(layout: Layout) -> Program:
     """The probe of a guest that was saved with everything mounted: what it shows of DAX state and frames is this guest's own.
 
-    It leaves page cache only of a bare node, which is then dropped.
+    It leaves page cache only of what it does not remove, a bare node or a prepared file, which is then dropped.
     """
     steps = list(_probe_steps(layout))
-    if any(placed.volume.mount is None and not placed.volume.is_dax_device for placed in _probed(layout)):
+    if any((placed.volume.mount is None or placed.is_read_only) and not placed.volume.is_dax_device for placed in _probed(layout)):
         steps.append(op.DropCaches())
     return Program(tuple(map(Step, steps)))
 
@@ -89,7 +89,7 @@ def clone_program(layout: Layout) -> Program:
 def probe_program(layout: Layout) -> Program:
     """A program whose observations show the DAX state and the physical frame of every volume (see :func:`read_stack`).
 
-    It mounts what set-up is to mount, makes one small file on each and drops the caches last.
+    It mounts what set-up is to mount, makes one small file on each that can be written and drops the caches last.
     """
     steps = [*(placed.mounting for placed in layout.mounted), *_probe_steps(layout), op.DropCaches()]
     return Program(tuple(map(Step, steps)))
@@ -101,20 +101,27 @@ def _probed(layout: Layout) -> tuple[PlacedVolume, ...]:
 
 def _probe_steps(layout: Layout) -> Iterator[Operation]:
     for placed in _probed(layout):
-        role, mounted = placed.volume.role, placed.volume.mount is not None
+        role, writable = placed.volume.role, placed.volume.mount is not None and not placed.is_read_only
         name, mapping = f"f_{role}", f"m_{role}"
         # Of a node one load is all, and a read-only one refuses shared mappings that could be written.
-        yield op.Open(name, f"{role}:{PROBE_FILE}", (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if mounted else (op.OpenFlag.RDONLY,))
+        file = _prepared_file(placed) or PROBE_FILE
+        yield op.Open(name, f"{role}:{file}", (op.OpenFlag.RDWR, op.OpenFlag.CREAT) if writable else (op.OpenFlag.RDONLY,))
         # A hole maps the shared zero page, so a file needs a byte first.
-        if mounted:
+        if writable:
             yield op.Pwrite(name, 0, _PAGE)
         yield op.Statx(name)
         length = _PAGE if placed.volume.align is None else placed.volume.align.bytes
-        yield op.Mmap(mapping, length, name, protection=(op.Protection.READ, *((op.Protection.WRITE,) if mounted else ())))
-        yield op.Store(mapping, 0, 8) if mounted else op.Load(mapping, 0, 8)
+        yield op.Mmap(mapping, length, name, protection=(op.Protection.READ, *((op.Protection.WRITE,) if writable else ())))
+        yield op.Store(mapping, 0, 8) if writable else op.Load(mapping, 0, 8)
         yield op.Pagemap(mapping)
         yield op.Munmap(mapping)
         yield op.Close(name)
+
+
+def _prepared_file(placed: PlacedVolume) -> str | None:
+    """Return the file of a volume that nobody can write to which says whether it has DAX; None of any other volume."""
+    mount = placed.volume.mount
+    return None if mount is None else next((file.name for file in mount.filesystem.traits.prepared), None)
 
 
 def read_stack(

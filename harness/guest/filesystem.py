@@ -10,6 +10,7 @@ from harness.model.filesystems import Filesystem
 from harness.model.formats import Format
 from harness.model.kinds import DaxOption
 from harness.model.stack import Mount
+from harness.ops.tag import PREPARED_WRITER
 from harness.sizes import MIB
 
 MOUNT_TABLE = "/proc/self/mountinfo"
@@ -19,6 +20,8 @@ FILESYSTEMS = "/proc/filesystems"
 MOUNT_FOLDER = "/mnt"
 #: How much of a bare node, or of a dax device, is zeroed before a case.
 CLEARED_BYTES = 16 * MIB
+#: Where the files are made, in memory, that mkfs takes into a file system which nobody can write to.
+PREPARED_FOLDER = "/tmp/pmem-harness-prepared"
 
 
 #: What superblocks say, by node: the size of a block in bytes, and the features.
@@ -83,6 +86,8 @@ MAKERS: Mapping[Filesystem, Maker] = {
     Filesystem.XFS: Maker(("-d", "su=2m,sw=1"), ("mkfs.xfs", "-V"), _DAX_WORDS, _XFS_FORMATS),
     # It allocates as it likes, and has one word.
     Filesystem.EXT2: Maker(("-E", "stride=512,stripe_width=512"), ("mkfs.ext2", "-V"), {DaxOption.ALWAYS: "dax", DaxOption.NEVER: ""}),
+    # No DAX is what it has without a word, also where it knows none. Whoever mounts it to read can do so on a device that is read-only.
+    Filesystem.EROFS: Maker(("--dsunit", "512"), ("mkfs.erofs", "-V"), {DaxOption.ALWAYS: "dax=always", DaxOption.NEVER: ""}),
 }
 
 
@@ -138,7 +143,8 @@ def unmount_commands(mounts: tuple[MountEntry, ...], devices: frozenset[str]) ->
 def make_commands(mount: Mount, device: str, mkfs: Mapping[str, tuple[str, ...]]) -> tuple[GuestCommand, ...]:
     """Return what makes a fresh file system: old signatures go first. mkfs itself refuses a device that is in use.
 
-    ``mkfs``: the command by file system, without the device (the image says which features all kernels know).
+    ``mkfs``: the command by file system, without the device (the image says which features all kernels know). One that nobody can write to
+    is made of what is in PREPARED_FOLDER.
     """
     maker, command = MAKERS[mount.filesystem], mkfs.get(str(mount.filesystem))
     if command is None:
@@ -146,7 +152,8 @@ def make_commands(mount: Mount, device: str, mkfs: Mapping[str, tuple[str, ...]]
     made = _with_option(command, *maker.geometry)
     if option := maker.option_of(mount.format):
         made = _with_option(made, *option)
-    return (GuestCommand(("wipefs", "--all", "--quiet", device)), GuestCommand((*made, device)))
+    source = (PREPARED_FOLDER,) if mount.filesystem.traits.prepared else ()
+    return (GuestCommand(("wipefs", "--all", "--quiet", device)), GuestCommand((*made, device, *source)))
 
 
 def _with_option(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]:
@@ -184,7 +191,14 @@ def parse_superblock(mount: Mount, text: str) -> tuple[int, tuple[str, ...]]:
 def mount_options(mount: Mount) -> str:
     """Return what mount(2) is told of a file system that the set-up mounts."""
     dax = "" if mount.dax is None else MAKERS[mount.filesystem].dax_words[mount.dax]
-    return ",".join(filter(None, (dax, mount.format.traits.mounted)))
+    read_only = "ro" if mount.filesystem.traits.is_read_only else ""
+    return ",".join(filter(None, (read_only, dax, mount.format.traits.mounted)))
+
+
+def prepared_request(mounts: Iterable[Mount]) -> dict[str, object] | None:
+    """Return the arguments of the agent's request ``prepare`` for the file systems that are made of files; None where there are none."""
+    files = {file.name: [f"{PREPARED_FOLDER}/{file.name}", file.size, file.source] for m in mounts for file in m.filesystem.traits.prepared}
+    return {"writer": PREPARED_WRITER, "files": list(files.values())} if files else None
 
 
 def clear_commands(device: str) -> tuple[GuestCommand, ...]:

@@ -8,9 +8,10 @@ from harness.guest.filesystem import MOUNT_FOLDER, mount_options
 from harness.guest.layers import Base
 from harness.guest.pmem import PmemRegion, RegionPlacement, find_namespace, find_region
 from harness.model.layers import Layer
-from harness.model.stack import Disk, Namespace, StorageStack, Volume
+from harness.model.stack import OVERLAY, Disk, Namespace, StorageStack, Volume
 from harness.ops import MountVolume
 
+OVERLAY_FOLDER = f"{MOUNT_FOLDER}/{OVERLAY}"
 _IVSHMEM = ("0x1af4", "0x1110")
 
 
@@ -44,6 +45,11 @@ class PlacedVolume:
         return f"/sys/block/{self.namespace_name if self.volume.layer.traits.is_partition else self.name}"
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether it has a file system that nobody can write to."""
+        return self.volume.mount is not None and not self.volume.mounts_to_write
+
+    @property
     def mounting(self) -> MountVolume:
         """What mounts it as the set-up does."""
         mount = self.volume.mount
@@ -66,8 +72,13 @@ class Layout:
     @property
     def roots(self) -> dict[str, str]:
         """What the agent is told as ``roots``."""
-        roots = {v.volume.role: v.root(self.stack.mount_in_program) for v in self.volumes}
+        roots = {v.volume.role: v.root(self.stack.mount_in_program) for v in self.volumes} | dict.fromkeys(self.overlays, OVERLAY_FOLDER)
         return roots if self.bar is None else {**roots, "bar": self.bar}
+
+    @property
+    def overlays(self) -> tuple[str, ...]:
+        """What paths of an overlay that a program can mount begin with; nothing where it can mount none."""
+        return (OVERLAY,) if self.stack.can_overlay else ()
 
     @property
     def devices(self) -> dict[str, str]:

@@ -27,18 +27,20 @@ from harness.guest.filesystem import (
     CLEARED_BYTES,
     FILESYSTEMS,
     MOUNT_TABLE,
+    PREPARED_FOLDER,
     Superblocks,
     clear_commands,
     make_commands,
     missing_filesystems,
     parse_mounts,
     parse_superblock,
+    prepared_request,
     require_filesystem,
     superblock_command,
     unmount_commands,
 )
 from harness.guest.layers import LAYER_PATTERNS, MAKERS, driver_commands, drivers_of, find_node, require_drivers
-from harness.guest.layout import Layout, PlacedVolume, find_bar, layer_base, place_volume, region_placement
+from harness.guest.layout import OVERLAY_FOLDER, Layout, PlacedVolume, find_bar, layer_base, place_volume, region_placement
 from harness.guest.link import AgentLink, CommandOutput, Endpoint, GuestCommand, linked, start_agent
 from harness.guest.pmem import (
     REGION_PATTERNS,
@@ -141,7 +143,7 @@ class GuestSession:
             placed = tuple(place_volume(volume, placements, regions, disks) for volume in stack.volumes)
             placed = tuple(self._with_layer(volume, disks, deadline) for volume in placed)
             bar = find_bar(files.files) if stack.ivshmem else None
-            folders = [v.folder for v in placed]
+            folders = [v.folder for v in placed] + ([OVERLAY_FOLDER] if stack.can_overlay else [])
             enable = [GuestCommand(("sh", "-c", f"echo 1 > {bar.rpartition('/')[0]}/enable"))] if bar else []
             self._link.commands([GuestCommand(("mkdir", "-p", *folders)), *enable], deadline)
             layout = Layout(stack, placed, bar)
@@ -158,7 +160,7 @@ class GuestSession:
 
     def _refreshed(self, layout: Layout, deadline: Deadline) -> StackReading:
         self._unmount(layout, deadline)
-        with self._writable(layout, deadline):
+        with self._writable(layout, deadline), self._prepared_files(layout, deadline):
             self._link.commands([command for placed in layout.volumes for command in self._fresh_commands(placed)], deadline)
             self.clear_devices(deadline)
             self._age(aged_volumes(layout.volumes), deadline)
@@ -193,7 +195,7 @@ class GuestSession:
         return reading
 
     def _probes(self) -> list[str]:
-        return [f"{placed.folder}/{PROBE_FILE}" for placed in self.layout.mounted]
+        return [f"{placed.folder}/{PROBE_FILE}" for placed in self.layout.mounted if not placed.is_read_only]
 
     def run(
         self, program: Program, deadline: Deadline | None = None, *, blocked_s: float = _BLOCKED_S, limit_s: float = _STEP_LIMIT_S
@@ -326,6 +328,17 @@ class GuestSession:
         self._link.commands([closing_command(placed.name, False) for placed in closed], deadline)
         yield
         self._link.commands([closing_command(placed.name, True) for placed in closed], deadline)
+
+    @contextmanager
+    def _prepared_files(self, layout: Layout, deadline: Deadline) -> Iterator[None]:
+        """Have the files that mkfs takes into file systems which nobody can write to."""
+        request = prepared_request(placed.volume.mount for placed in layout.volumes if placed.volume.mount is not None)
+        if request is None:
+            yield
+            return
+        self._link.request("prepare", deadline, **request)
+        yield
+        self._link.commands([GuestCommand(("rm", "-r", PREPARED_FOLDER))], deadline)
 
     def _fresh_commands(self, placed: PlacedVolume) -> tuple[GuestCommand, ...]:
         if placed.volume.is_dax_device:

@@ -10,6 +10,8 @@ from harness.image.bundle import guest_image, why_not_compiled
 from harness.image.catalog import Catalog, KernelChoice, choose_kernel, load_catalog
 from harness.image.kernel import find_kernel_files, usable_options
 from harness.machine.arguments import parse_kernel_arguments
+from harness.model.fact import kernel_of
+from harness.model.filesystems import ALWAYS
 from harness.record.item import Target
 
 
@@ -49,11 +51,14 @@ class Kernels:
         A packaged kernel is fetched where nobody has seen its options yet, so this is for the set-up of an item, not for collecting.
         Raises HostError or UsageError.
         """
-        if not needs.kernel_options:
+        if not needs.kernel_options and needs.since == ALWAYS:
             return None
         choice = self.choice(kernel)
-        options = guest_image(choice, progress).config if choice.path is None else usable_options(find_kernel_files(choice.path))
-        return lacking_options(options, needs)
+        if choice.path is None:
+            image = guest_image(choice, progress)
+            return lacking_options(image.config, needs) or too_early(image.release, needs)
+        files = find_kernel_files(choice.path)
+        return lacking_options(usable_options(files), needs) or too_early(files.release, needs)
 
     def targets(self, needs: Needs) -> tuple[Target | Unsuitable, ...]:
         """Return what a case with ``needs`` runs on, for each selected kernel, each kernel once."""
@@ -83,6 +88,13 @@ def lacking_options(config: Mapping[str, str], needs: Needs) -> str | None:
     if not missing:
         return None
     return "the kernel was built without " + ", ".join(f"{name} ({KERNEL_OPTIONS[name]})" for name in missing)
+
+
+def too_early(release: str, needs: Needs) -> str | None:
+    """Return why a kernel of this release cannot have what set-up is to mount, or None where it can."""
+    if kernel_of(release).has(needs.since):
+        return None
+    return f"the kernel is {release}, and DAX of its file system came with {needs.since[0]}.{needs.since[1]}"
 
 
 def select_kernels(options: Sequence[str], catalog: Catalog, arguments: str = "") -> Kernels:

@@ -34,8 +34,10 @@ def machine_key(host: Host, image: GuestImage, spec: MachineSpec) -> str:
 
 
 def stack_key(host: Host, image: GuestImage, spec: MachineSpec, stack: StorageStack) -> str:
-    """Return a hash of all that shapes a guest with a stack: the machine's, the stack, mkfs, and our own code that sets stacks up."""
-    return content_key(machine_key(host, image, spec), repr(stack), repr(sorted(image.mkfs.items())), *set_up_code())
+    """Return a hash of all that shapes a guest with a stack: the machine's, the stack, mkfs and what it is given, and our own code that
+    sets stacks up."""
+    prepared = [volume.mount.filesystem.traits.prepared for volume in stack.volumes if volume.mount is not None]
+    return content_key(machine_key(host, image, spec), repr(stack), repr(sorted(image.mkfs.items())), repr(prepared), *set_up_code())
 
 
 @functools.cache

@@ -29,7 +29,9 @@ BEFORE = clause(
     "POSIX write(), read()",
 )
 UNMOUNT = clause("C-AUDIT-02", "a volume can be unmounted when the processes that used it are gone", "umount2(2)")
-CHECK = clause("C-AUDIT-03", "the check of a volume that was unmounted finds nothing", "e2fsck(8), xfs_repair(8): exit status 0")
+CHECK = clause(
+    "C-AUDIT-03", "the check of a volume that was unmounted finds nothing", "e2fsck(8), xfs_repair(8), fsck.erofs(1): exit status 0"
+)
 MOUNT = clause("C-AUDIT-04", "a volume that was unmounted can be mounted again as it was", "mount(2)")
 AFTER = clause(
     "C-AUDIT-05",

@@ -13,6 +13,7 @@ from harness.model.expectation import AreaFlag, Completions, Evidence, Expectati
 from harness.model.facts import Env
 from harness.model.judge import expect
 from harness.model.outcome import How, Observation, Run, RunKind
+from harness.model.prepared import initial_state
 from harness.model.state import Pending, State
 from harness.model.value import evolve
 from harness.ops import Join, Program, Step
@@ -51,7 +52,7 @@ class _Run:
 
     def __init__(self, env: Env, program: Program, choose: Callable[[int], int]) -> None:
         self.env, self.program, self.choose = env, program, choose
-        self.state = State()
+        self.state = initial_state(env)
         self.stopped: set[str] = set()
         self.not_started: set[str] = set()
 

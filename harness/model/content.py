@@ -8,7 +8,7 @@ from operator import itemgetter
 
 from harness.model.outcome import Run, RunKind
 from harness.model.value import evolve, hashed_once
-from harness.ops.tag import FOREIGN_WRITER, tag_bytes
+from harness.ops.tag import FOREIGN_WRITER, PREPARED_SPAN, PREPARED_WRITER, tag_bytes
 
 
 class Origin(StrEnum):
@@ -43,6 +43,9 @@ class Piece:
     def describe(self) -> str:
         if self.origin is Origin.TAG and self.writer == FOREIGN_WRITER:
             return f"left from before the program (byte {self.source} of what was removed from the volume then)"
+        if self.origin is Origin.TAG and self.writer == PREPARED_WRITER:
+            number, at = divmod(self.source, PREPARED_SPAN)
+            return f"made with the volume (byte {at} of file {number + 1})"
         if self.origin is Origin.TAG:
             return f"step {self.writer} (its bytes from {self.source})"
         return {Origin.ZERO: "zeroes", Origin.RAW: f"bytes {self.raw[:8].hex(' ')}", Origin.UNKNOWN: "anything"}[self.origin]

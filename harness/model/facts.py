@@ -10,14 +10,14 @@ from types import MappingProxyType
 
 from harness.model import pin_facts
 from harness.model.fact import FACTS, Kernel, Value, fact, kernel_of
-from harness.model.filesystems import FILESYSTEM_TRAITS, Filesystem, FilesystemTraits, Version, WithoutDax, filesystem_traits
+from harness.model.filesystems import ALWAYS, FILESYSTEM_TRAITS, Filesystem, FilesystemTraits, Version, WithoutDax, filesystem_traits
 from harness.model.kinds import is_synchronous
 from harness.model.stack import StackReading, VolumeReading
 from harness.model.value import evolve
 
 #: Importing them enters their facts.
 FAMILIES = (pin_facts,)
-__all__ = ["FACTS", "Env", "fact_of_mount", "fact_of_partition"]
+__all__ = ["FACTS", "Env", "fact_of_mount", "fact_of_partition", "fact_of_words"]
 
 
 def traits_of(volume: VolumeReading) -> FilesystemTraits:
@@ -33,6 +33,10 @@ def _is_between(kernel: Kernel, bounds: tuple[Version, Version] | None) -> bool:
     return bounds is not None and kernel.has(bounds[0]) and not kernel.has(bounds[1])
 
 
+def _checks_first(kernel: Kernel, volume: VolumeReading) -> bool:
+    return not kernel.has(traits_of(volume).direct_checked_first_until)
+
+
 def fact_of_mount(filesystem: Filesystem) -> str:
     """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
     refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
@@ -42,6 +46,15 @@ def fact_of_mount(filesystem: Filesystem) -> str:
 def fact_of_partition(filesystem: Filesystem) -> str:
     """Return the name of the fact that tells whether DAX is refused on a partition; only file systems that look at that have it."""
     return f"{filesystem}_refuses_partition"
+
+
+def fact_of_words(filesystem: Filesystem) -> str:
+    """Return the name of the fact that tells whether mount knows the words for DAX; only file systems that learned them later have it."""
+    return f"{filesystem}_knows_dax"
+
+
+def _knowing_words(since: Version) -> Callable[[Kernel, VolumeReading], Value]:
+    return lambda k, v: k.has(since)
 
 
 def _refusing_partitions(since: Version) -> Callable[[Kernel, VolumeReading], Value]:
@@ -61,11 +74,14 @@ class Env:
     asked: set[str] = field(default_factory=set, compare=False)
     measured: Mapping[tuple[str, str], Value] = field(default_factory=lambda: MappingProxyType({}))
 
-    def fact(self, name: str, volume: str, dax: bool | None = None) -> Value:
-        """Return the value of fact ``name`` on ``volume`` (a role). ``dax`` overrides the state of a single file."""
+    def fact(self, name: str, volume: str, dax: bool | None = None, filesystem: str | None = None) -> Value:
+        """Return the value of fact ``name`` on ``volume`` (a role). ``dax`` overrides the state of a single file, ``filesystem`` what
+        set-up mounted there where that is nothing."""
         entry = FACTS[name]
         self.asked.add(name)
         reading = self.reading.volume(volume)
+        if filesystem is not None and reading.filesystem is None:
+            reading = evolve(reading, filesystem=filesystem)
         if dax is not None and dax != reading.dax:
             reading = evolve(reading, dax=dax)
         elif name in self.overrides:
@@ -111,9 +127,10 @@ fact(
     "dio_memory_alignment",
     "what the address of an O_DIRECT buffer must be a multiple of, in bytes",
     "fs/iomap/direct-io.c with bdev_iter_is_aligned (since 6.0): queue dma_alignment, 511 as blk_set_default_limits has it "
-    "and as pmem keeps it; drivers/block/virtio_blk.c keeps it too; none on DAX",
-    (1, 4, 512),
-    lambda k, v: 1 if v.dax else 512,
+    "and as pmem keeps it; drivers/block/virtio_blk.c keeps it too; fs/erofs/data.c erofs_file_read_iter (before 6.15): the logical block "
+    "size; none on DAX",
+    (1, 4, 512, 4096),
+    lambda k, v: 1 if v.dax else v.logical_block_bytes if _checks_first(k, v) else 512,
 )
 fact(
     "dio_address_checked",
@@ -122,6 +139,20 @@ fact(
     "(9b0c3673c885); shown on 6.18, not on 6.17 and 7.2",
     ("all", "several_pages"),
     lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax else "all",
+)
+fact(
+    "direct_io_offered",
+    "whether a file can be opened with O_DIRECT",
+    "open(2) ERRORS; fs/open.c do_dentry_open; fs/erofs/data.c erofs_aops has ->direct_IO since 5.15 (shown on 6.1, not on 5.10)",
+    (True, False),
+    lambda k, v: k.has(traits_of(v).direct_io_since),
+)
+fact(
+    "direct_read_checked_first",
+    "whether a read with O_DIRECT asks for alignment before it looks where the file ends",
+    "fs/erofs/data.c erofs_file_read_iter (6.12, not 6.17); the others leave both to fs/iomap/direct-io.c __iomap_dio_rw",
+    (True, False),
+    lambda k, v: not v.dax and _checks_first(k, v),
 )
 fact(
     "direct_write_into_hole",
@@ -169,6 +200,27 @@ fact(
     "page",
     (True, False),
     lambda k, v: v.format.traits.dax_files,
+)
+fact(
+    "packed_end_dax",
+    "whether a file can be in DAX state whose end is kept beside its inode",
+    "fs/erofs/inode.c erofs_read_inode: S_DAX for the layouts FLAT_PLAIN and CHUNK_BASED only (since 5.15)",
+    (False, True),
+    lambda k, v: False,
+)
+fact(
+    "fsync_supported",
+    "whether a file can be synced",
+    "fs/sync.c vfs_fsync_range: EINVAL where the file system has no such function, as erofs",
+    (True, False),
+    lambda k, v: traits_of(v).syncs,
+)
+fact(
+    "file_attributes",
+    "whether a file has attributes, such as FS_XFLAG_DAX",
+    "ioctl_xfs_fsgetxattr(2); fs/ioctl.c ioctl_fsgetxattr: ENOTTY where the file system has no ->fileattr_get, as erofs",
+    (True, False),
+    lambda k, v: traits_of(v).file_attributes,
 )
 fact(
     "fallocate_supported",
@@ -290,6 +342,14 @@ for _filesystem in Filesystem:
         (True, False),
         lambda k, v: not v.gives_dax,
     )
+    if _filesystem.traits.dax_words_since != ALWAYS:
+        fact(
+            fact_of_words(_filesystem),
+            f"whether mount knows dax=always and dax=never, where the file system is {_filesystem}",
+            "fs/erofs/super.c erofs_fs_parameters (since 5.15; shown on 6.1, not on 5.10)",
+            (True, False),
+            _knowing_words(_filesystem.traits.dax_words_since),
+        )
     if _filesystem.traits.refuses_partition_since is not None:
         fact(
             fact_of_partition(_filesystem),
@@ -306,6 +366,14 @@ fact(
     "device, and not in fs/ext2/inode.c ext2_getattr",
     (True, False),
     lambda k, v: k.has(traits_of(v).dioalign_since) and not v.is_dax_device,
+)
+fact(
+    "dioalign_memory",
+    "what STATX_DIOALIGN says that the address of an O_DIRECT buffer must be a multiple of, in bytes",
+    "fs/ext4/inode.c ext4_getattr, fs/xfs/xfs_iops.c xfs_vn_getattr, block/bdev.c: the queue's dma_alignment; fs/erofs/inode.c "
+    "erofs_getattr: the logical block size, whatever is asked for",
+    (4, 512, 4096),
+    lambda k, v: v.logical_block_bytes if traits_of(v).dioalign_in_blocks else 512,
 )
 fact(
     "max_file_bytes",

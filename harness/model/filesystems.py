@@ -9,6 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from harness.model.kinds import DaxOption
+from harness.ops.tag import PREPARED_SPAN
+from harness.sizes import KIB, MIB
 
 #: The first two numbers of a kernel's release: from this one on something is so.
 Version = tuple[int, int]
@@ -42,28 +44,48 @@ class Checker:
 
 
 @dataclass(frozen=True)
+class PreparedFile:
+    """A file that a volume holds when it is made. ``whole_blocks``: all of it is in blocks of its own. ``source``: which byte of the
+    prepared files' writer is its first."""
+
+    name: str
+    size: int
+    whole_blocks: bool
+    source: int
+
+
+def _prepared(*files: tuple[str, int, bool]) -> tuple[PreparedFile, ...]:
+    return tuple(PreparedFile(*file, number * PREPARED_SPAN) for number, file in enumerate(files))
+
+
+@dataclass(frozen=True)
 class FilesystemTraits:
     """What is so of a file system. ``..._since``: from which kernel on; None: on none. The facts of like names have the sources.
 
     ``without_dax``: what becomes of dax=always on a device without DAX, and ``without_dax_source``. ``dax_by_default``: the mode of a
-    mount whose options do not name one. ``dax_per_file``: each file can be in DAX state or not (dax=inode and a flag); without, ``dax``
-    is the only word that mount takes. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also where the mapping
-    is not MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once. ``breaks_layouts``: truncating a DAX
-    file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for. ``fills_holes_directly``: an O_DIRECT write does,
-    and not through the page cache. ``writes_misaligned_cached``: from which kernel on, and before which, one that is not aligned goes
-    through the page cache. ``fallocates``: fallocate allocates, punches and zeroes. ``max_file_blocks``: where blocks are what limits a
-    file. ``tail_zeroed_since``: bytes behind the end
-    are zeroed when the file grows over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
-    ``shares_blocks_since``: copy_file_range tries that first. ``refuses_partition_since``: dax=always is refused on a partition that could
-    have DAX. ``driver_option``: what a kernel is built with that has the driver which is
-    meant, where not every guest's has. ``package``: what its programs come in. ``complaints``: what finds the lines in which it complains
-    (regular expressions); such a line leaves no taint.
+    mount whose options do not name one. ``dax_per_file``: each file can be in DAX state or not (dax=inode and a flag). ``dax_words``:
+    those that mount takes, ``dax_words_since``. ``synchronous_dax``: MAP_SYNC of a DAX file is given. ``looks_at_map_sync``: also
+    where the mapping is not MAP_SHARED_VALIDATE. ``huge_dax_faults``: a fault can map 2 MiB of a DAX file at once.
+    ``breaks_layouts``: truncating a DAX file first unmaps all of it. ``dioalign_since``: statx says what O_DIRECT asks for.
+    ``fills_holes_directly``: an O_DIRECT write does, and not through the page cache. ``writes_misaligned_cached``: from which kernel on,
+    and before which, one that is not aligned goes through the page cache. ``fallocates``: fallocate allocates, punches and zeroes.
+    ``max_file_blocks``: where blocks are what limits a file. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows
+    over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
+    ``shares_blocks_since``: copy_file_range tries that first. ``refuses_partition_since``: dax=always is refused on a partition that
+    could have DAX. ``prepared``: the files of a fresh volume, which nobody can write to. ``file_attributes``: a file has such as
+    FS_XFLAG_DAX. ``syncs``: fsync is something that it has. ``direct_io_since``: O_DIRECT is. ``direct_checked_first_until``: before
+    that kernel a read with O_DIRECT asks for alignment, of its buffer's address to a logical block too, before anything else.
+    ``dioalign_in_blocks``: statx says that it does. ``driver_option``: what a kernel is built with that has the driver which is
+    meant, where not every guest's has. ``package``: what its programs come in. ``complaints``: what finds the lines in which it
+    complains (regular expressions); such a line leaves no taint.
     """
 
     without_dax: WithoutDax | None = None
     without_dax_source: str = ""
     dax_by_default: DaxOption = DaxOption.NEVER
     dax_per_file: bool = False
+    dax_words: tuple[str, ...] = ("dax", "dax=always", "dax=never", "dax=inode")
+    dax_words_since: Version = ALWAYS
     synchronous_dax: bool = False
     looks_at_map_sync: bool = False
     huge_dax_faults: bool = True
@@ -82,10 +104,20 @@ class FilesystemTraits:
     shares_blocks_since: Version | None = None
     refuses_partition_since: Version | None = None
     direct_append_looks_at_offset: bool = False
+    prepared: tuple[PreparedFile, ...] = ()
+    file_attributes: bool = True
+    syncs: bool = True
+    direct_io_since: Version = ALWAYS
+    direct_checked_first_until: Version = ALWAYS
+    dioalign_in_blocks: bool = False
     driver_option: str | None = None
     package: str | None = None
     checker: Checker | None = None
     complaints: tuple[str, ...] = ()
+
+    @property
+    def is_read_only(self) -> bool:
+        return bool(self.prepared)
 
 
 class Filesystem(StrEnum):
@@ -94,6 +126,7 @@ class Filesystem(StrEnum):
     EXT4 = "ext4"
     XFS = "xfs"
     EXT2 = "ext2"
+    EROFS = "erofs"
 
     @property
     def traits(self) -> FilesystemTraits:
@@ -164,6 +197,7 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
         "ext2": FilesystemTraits(
             without_dax=WithoutDax.DROPPED,
             without_dax_source="fs/ext2/super.c ext2_fill_super: says so and turns DAX off",
+            dax_words=("dax",),
             huge_dax_faults=False,
             breaks_layouts=False,
             dioalign_since=None,
@@ -178,6 +212,35 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
                 r"EXT2-fs \(\S+\): (?:error|warning): ",
                 # As with ext4.
                 r"EXT2-fs \(\S+\): (?:DAX unsupported|unsupported blocksize for DAX)",
+            ),
+        ),
+        "erofs": FilesystemTraits(
+            without_dax=WithoutDax.DROPPED,
+            without_dax_source="fs/erofs/super.c erofs_fc_fill_super: says so and turns DAX off",
+            dax_words=("dax", "dax=always", "dax=never"),
+            dax_words_since=(5, 15),
+            breaks_layouts=False,
+            dioalign_since=(6, 7),
+            fallocates=False,
+            large_folios_since=(6, 2),
+            # The first is for whoever reads the stack back: what was mapped of a file with DAX in pages is not mapped 2 MiB at once later.
+            prepared=_prepared(
+                ("page", 4 * KIB, True), ("plain", 4 * MIB + 64 * KIB, True), ("tail", 64 * KIB + 100, False), ("empty", 0, True)
+            ),
+            file_attributes=False,
+            syncs=False,
+            direct_io_since=(5, 15),
+            direct_checked_first_until=(6, 15),
+            dioalign_in_blocks=True,
+            driver_option="CONFIG_EROFS_FS",
+            package="erofs-utils",
+            checker=Checker(("fsck.erofs", "--extract")),
+            complaints=(
+                # fs/erofs/super.c: an error comes with the name of a function (_erofs_err), on later kernels without (_erofs_printk).
+                r"erofs: \(device \S+\): \w+: ",
+                r"erofs \(device \S+\): (?!mounted )",
+                # As with ext4.
+                r"erofs: .*DAX unsupported by block device",
             ),
         ),
         # On this computer, never in a guest: tests judge what the agent does here.

@@ -11,6 +11,7 @@ from harness.model.compare import Comparison, compare
 from harness.model.expectation import Expectation, Expectations
 from harness.model.facts import Env
 from harness.model.outcome import How, Observation
+from harness.model.prepared import initial_state
 from harness.model.rules import RULES
 from harness.model.spans import decided, joined
 from harness.model.state import Pending, State
@@ -64,7 +65,7 @@ def judge(env: Env, program: Program, observations: tuple[Observation, ...], fli
     undetermined: the model no longer knows the state. A state that may be the true one is never dropped.
     """
     run = _Run(env, program, {o.step: o for o in observations}, flipped)
-    states = [State()]
+    states = [initial_state(env)]
     verdicts: list[StepVerdict] = []
     lost = ""
     for index, step in enumerate(program.steps):

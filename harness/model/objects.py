@@ -51,8 +51,8 @@ class SocketKind(Enum):
 class Memory:
     """Something with content. ``data`` are the byte ranges that have blocks with data, ``unwritten`` those that are
     allocated only; ``cached`` the page-cache pages that the program brought in (page cache only), ``perhaps`` those that may be there
-    still. ``unsynced``: it was written since it was last synced, so nobody knows which of its pages are clean. ``unit``: what a dax device
-    is mapped in, and nothing smaller."""
+    still. ``closed_by``: the file system that lets nobody write to it. ``unsynced``: it was written since it was last synced, so nobody
+    knows which of its pages are clean. ``unit``: what a dax device is mapped in, and nothing smaller."""
 
     kind: MemoryKind
     volume: str = ""
@@ -65,6 +65,7 @@ class Memory:
     perhaps: Ranges = Ranges()
     dax: bool = False
     dax_flag: bool = False
+    closed_by: str | None = None
     unsynced: bool = False
     unit: int = PAGE
 
@@ -96,7 +97,8 @@ class Memory:
 @hashed_once
 @dataclass(frozen=True)
 class OpenFile:
-    """An open file description. ``asks_direct``: opened with O_DIRECT; ``direct``: and that goes past the page cache."""
+    """An open file description. ``asks_direct``: opened with O_DIRECT; ``direct``: and that goes past the page cache. ``layered``: opened
+    through an overlay."""
 
     memory: int
     readable: bool
@@ -104,6 +106,7 @@ class OpenFile:
     append: bool = False
     asks_direct: bool = False
     direct: bool = False
+    layered: bool = False
     nonblock: bool = False
     position: int = 0
 

@@ -11,6 +11,8 @@ from harness.sizes import MIB, format_size
 #: The volume that a case's plain paths name, and the other ones a program can reach.
 MAIN = "main"
 TARGET = "target"
+#: What paths name that are on both, one laid over the other.
+OVERLAY = "overlay"
 #: What storage is called whose host has to be asked before anything is durable.
 ASYNCHRONOUS = "asynchronous"
 
@@ -76,6 +78,11 @@ class Volume:
         return isinstance(self.device, Namespace) and self.device.region.kind.traits.read_only
 
     @property
+    def mounts_to_write(self) -> bool:
+        """Whether it has a file system that can be written."""
+        return self.mount is not None and not self.mount.filesystem.traits.is_read_only
+
+    @property
     def layer_disk(self) -> Disk | None:
         """The disk that is part of the layer."""
         return Disk(f"{self.role}_half") if self.layer.traits.takes_disk else None
@@ -133,6 +140,12 @@ class StorageStack:
     @property
     def main(self) -> Volume:
         return self.volumes[0]
+
+    @property
+    def can_overlay(self) -> bool:
+        """Whether there is something to lay over the main volume, to which nobody can write, and set-up mounts both."""
+        mounted = not self.mount_in_program and all(volume.mount is not None for volume in self.volumes)
+        return mounted and len(self.volumes) > 1 and not self.main.mounts_to_write
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.ops.processes import Join
-from harness.ops.tag import FOREIGN_WRITER
+from harness.ops.tag import PREPARED_WRITER
 from harness.ops.words import Frozen, Operation, frozen
 
 
@@ -40,7 +40,7 @@ class Step(Frozen):
 
 
 #: Each step is a writer; the last one is kept for what lay on the medium before.
-MAX_STEPS = FOREIGN_WRITER - 1
+MAX_STEPS = PREPARED_WRITER - 1
 
 
 @frozen

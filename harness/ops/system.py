@@ -17,6 +17,12 @@ class UmountVolume(Operation):
     volume: VolumeName = "main"
 
 
+@operation("mount_overlay")
+class MountOverlay(Operation):
+    """mount(2) of overlayfs: below what is mounted of the main volume, which nobody can write to, above it folders of the target that are
+    made for it. A path `overlay:name` is a file of both."""
+
+
 @operation("drop_caches")
 class DropCaches(Operation):
     """Write 3 to /proc/sys/vm/drop_caches: clean, unused page cache goes."""

@@ -14,6 +14,9 @@ WORD = 8
 MAX_WRITER = (1 << 14) - 1
 #: Who wrote what lies in the free blocks of a volume before a program begins (harness/guest/ageing.py); no step is this writer.
 FOREIGN_WRITER = MAX_WRITER
+#: Who wrote the files that a volume holds when it is made, where no program can write to it; the next file's bytes follow at PREPARED_SPAN.
+PREPARED_WRITER = MAX_WRITER - 1
+PREPARED_SPAN = 1 << 30
 _BLOCK_WORDS = 1 << 14
 #: After so many bytes only the upper groups of the number change.
 BLOCK = _BLOCK_WORDS * WORD

@@ -52,6 +52,17 @@ def test_layers_formats_and_halves_of_a_region_are_stacks_like_any_other(tmp_pat
     assert all(row.where.variant.is_unusual for row in rows)
 
 
+def test_a_volume_that_nobody_can_write_to_is_audited_as_it_was_made_with_an_overlay_and_without(tmp_path: Path) -> None:
+    cases = ("cases/struct_page/erofs_dax_of_files.yaml", "cases/coherence/overlay_copies_up.yaml")
+    status, rows, said = run(tmp_path, *cases, "-q", "--full", "--audit", "full", "-k", "dax_always and not second_pmem")
+    assert status == 0, said
+    assert {row.where.variant_id for row in rows} == {
+        "e820-fsdax-erofs-dax_always",
+        "nvdimm_unarmed-fsdax-erofs-dax_always",
+        "e820-fsdax-erofs-dax_always-to_disk",
+    }
+
+
 def mounts_itself(case: str) -> bool:
     """Whether the mount is the case's own subject: set-up mounts nothing then, and nothing can be mounted behind its back."""
     return "mount_in_program: true" in (ROOT / case).read_text()

@@ -52,7 +52,7 @@ def test_a_document_that_is_none_is_refused_with_its_place(change: Any, words: s
 
 def test_more_steps_than_writers_are_refused() -> None:
     document = {"format": 1, "steps": [{"call": "drop_caches"}] * (ops.MAX_STEPS + 1)}
-    with pytest.raises(DocumentError, match=r"^steps: a program has at most 16382 steps"):
+    with pytest.raises(DocumentError, match=r"^steps: a program has at most 16381 steps"):
         program_from(document)
 
 

@@ -34,6 +34,11 @@ clause(
     "where files have no DAX state of their own (ext2), FS_XFLAG_DAX is taken without an error and not kept",
     "include/linux/fileattr.h FS_XFLAG_COMMON, fs/ext2/ioctl.c ext2_fileattr_set: EXT2_FL_USER_MODIFIABLE has no such flag",
 )
+clause(
+    "C-FLAG-05",
+    "where a file has no attributes (erofs), neither showing nor setting FS_XFLAG_DAX is known: ENOTTY",
+    "fs/ioctl.c ioctl_fsgetxattr: ENOIOCTLCMD without ->fileattr_get; docs/agent-protocol.md: setting begins with showing",
+)
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
 
 
@@ -58,8 +63,9 @@ def _shown(c: Context, memory: Memory) -> Iterator[Number]:
     if may_be_inline(c, memory):
         return
     direct = not memory.is_file or bool(volume_fact(c, "direct_io", memory)) or not c.holds("C-DIO-10", True)
-    for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
-        yield _field("C-STAT-03", attribute, int(c.env.fact(name, memory.volume, dax=False)) if reported and direct else 0)
+    for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dioalign_memory", "dio_mem_align")):
+        told = int(c.env.fact(name, memory.volume, False, memory.closed_by))
+        yield _field("C-STAT-03", attribute, told if reported and direct else 0)
 
 
 def _field(clause_id: str, name: str, value: int, words: str = "") -> Number:
@@ -74,6 +80,8 @@ def get_xflags(c: Context, s: State, op: GetXflags) -> Expectations:
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSGETXATTR of a BAR")
+    if refused := c.refuses(("ENOTTY", not volume_fact(c, "file_attributes", memory), "C-FLAG-05")):
+        return refused.leaving(s)
     return c.returns("C-FLAG-01", int(memory.dax_flag)).leaving(s)
 
 
@@ -85,6 +93,8 @@ def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
         return refused.leaving(s)
     if not memory.is_file:
         raise Undetermined("no clause covers FS_IOC_FSSETXATTR of a BAR")
+    if refused := c.refuses(("ENOTTY", not volume_fact(c, "file_attributes", memory), "C-FLAG-05")):
+        return refused.leaving(s)
     if not volume_fact(c, "dax_flag_kept", memory):
         return c.returns("C-FLAG-04", 0).leaving(s)
     return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, evolve(memory, dax_flag=op.dax)))

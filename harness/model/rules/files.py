@@ -6,10 +6,23 @@ from harness.model.content import all_zero, unknown, zeroes
 from harness.model.expectation import Expectation, Expectations
 from harness.model.objects import PAGE, Memory, MemoryKind, OpenFile, page_ceil, page_floor, unknown_content
 from harness.model.outcome import How
-from harness.model.rules.effects import cleaned, folios_left, forget_pages, grown, laid, layouts_broken, parted_by_growth, removed, resized
+from harness.model.rules.effects import (
+    cache,
+    cleaned,
+    folios_left,
+    forget_pages,
+    grown,
+    laid,
+    layouts_broken,
+    parted_by_growth,
+    put,
+    removed,
+    resized,
+)
 from harness.model.rules.reads import chosen_offset, read_buffers
-from harness.model.rules.rule import block_bytes, is_closed_node, look_up, may_be_inline, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import above, block_bytes, is_closed_node, look_up, may_be_inline, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
+from harness.model.stack import MAIN, OVERLAY, TARGET
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
@@ -36,6 +49,28 @@ clause("C-OPEN-02", "open of a missing file without O_CREAT is ENOENT", "open(2)
 clause("C-OPEN-03", "O_TRUNC waits, as ftruncate does, until no page of a DAX file is pinned", "fs/ext4/inode.c ext4_break_layouts; probe")
 clause("C-OPEN-04", "O_CREAT of a missing file is EROFS on a file system that is mounted read-only", "open(2) ERRORS")
 clause(
+    "C-OPEN-05",
+    "opening a file for writing, or with O_TRUNC, is EROFS on a file system that nobody can write to (erofs)",
+    "open(2) ERRORS; fs/namei.c may_open, sb_permission: MAY_WRITE, which build_open_flags adds for O_TRUNC",
+)
+clause(
+    "C-OVERLAY-02",
+    "a file of an overlay is that of the file system below, with its bytes, DAX state, frames and page cache, until it is opened for "
+    "writing: then it is copied up first, and is that of the file system above",
+    "Documentation/filesystems/overlayfs.rst; fs/overlayfs/file.c ovl_read_iter, ovl_mmap, ovl_splice_read, fs/overlayfs/inode.c "
+    "ovl_getattr: all ask the real file; fs/overlayfs/copy_up.c ovl_maybe_copy_up",
+)
+clause(
+    "C-OVERLAY-03",
+    "fsync of a file of an overlay that lies below succeeds, whatever the file system below has",
+    "fs/overlayfs/file.c ovl_fsync",
+)
+clause(
+    "C-OPEN-06",
+    "O_DIRECT is EINVAL where the file system has no such thing (erofs, before 5.15)",
+    "open(2) ERRORS; fs/open.c do_dentry_open",
+)
+clause(
     "C-DEVDAX-07",
     "a dax device is not opened with O_DIRECT: EINVAL",
     "open(2) ERRORS; fs/open.c do_dentry_open: FMODE_CAN_ODIRECT, which a mapping without ->direct_IO does not get",
@@ -52,6 +87,8 @@ def _split_path(path: str) -> tuple[str, str]:
 @rule(Open)
 def open_file(c: Context, s: State, op: Open) -> Expectations:
     volume, path = _split_path(op.path)
+    if volume == OVERLAY:
+        s, volume, path = _through_overlay(c, s, op, path)
     if volume == "bar":
         return _opened(c, op, *_ensure(s, ("bar", ""), Memory(MemoryKind.BAR, "bar", "", 1 << 30, unknown_content())))
     reading = c.env.reading.volume(volume)
@@ -67,16 +104,47 @@ def open_file(c: Context, s: State, op: Open) -> Expectations:
     known = s.files.get((volume, path))
     if known is None:
         creates = OpenFlag.CREAT in op.flags
-        if refused := c.refuses(("ENOENT", not creates, "C-OPEN-02"), ("EROFS", creates and reading.read_only, "C-OPEN-04")):
+        if refused := c.refuses(("ENOENT", not creates, "C-OPEN-02"), ("EROFS", creates and _is_closed(c, s, volume), "C-OPEN-04")):
             return refused.leaving(s)
         dax = s.mounted.get(volume, reading.dax)
         s, number = _ensure(s, (volume, path), Memory(MemoryKind.FILE, volume, path, dax=dax))
         return _opened(c, op, s, number)
+    memory = s.memory(known)
+    writes = bool({OpenFlag.WRONLY, OpenFlag.RDWR, OpenFlag.TRUNC} & set(op.flags))
+    if refused := c.refuses(
+        ("EROFS", memory.closed_by is not None and writes, "C-OPEN-05"),
+        ("EINVAL", OpenFlag.DIRECT in op.flags and not volume_fact(c, "direct_io_offered", memory), "C-OPEN-06"),
+    ):
+        return refused.leaving(s)
     if OpenFlag.TRUNC in op.flags:
         if blocked := c.blocks("C-OPEN-03", waits_for_pins(c, s, known)):
             return blocked.leaving(s)
         s = resized(c, s, known, 0)
     return _opened(c, op, s, known)
+
+
+def _through_overlay(c: Context, s: State, op: Open, path: str) -> tuple[State, str, str]:
+    """Return where a file of an overlay really is, and the state in which it is there: opened for writing it is copied up first."""
+    if OVERLAY not in s.mounted:
+        raise Undetermined("no overlay is mounted")
+    below, own = s.files.get((MAIN, path)), (TARGET, above(path))
+    writes = bool({OpenFlag.WRONLY, OpenFlag.RDWR, OpenFlag.TRUNC} & set(op.flags))
+    if below is None or own in s.files:
+        return s, *own
+    if not c.holds("C-OVERLAY-02", writes):
+        return s, MAIN, path
+    if OpenFlag.TRUNC in op.flags:
+        raise Undetermined("what a file is copied up with that is cut at once is not known to the model")
+    size = s.memory(below).size
+    s, number = _ensure(s, own, Memory(MemoryKind.FILE, *own, dax=c.env.reading.volume(TARGET).dax))
+    s = cache(put(c, s, number, 0, s.memory(below).content.read(0, size)), below, 0, page_ceil(size))
+    return cleaned(s, number), *own
+
+
+def _is_closed(c: Context, s: State, volume: str) -> bool:
+    """Whether nobody can write to what is mounted of a volume."""
+    prepared = (number for (role, _), number in s.files.items() if role == volume and s.memory(number).closed_by)
+    return c.env.reading.volume(volume).read_only or next(prepared, None) is not None
 
 
 def _ensure(s: State, key: tuple[str, str], memory: Memory) -> tuple[State, int]:
@@ -95,6 +163,7 @@ def _opened(c: Context, op: Open, s: State, memory: int) -> Expectations:
         append=OpenFlag.APPEND in op.flags,
         asks_direct=asks_direct,
         direct=asks_direct and _goes_direct(c, s.memory(memory)),
+        layered=_split_path(op.path)[0] == OVERLAY,
         nonblock=OpenFlag.NONBLOCK in op.flags,
     )
     s, number = s.adding(of)
@@ -138,6 +207,11 @@ def pwritev(c: Context, s: State, op: Pwritev) -> Expectations:
 clause("C-SEEK-01", "lseek sets the position and returns it", "lseek(2)")
 clause("C-SEEK-02", "SEEK_DATA and SEEK_HOLE at or behind the end are ENXIO", "lseek(2) ERRORS")
 clause("C-SYNC-01", "fsync and fdatasync of a file or a node succeed", "fsync(2)")
+clause(
+    "C-SYNC-04",
+    "where a file system has no fsync (erofs), fsync and fdatasync are EINVAL; msync asks for none where nobody could have stored",
+    "fsync(2) ERRORS; fs/sync.c vfs_fsync_range; mm/mmap.c do_mmap: no VM_SHARED, which mm/msync.c asks for, without FMODE_WRITE",
+)
 clause(
     "C-DEVDAX-04",
     "fsync, fdatasync and msync with MS_SYNC of a dax device are EINVAL: there is nothing to write back",
@@ -239,9 +313,16 @@ def _synced(c: Context, s: State, file: str) -> Expectations:
     _, of = look_up(c, s, file, OpenFile)
     if s.memory(of.memory).is_bar:
         raise Undetermined("no clause covers syncing a BAR")
-    if refused := c.refuses(("EINVAL", s.memory(of.memory).is_device, "C-DEVDAX-04")):
+    if of.layered and s.memory(of.memory).closed_by and c.holds("C-OVERLAY-03", True):
+        return c.returns("C-OVERLAY-03", 0).leaving(s)
+    if refused := c.refuses(("EINVAL", s.memory(of.memory).is_device, "C-DEVDAX-04"), _never_syncs(c, s.memory(of.memory))):
         return refused.leaving(s)
     return c.returns("C-SYNC-01", 0).leaving(cleaned(s, of.memory))
+
+
+def _never_syncs(c: Context, memory: Memory) -> tuple[str, bool, str]:
+    """Return whether syncing a file is refused because its file system has no such thing."""
+    return ("EINVAL", memory.is_file and not volume_fact(c, "fsync_supported", memory), "C-SYNC-04")
 
 
 @rule(Ftruncate)

@@ -56,6 +56,9 @@ def _reading(
     memory = s.memory(of.memory)
     at = of.position if offset is None else offset
     total = sum(b.length for b in buffers)
+    first = of.direct and total > 0 and memory.is_file and bool(volume_fact(c, "direct_read_checked_first", memory))
+    if first and (refused := c.refuses(*direct_refusals(c, s, memory, of, at, buffers))):
+        return refused.leaving(s)
     behind = of.direct and not memory.dax and memory.is_file and at >= memory.size
     if behind and c.holds("C-DIO-04", True):
         return c.returns("C-DIO-04", 0).leaving(s)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from harness.model.clause import Context, Undetermined
 from harness.model.content import all_zero
 from harness.model.expectation import Expectations
-from harness.model.objects import PAGE, Mapping, Memory, Object
+from harness.model.objects import PAGE, Mapping, Memory, Object, OpenFile
+from harness.model.stack import TARGET
 from harness.model.state import State
 from harness.ops import Operation
 
@@ -37,7 +38,19 @@ def look_up(c: Context, s: State, name: str, kind: type[T]) -> tuple[int, T]:
     thing = s.objects[number]
     if not isinstance(thing, kind):
         raise Undetermined(f"{name} is not a {kind.__name__}")
+    if isinstance(thing, OpenFile) and thing.layered and was_copied_up(s, s.memory(thing.memory)):
+        raise Undetermined("what a descriptor shows that an overlay gave before the file was copied up is not known to the model")
     return number, thing
+
+
+def was_copied_up(s: State, memory: Memory) -> bool:
+    """Whether an overlay has a copy of a file of what it lies over."""
+    return memory.closed_by is not None and (TARGET, above(memory.path)) in s.files
+
+
+def above(path: str) -> str:
+    """Return where an overlay keeps a file of its own, on the volume that lies above."""
+    return f"upper/{path}"
 
 
 def first_data(memory: Memory, start: int, end: int) -> int:
@@ -48,7 +61,7 @@ def first_data(memory: Memory, start: int, end: int) -> int:
 
 def volume_fact(c: Context, name: str, memory: Memory) -> str | int | bool:
     """Return a fact of the volume that ``memory`` lies on, in the memory's own DAX state."""
-    return c.env.fact(name, memory.volume, memory.dax)
+    return c.env.fact(name, memory.volume, memory.dax, memory.closed_by)
 
 
 def kernel_fact(c: Context, name: str) -> str | int | bool:

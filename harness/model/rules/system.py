@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, either, open_end
-from harness.model.facts import FACTS, fact_of_mount, fact_of_partition
-from harness.model.filesystems import Filesystem, WithoutDax
+from harness.model.facts import FACTS, fact_of_mount, fact_of_partition, fact_of_words
+from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, WithoutDax
 from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
 from harness.model.outcome import How, Observation
+from harness.model.prepared import with_prepared
 from harness.model.rules.effects import laid
 from harness.model.rules.rule import rule
+from harness.model.stack import OVERLAY
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import DropCaches, Meminfo, MountVolume, UmountVolume
+from harness.ops import DropCaches, Meminfo, MountOverlay, MountVolume, UmountVolume
 from harness.sizes import MIB
 
 #: What the guest's own doings may add to the page cache, or take from it, between two looks.
@@ -26,8 +28,14 @@ clause(
 )
 clause(
     "C-MOUNT-07",
-    "where a file system has no DAX state of each file (ext2), mount knows the word dax only: dax=always, dax=never, dax=inode are EINVAL",
-    "fs/ext2/super.c parse_options",
+    "a word for DAX that the file system does not know is EINVAL: where files have no DAX state of their own that is dax=inode (erofs), or "
+    "all but the word dax (ext2)",
+    "fs/ext2/super.c parse_options; fs/erofs/super.c erofs_dax_param_enums",
+)
+clause(
+    "C-MOUNT-11",
+    "before it had DAX, a file system knows no word for it: EINVAL (erofs, before 5.15)",
+    "fs/erofs/super.c erofs_fs_parameters",
 )
 clause(
     "C-MOUNT-08",
@@ -45,6 +53,7 @@ clause(
     "xfs with reflink refuses dax=always on a partition that could have DAX: EINVAL",
     "fs/xfs/xfs_super.c xfs_setup_dax_always (since 6.0)",
 )
+clause("C-OVERLAY-01", "overlayfs is mounted over a file system that nobody can write to", "mount(2); fs/overlayfs/super.c ovl_fill_super")
 clause("C-MOUNT-03", "a device that is mounted there already is EBUSY", "mount(2) ERRORS")
 clause("C-DEVDAX-09", "a dax device is no block device: mounting it is ENOTBLK", "mount(2) ERRORS; block/bdev.c lookup_bdev")
 clause("C-MOUNT-04", "umount of an unused mount succeeds", "umount2(2)")
@@ -74,12 +83,14 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     if refused := c.refuses(("ENOTBLK", c.env.reading.volume(op.volume).is_dax_device, "C-DEVDAX-09")):
         return refused.leaving(s)
     words = op.options.split(",")
-    unknown = _has_one_word(op) and any(word.startswith("dax=") for word in words)
-    wants = not unknown and _dax_wanted(words)
+    asked = [word for word in words if word.partition("=")[0] == "dax"]
+    unknown = any(word not in _known_words(op) for word in asked)
+    early = bool(asked) and not _knows_words(c, op)
+    wants = not unknown and not early and _dax_wanted(words)
     without, made_without = _without_dax(c, op), _made_without_dax(c, op)
     journals = "data=journal" in words
     asks, closed = "ro" in words, c.env.reading.volume(op.volume).read_only
-    if asks and not closed:
+    if asks and not closed and not _is_read_only(op):
         raise Undetermined("what a read-only mount of a device that can be written allows is not known to the model")
     if refused := c.refuses(
         ("EBUSY", op.volume in s.mounted or _set_up(c, op.volume), "C-MOUNT-03"),
@@ -88,6 +99,7 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
         ("EINVAL", wants and made_without is WithoutDax.REFUSED, "C-MOUNT-08"),
         ("EINVAL", wants and journals, "C-MOUNT-09"),
         ("EINVAL", unknown, "C-MOUNT-07"),
+        ("EINVAL", early, "C-MOUNT-11"),
         ("EINVAL", wants and without is None and _refuses_partition(c, op), "C-MOUNT-10"),
     ):
         return refused.leaving(s)
@@ -99,6 +111,7 @@ def _mounting(c: Context, s: State, op: MountVolume) -> Expectations:
     s = evolve(s, mounted=s.mounted.having(op.volume, wants))
     for number, memory in _memories(s, op.volume):
         s = s.with_object(number, evolve(memory, dax=wants))
+    s = with_prepared(c.env, s, op.volume, op.filesystem, dax=wants)
     return c.returns("C-MOUNT-01", 0).leaving(s)
 
 
@@ -127,14 +140,31 @@ def _set_up(c: Context, volume: str) -> bool:
     return any(v.role == volume and v.filesystem is not None for v in c.env.reading.volumes)
 
 
-def _has_one_word(op: MountVolume) -> bool:
-    return op.filesystem in set(Filesystem) and not Filesystem(op.filesystem).traits.dax_per_file
+def _known_words(op: MountVolume) -> tuple[str, ...]:
+    """The words for DAX of a file system; of one that nobody knows those of the others."""
+    return FILESYSTEM_TRAITS.get(op.filesystem, NODE).dax_words
+
+
+def _knows_words(c: Context, op: MountVolume) -> bool:
+    name = fact_of_words(Filesystem(op.filesystem)) if op.filesystem in set(Filesystem) else ""
+    return name not in FACTS or bool(c.env.fact(name, op.volume))
+
+
+def _is_read_only(op: MountVolume) -> bool:
+    return op.filesystem in FILESYSTEM_TRAITS and FILESYSTEM_TRAITS[op.filesystem].is_read_only
 
 
 def _dax_wanted(words: Sequence[str]) -> bool:
     if "dax=inode" in words:
         raise Undetermined("what dax=inode makes of a file is judged only where the set-up mounts")
     return "dax" in words or "dax=always" in words
+
+
+@rule(MountOverlay)
+def mount_overlay(c: Context, s: State, op: MountOverlay) -> Expectations:
+    if OVERLAY in s.mounted:
+        raise Undetermined("no clause covers a second overlay")
+    return c.returns("C-OVERLAY-01", 0).leaving(evolve(s, mounted=s.mounted.having(OVERLAY, False)))
 
 
 @rule(UmountVolume)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.agent.volumes import age, look
+from harness.agent.volumes import age, look, prepare
 from harness.model.audit import FILE_LIMIT_BYTES
 from harness.model.audit_outcome import VolumeSeen, audit_from
-from harness.ops.tag import FOREIGN_WRITER, tag_bytes
+from harness.ops.tag import FOREIGN_WRITER, PREPARED_SPAN, PREPARED_WRITER, tag_bytes
 from harness.sizes import MIB
 from tests.unit.agent.conftest import Client
 
 
 def test_a_volume_that_is_not_mounted_is_only_named(client: Client, tmp_path: Path) -> None:
     volume = {"role": "main", "folder": str(tmp_path), "device": "/dev/null", "filesystem": "ext4", "options": ""}
-    answer = client.ask("audit", volumes=[volume], file_limit=FILE_LIMIT_BYTES, busy_s=1)
+    answer = client.ask("audit", above=[], volumes=[volume], file_limit=FILE_LIMIT_BYTES, busy_s=1)
     assert answer["ok"], answer
     assert audit_from(answer).volumes == (VolumeSeen("main"),)
 
@@ -88,7 +88,15 @@ def test_ageing_leaves_no_file_and_wrote_the_foreign_writers_bytes(client: Clien
     assert kept == {path: tag_bytes(FOREIGN_WRITER, 0, length) for path, length in lengths.items()}
 
 
+def test_prepared_files_have_the_bytes_of_their_writer_from_where_they_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "for it"
+    prepare({"writer": PREPARED_WRITER, "files": [[f"{folder}/a", 300_000, 0], [f"{folder}/b", 100, PREPARED_SPAN], [f"{folder}/c", 0, 0]]})
+    assert (folder / "a").read_bytes() == tag_bytes(PREPARED_WRITER, 0, 300_000)
+    assert (folder / "b").read_bytes() == tag_bytes(PREPARED_WRITER, PREPARED_SPAN, 100)
+    assert (folder / "c").read_bytes() == b""
+
+
 def test_a_program_of_too_many_steps_is_refused_at_the_door(client: Client) -> None:
-    steps = [{"call": "meminfo"}] * (FOREIGN_WRITER)
+    steps = [{"call": "meminfo"}] * PREPARED_WRITER
     answer = client.ask("run", program={"format": 1, "steps": steps}, roots={}, devices={})
-    assert (answer["kind"], "at most 16382" in answer["error"]) == ("protocol", True)
+    assert (answer["kind"], "at most 16381" in answer["error"]) == ("protocol", True)

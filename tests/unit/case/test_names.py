@@ -33,6 +33,11 @@ STARTED = "  - {ftruncate: {file: f, length: 0}, start: cut}\n"
         ),
         ('  - open: {name: g, path: "target:b"}\n', "is on a volume that this case does not have (target needs the axis target)"),
         ('  - open: {name: g, path: "bar:"}\n', "is on a volume that this case does not have (bar needs ivshmem: true under needs)"),
+        (
+            '  - open: {name: g, path: "overlay:b"}\n',
+            "is on a volume that this case does not have (overlay needs a file system that nobody",
+        ),
+        ("  - mount_overlay: {}\n", "there is nothing to lay over the main volume (overlay needs a file system that nobody can write to"),
         ("  - umount: {volume: target}\n", "umount of the unknown volume 'target'; accepted: main"),
         ("  - {fsync: {file: f}, id: a}\n  - {fsync: {file: f}, id: a}\n", "the step id 'a' is taken (at cases/family/sample.yaml:5)"),
     ],

@@ -71,9 +71,23 @@ def test_a_region_that_is_read_only_is_mounted_by_the_program_or_used_as_a_node(
     plans(FSYNC, head("storage: [dax], region: [nvdimm_unarmed]", "mount_in_program: true\n"))
     with pytest.raises(CaseError, match="a region of the kind nvdimm_unarmed is read-only, and set-up mounts to write: mount_in_program"):
         plans(FSYNC, head("storage: [dax], region: [nvdimm_unarmed]"))
+    plans(FSYNC, head("storage: [dax], region: [nvdimm_unarmed], filesystem: [erofs]"))
     named = [name for name in named_stacks() if "unarmed" in name]
-    assert named
-    assert all(name.endswith("-node") for name in named)
+    assert all(name.endswith("-node") or "-erofs-" in name for name in named)
+    assert {"nvdimm_unarmed-fsdax-node", "nvdimm_unarmed-fsdax-erofs-dax_always"} <= set(named)
+
+
+def test_a_dax_mount_by_set_up_asks_for_a_kernel_that_knows_it() -> None:
+    asked = plans(FSYNC, head("storage: [dax, no_dax, disk], region: [e820], filesystem: [erofs]"))
+    assert {name: plan.needs.since for name, plan in asked.items()} == {
+        "e820-fsdax-erofs-dax_always": (5, 15),
+        "e820-fsdax-erofs-dax_never": (0, 0),
+        "disk-erofs": (0, 0),
+    }
+    assert {plan.needs.kernel_options for plan in asked.values()} == {("CONFIG_EROFS_FS",)}
+    assert all(plan.full_only for plan in asked.values())
+    (own,) = plans(FSYNC, head("storage: [dax], region: [e820], filesystem: [erofs]", "mount_in_program: true\n")).values()
+    assert own.needs.since == (0, 0)
 
 
 def test_a_layer_is_between_the_namespace_and_what_is_mounted_and_asks_for_its_driver() -> None:

@@ -67,6 +67,11 @@ def test_ext2_is_mounted_with_the_only_word_that_it_knows() -> None:
     assert mount_options(Mount(Filesystem.EXT4, DaxOption.NEVER)) == "dax=never"
 
 
+def test_erofs_is_mounted_to_read_and_without_a_word_where_it_is_to_have_no_dax() -> None:
+    assert mount_options(Mount(Filesystem.EROFS, DaxOption.ALWAYS)) == "ro,dax=always"
+    assert mount_options(Mount(Filesystem.EROFS, DaxOption.NEVER)) == mount_options(Mount(Filesystem.EROFS, None)) == "ro"
+
+
 def made(filesystem: Filesystem, format_: Format) -> str:
     mkfs = {
         "ext4": ("mkfs.ext4", "-b", "4096", "-O", "^verity,^orphan_file"),

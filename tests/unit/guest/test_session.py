@@ -17,18 +17,19 @@ from harness.model.formats import Format
 from harness.model.kinds import Alignment, DaxOption, NamespaceMode, PageMap, RegionKind
 from harness.model.stack import Disk, Mount, Namespace, Region, StorageStack, Volume, find_mismatches
 from harness.ops import Program, Step
-from harness.ops.tag import FOREIGN_WRITER
+from harness.ops.tag import FOREIGN_WRITER, PREPARED_WRITER
 from harness.sizes import MIB
 from tests.fakes.leased import make_reading
 from tests.unit.guest.fake_link import Answer, FakeStream
 
 ND = "/sys/bus/nd/devices"
 START = 512 * MIB
-MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q")}
+MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q"), "erofs": ("mkfs.erofs", "--quiet")}
 REGION = Region("pmem", RegionKind.E820)
 PLACEMENTS = (RegionPlacement("pmem", RegionKind.E820, START, 256 * MIB),)
 ALWAYS = Mount(Filesystem.EXT4, DaxOption.ALWAYS)
 DAX = StorageStack((Volume("main", Namespace(REGION), ALWAYS),))
+EROFS = StorageStack((Volume("main", Namespace(REGION), Mount(Filesystem.EROFS, DaxOption.ALWAYS)),))
 ROOT_MOUNT = "22 1 0:20 / / rw - overlay overlay rw\n"
 MAIN_MOUNT = "30 22 259:0 / /mnt/main rw,relatime - ext4 /dev/pmem0 rw,dax=always\n"
 
@@ -64,7 +65,7 @@ class FakeGuest:
             f"{ND}/namespace0.0/block/pmem0": "/sys/devices/x",
         }
         script: dict[str, Answer] = {"read_files": self._read_files, "commands": self._commands, "run": self._run, "remove_files": {}}
-        script |= {"kernel_log": self._log, "inspect": self._inspect, "age": {}}
+        script |= {"kernel_log": self._log, "inspect": self._inspect, "age": {}, "prepare": {}}
         self.stream = FakeStream(script)
         self.session = GuestSession(AgentLink(self.stream), MKFS, SessionState(Endpoint(1, "t")))
         self.failing: dict[str, str] = {}
@@ -325,6 +326,37 @@ def test_a_volume_that_cannot_be_aged_is_a_guest_error(guest: FakeGuest, call: s
         guest.session.refresh()
 
 
+def test_a_file_system_that_nobody_can_write_to_is_made_of_files_and_mounted_to_read(guest: FakeGuest) -> None:
+    guest.loadable = ("erofs",)
+    guest.session.set_up(EROFS, PLACEMENTS)
+    guest.stream.asked.clear()
+    guest.session.refresh()
+    asked = [request["do"] for request in guest.stream.asked]
+    assert "age" not in asked
+    prepare = guest.stream.asked[asked.index("prepare")]
+    assert prepare["writer"] == PREPARED_WRITER
+    assert [path.rpartition("/")[2] for path, _, _ in prepare["files"]] == ["page", "plain", "tail", "empty"]
+    (folder,) = {path.rpartition("/")[0] for path, _, _ in prepare["files"]}
+    made = ["mkfs.erofs", "--quiet", "--dsunit", "512", "/dev/pmem0", folder]
+    commands = guest.stream.commands()
+    assert commands.index(made) < commands.index(["rm", "-r", folder])
+    probe = next(request["program"]["steps"] for request in guest.stream.asked if request["do"] == "run")
+    assert [step["call"] for step in probe] == ["mount", "open", "statx", "mmap", "load", "pagemap", "munmap", "close", "drop_caches"]
+    assert (probe[0]["args"]["options"], probe[1]["args"]["path"]) == ("ro,dax=always", "main:page")
+    assert "remove_files" not in asked
+
+
+def test_of_a_prepared_file_a_clone_reads_one_page_and_drops_it_again(guest: FakeGuest) -> None:
+    guest.loadable = ("erofs",)
+    guest.session.set_up(EROFS, PLACEMENTS)
+    reading = guest.session.refresh()
+    guest.stream.asked.clear()
+    guest.session.read_clone(reading)
+    (asked,) = guest.stream.asked
+    assert [step["call"] for step in asked["program"]["steps"]][-2:] == ["close", "drop_caches"]
+    assert asked["remove"] == []
+
+
 def test_an_audit_says_how_each_volume_is_mounted_again_and_checked(guest: FakeGuest) -> None:
     asked: list[dict[str, Any]] = []
     guest.stream.script["audit"] = lambda request: asked.append(request) or {"volumes": [{"role": "main"}], "took_s": 0.5}  # type: ignore[func-returns-value]
@@ -340,6 +372,29 @@ def test_an_audit_says_how_each_volume_is_mounted_again_and_checked(guest: FakeG
     assert volume["check"] == ["e2fsck", "-fn", "/dev/pmem0"]
     guest.session.audit(Program(()), check=False)
     assert "check" not in asked[1]["volumes"][0]
+    assert asked[0]["above"] == []
+
+
+def test_a_stack_that_can_have_an_overlay_has_a_place_for_it_which_an_audit_unmounts_first(guest: FakeGuest) -> None:
+    asked: list[dict[str, Any]] = []
+    guest.stream.script["audit"] = lambda request: asked.append(request) or {"volumes": [{"role": "main"}], "took_s": 0.5}  # type: ignore[func-returns-value]
+    guest.loadable = ("erofs",)
+    guest.session.set_up(StorageStack((*EROFS.volumes, Volume("target", Disk(), Mount(Filesystem.EXT4, None)))), PLACEMENTS)
+    folder = "/mnt/overlay"
+    assert next(command for command in guest.stream.commands() if command[0] == "mkdir")[-1] == folder
+    assert guest.session.layout.roots == {"main": "/mnt/main", "target": "/mnt/target", "overlay": folder}
+    guest.session.audit(Program(()), check=False)
+    assert asked[0]["above"] == [folder]
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [EROFS, DAX, StorageStack((*EROFS.volumes, Volume("target", Disk(), Mount(Filesystem.EXT4, None))), mount_in_program=True)],
+)
+def test_no_other_stack_has_a_place_for_an_overlay(guest: FakeGuest, stack: StorageStack) -> None:
+    guest.loadable = ("erofs",)
+    guest.session.set_up(stack, PLACEMENTS)
+    assert "overlay" not in guest.session.layout.roots
 
 
 def test_a_volume_that_the_program_unmounts_is_not_audited(guest: FakeGuest) -> None:

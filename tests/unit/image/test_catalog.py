@@ -77,7 +77,7 @@ def test_no_mirror_is_named_in_the_catalog() -> None:
             "{suite: trixie, check_valid_until: never}",
             r"kernels\.yaml:\d+: yes or no is expected here, not 'never'$",
         ),
-        ("kernels.yaml", "      xfs: [", "      zfs: [", r"kernels\.yaml:\d+: unknown key 'zfs'; accepted here: ext2, ext4, xfs$"),
+        ("kernels.yaml", "      xfs: [", "      zfs: [", r"kernels\.yaml:\d+: unknown key 'zfs'; accepted here: erofs, ext2, ext4, xfs$"),
         (
             "kernels.yaml",
             "    of: debian_5.10\n",

@@ -148,6 +148,7 @@ def test_a_packaged_kernel_is_fetched_only_for_a_case_that_asks(monkeypatch: pyt
 
     class Image:
         config: ClassVar = {"XDP_SOCKETS": "y"}
+        release = "5.10.0-46-cloud-amd64"
 
     def image(choice: KernelChoice, _: object) -> Image:
         asked.append(choice.name)
@@ -159,6 +160,9 @@ def test_a_packaged_kernel_is_fetched_only_for_a_case_that_asks(monkeypatch: pyt
     assert kernels().lacking("debian_6.12", XDP, nobody) is None
     assert "CONFIG_RDMA_RXE" in (kernels().lacking("debian_6.12_full", RDMA, nobody) or "")
     assert asked == ["debian_6.12", "debian_6.12_full"]
+    assert kernels().lacking("debian_5.10", Needs(since=(5, 10)), nobody) is None
+    early = "the kernel is 5.10.0-46-cloud-amd64, and DAX of its file system came with 5.15"
+    assert kernels().lacking("debian_5.10", Needs(since=(5, 15)), nobody) == early
 
 
 def test_words_for_the_command_line_go_with_every_kernel_and_flavour() -> None:

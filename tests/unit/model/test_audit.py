@@ -40,7 +40,7 @@ from harness.ops import (
     UmountVolume,
     UnixPair,
 )
-from harness.ops.tag import FOREIGN_WRITER, MAX_WRITER
+from harness.ops.tag import FOREIGN_WRITER, MAX_WRITER, PREPARED_WRITER
 from tests.unit.model.stacks import DAX, Row, blocked, judged, returned, signalled, tag, zero
 
 RDWR = (OpenFlag.RDWR, OpenFlag.CREAT)
@@ -94,11 +94,11 @@ def test_a_read_of_a_program_that_shows_an_unzeroed_block_says_so_too() -> None:
     assert "left from before the program (byte 64" in found.observed
 
 
-def test_no_step_can_be_the_foreign_writer() -> None:
-    assert FOREIGN_WRITER == MAX_WRITER
-    Program((Step(Pwrite("f", 0, 8)),) * (FOREIGN_WRITER - 1))
-    with pytest.raises(ValueError, match="at most 16382 steps"):
-        Program((Step(Pwrite("f", 0, 8)),) * FOREIGN_WRITER)
+def test_no_step_can_be_who_wrote_before_the_program() -> None:
+    assert (FOREIGN_WRITER, PREPARED_WRITER) == (MAX_WRITER, MAX_WRITER - 1)
+    Program((Step(Pwrite("f", 0, 8)),) * (PREPARED_WRITER - 1))
+    with pytest.raises(ValueError, match="at most 16381 steps"):
+        Program((Step(Pwrite("f", 0, 8)),) * PREPARED_WRITER)
 
 
 @pytest.mark.parametrize(

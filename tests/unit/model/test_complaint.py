@@ -113,6 +113,11 @@ UNTAINTED = [
     ),
     # bytes in the superblock overwritten
     (ReportKind.FILE_SYSTEM, "XFS (pmem1): SB validate failed with error -74."),
+    # bytes in the superblock of erofs overwritten, seen on 7.3; before that with the name of a function
+    (ReportKind.FILE_SYSTEM, "erofs (device pmem0): invalid checksum 0x4fe6e60d, 0x8674c107 expected"),
+    (ReportKind.FILE_SYSTEM, "erofs: (device pmem0): erofs_read_superblock: cannot find valid erofs superblock"),
+    # mount -t erofs -o dax=always of a namespace without struct pages
+    (ReportKind.FILE_SYSTEM, "erofs: DAX unsupported by block device. Turning off DAX."),
     # a loop device cut short beneath the file system
     (ReportKind.FILE_SYSTEM, "XFS (loop0): log I/O error -5"),
     (ReportKind.FILE_SYSTEM, "XFS (loop0): Filesystem has been shut down due to log error (0x2)."),
@@ -190,6 +195,9 @@ HARMLESS = [
     T + "XFS (pmem0): Ending clean mount",
     T + "XFS (pmem0): DAX enabled. Warning: EXPERIMENTAL, use at your own risk",
     T + "XFS (pmem1): Starting recovery (logdev: internal)",
+    T + "erofs: (device pmem0): mounted with root inode @ nid 36.",
+    T + "erofs (device pmem0): mounted with root inode @ nid 36.",
+    T + "erofs: Unknown parameter 'dax'",
     T + "nd_pmem btt0.0: No existing arenas",
     T + "device_dax dax0.0: python3: dax_mmap: fail, attempted private mapping",
     T + "device_dax dax0.0: python3: dax_mmap: fail, unaligned vma (0x7f2f071e0000 - 0x7f2f071e1000, 0x1fffff)",

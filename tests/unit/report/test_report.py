@@ -406,7 +406,7 @@ def test_an_audit_that_deviates_is_told_as_what_came_after_the_program(tmp_path:
     assert "observed  a: bytes 0..4095: left from before the program (byte 0 of what was removed from the volume then)" in text
     assert "cases/fam/one.yaml  after the program: check the file system\n" in text
     assert "Free blocks count wrong" in text
-    assert "(clause C-AUDIT-03, e2fsck(8), xfs_repair(8): exit status 0)" in text
+    assert "(clause C-AUDIT-03, e2fsck(8), xfs_repair(8), fsck.erofs(1): exit status 0)" in text
     lines = "\n".join(line for section in make_summary([found], {}) for line in lay_out(section.parts))
     assert f"{found.where.node_id}: after the program: check the file system: observed e2fsck" in lines
     assert "what programs left was audited after 0 of 1 items" not in lines
