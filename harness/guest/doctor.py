@@ -26,7 +26,7 @@ from harness.model.dax.evidence import (
     Region,
     Unseen,
 )
-from harness.model.dax.needs import by_driver
+from harness.model.dax.needs import NEEDS, by_driver
 
 _ND = "/sys/bus/nd/devices"
 _ND_PMEM = "/sys/bus/nd/drivers/nd_pmem"
@@ -360,7 +360,7 @@ def _missing(machine: _Machine, path: str, output: Output) -> _Place:
 
 def _look_at(shell: Shell, machine: _Machine, place: _Place, deadline: Deadline) -> Evidence:
     device = machine.devices[place.name] if place.name is not None else None
-    answers = look(shell, (), _questions(place, device, machine.page_bytes), deadline)
+    answers = look(shell, (), _questions(machine, place, device), deadline)
     outputs = answers.outputs
     folder, file = _path_seen(place, outputs)
     return Evidence(
@@ -381,14 +381,14 @@ def _look_at(shell: Shell, machine: _Machine, place: _Place, deadline: Deadline)
     )
 
 
-def _questions(place: _Place, device: Device | None, page_bytes: int) -> dict[str, str]:
+def _questions(machine: _Machine, place: _Place, device: Device | None) -> dict[str, str]:
     questions = {"none": ":"}
     folder = place.mount.entry.folder if place.mount else ""
     if device is not None:
         node = shlex.quote(device.node)
-        questions["type"] = f"blkid -p -o value -s TYPE {node} || {{ s=$?; [ -r {node} ] || lsblk -ndo FSTYPE {node}; exit $s; }}"
-        questions["ext"] = f"dumpe2fs -h {node}"
-        questions["xfs"] = f"xfs_info {shlex.quote(folder) if folder else node}"
+        listed = f"[ -r {node} ] || lsblk -Pdno FSTYPE,PTTYPE {node}"
+        questions["type"] = f"blkid -p -o export -s TYPE -s PTTYPE {node} || {{ s=$?; {listed}; exit $s; }}"
+        questions["superblock"] = "; ".join(_superblock_questions(machine, place, node, shlex.quote(folder) if folder else node))
     if folder:
         questions["block"] = f"stat -f -c %S {shlex.quote(folder)}"
     if place.path is not None:
@@ -398,7 +398,7 @@ def _questions(place: _Place, device: Device | None, page_bytes: int) -> dict[st
         questions["file"] = f'{first}; printf %s "$p"'
         questions["flags"] = f'{first}; lsattr -d "$p"'
         xfs_io = "xfs_io -r -c 'statx -r' \"$p\""
-        python = f'python3 -I -S -c {shlex.quote(_PROGRAM)} "$p" {page_bytes}'
+        python = f'python3 -I -S -c {shlex.quote(_PROGRAM)} "$p" {machine.page_bytes}'
         questions["statx"] = f"{first}; if command -v python3 >/dev/null; then {python}; else {xfs_io}; fi"
     return questions
 
@@ -430,34 +430,51 @@ def _states(output: Output) -> tuple[bool | Unseen, bool | Unseen]:
 
 
 def _filesystem(machine: _Machine, place: _Place, outputs: Mapping[str, Output]) -> FilesystemSeen | Unseen | None:
-    mount, device = place.mount, place.name
-    if mount is None and device is None:
-        return None
+    mount = place.mount
     if mount is None:
-        said = outputs["type"]
-        if not said.text.strip():
-            return None if said.status == 2 else Unseen(said.why("blkid"))
-        if said.status == 127 or (said.status and "ermission" in said.text):
-            return Unseen(said.why("blkid"))
-        kind = by_driver(said.text.split()[-1])
+        kind = _found_type(outputs["type"]) if place.name is not None else None
+        if not isinstance(kind, str):
+            return kind
     else:
-        kind = by_driver(mount.entry.filesystem, device in machine.by_ext4)
-    block, features = _superblock(outputs)
+        kind = _mounted_type(machine, place) or ""
+    block, features = _superblock(outputs.get("superblock", Output(0, "not asked")))
     folders = tuple(m.entry.folder for m in machine.mounts if mount is not None and m.number == mount.number)
     if "block" in outputs and outputs["block"].text.strip().isdigit():
         block = int(outputs["block"].text)
     return FilesystemSeen(kind, block, features, mount.entry.folder if mount else None, mount.entry.options if mount else (), folders)
 
 
-def _superblock(outputs: Mapping[str, Output]) -> tuple[int | Unseen, frozenset[str] | Unseen]:
+def _found_type(output: Output) -> str | Unseen | None:
+    """Return what is on a device, from what blkid said, or lsblk in its place; None: nothing is."""
+    found = dict(re.findall(r'\b(FSTYPE|TYPE|PTTYPE)="?([^"\s]+)', output.text))
+    if type_ := found.get("TYPE") or found.get("FSTYPE"):
+        return by_driver(type_)
+    if "PTTYPE" in found:
+        return f"a partition table ({found['PTTYPE']})"
+    lines = output.text.strip().splitlines()
+    return Unseen(f"blkid: {lines[0]}") if lines else None if output.status in (0, 2) else Unseen(output.why("blkid"))
+
+
+def _superblock_questions(machine: _Machine, place: _Place, node: str, where: str) -> Iterator[str]:
+    """Yield what asks for the superblock: of the file system that is mounted, or of each that could be there."""
+    mounted = _mounted_type(machine, place)
+    asking = list(NEEDS.values()) if mounted is None else [NEEDS[mounted]] if mounted in NEEDS else []
+    yield from dict.fromkeys(needs.superblock.format(node=node, place=where) for needs in asking)
+    yield ":"
+
+
+def _mounted_type(machine: _Machine, place: _Place) -> str | None:
+    return None if place.mount is None else by_driver(place.mount.entry.filesystem, place.name in machine.by_ext4)
+
+
+def _superblock(output: Output) -> tuple[int | Unseen, frozenset[str] | Unseen]:
     """Return the size of a block and the features, from what the tools of either family of file systems said."""
-    ext, xfs = outputs.get("ext", Output(0, "")), outputs.get("xfs", Output(0, ""))
-    if features := re.search("^Filesystem features:(.*)$", ext.text, re.M):
-        block = re.search("^Block size: *([0-9]+)$", ext.text, re.M)
-        return int(block[1]) if block else Unseen(ext.why("dumpe2fs")), frozenset(features[1].split())
-    if block := re.search(r"^data +=.* bsize=(\d+)", xfs.text, re.M):
-        return int(block[1]), frozenset(re.findall(r"(\w+)=1\b", xfs.text))
-    why = Unseen(f"{ext.why('dumpe2fs')}; {xfs.why('xfs_info')}")
+    features, block = (re.search(rf"^{name}: *(.*)$", output.text, re.M) for name in ("Filesystem features", "Block size"))
+    if features and block:
+        return int(block[1]), frozenset(features[1].split())
+    if block := re.search(r"^data +=.* bsize=(\d+)", output.text, re.M):
+        return int(block[1]), frozenset(re.findall(r"(\w+)=1\b", output.text))
+    why = Unseen(output.why("the superblock"))
     return why, why
 
 

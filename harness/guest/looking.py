@@ -10,16 +10,20 @@ from harness.guest.link import GuestFiles
 from harness.guest.ssh import Shell
 from harness.host.deadline import Deadline
 
-#: What the shell is told first. A folder says where it really is; a file that cannot be read is said to be that.
+#: What the shell is told first. Files are read without starting a program for each, and where folders really are one program says.
 _PRELUDE = """
 LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export LC_ALL PATH
 look() {
+    folders=
     for f in "$@"; do
-        if [ -d "$f" ]; then printf '%s folder %s\\n' $mark "$f"; readlink -f "$f"
-        elif [ -r "$f" ]; then printf '%s file %s\\n' $mark "$f"; cat "$f" 2>/dev/null; echo
+        if [ -d "$f" ]; then folders="$folders $f"
+        elif [ -r "$f" ]; then
+            printf '%s file %s\\n' $mark "$f"
+            while IFS= read -r line || [ -n "$line" ]; do printf '%s\\n' "$line"; done < "$f"
         elif [ -e "$f" ]; then printf '%s closed %s\\n' $mark "$f"
         fi
-    done
+    done 2>/dev/null
+    [ -z "$folders" ] || { printf '%s folders%s\\n' $mark "$folders"; readlink -f $folders; }
 }
 """
 
@@ -56,7 +60,7 @@ def look(shell: Shell, patterns: Sequence[str], questions: Mapping[str, str], de
     ]
     # A question's output is what stands before its mark, a file's content what stands behind its own.
     begins = [f"printf '%s begin {name}\\n' $mark\n{script}" for name, script in zip(questions, asked, strict=True)]
-    script = "\n".join([f"mark={mark}", _PRELUDE, *(f"look {pattern}" for pattern in patterns), *begins, "printf '%s end\\n' $mark", ""])
+    script = "\n".join([f"mark={mark}", _PRELUDE, f"look {' '.join(patterns)}", *begins, "printf '%s end\\n' $mark", ""])
     # The words go in by standard input, so that it does not matter which shell the user has.
     said = shell.run(["sh", "-s"], deadline, stdin=script.encode(), check=False)
     if not said.stdout.endswith(f"{mark} end\n"):
@@ -71,8 +75,8 @@ def _answers(text: str, mark: str) -> Answers:
     for section in re.split(rf"^{mark} ", text, flags=re.M)[1:]:
         head, _, body = section.partition("\n")
         kind, _, name = head.partition(" ")
-        if kind == "folder":
-            folders[name] = body.strip()
+        if kind == "folders":
+            folders.update(zip(name.split(), body.split(), strict=True))
         elif kind == "file":
             files[name] = body
         elif kind == "closed":

@@ -39,7 +39,9 @@ class UserAddress:
 
 def parse_address(text: str) -> UserAddress:
     """Read ``[USER@]MACHINE[:PORT]``; an IPv6 address with a port stands in brackets. Raises UsageError."""
-    match = re.fullmatch(r"(?:([^@\s]+)@)?(?:\[([0-9a-fA-F:]+)\]|([^@:\s\[\]]+)|([0-9a-fA-F:]+:[0-9a-fA-F:]*))(?::(\d{1,5}))?", text)
+    match = re.fullmatch(
+        r"(?:([^@\s]+)@)?(?:\[([0-9a-fA-F:]+)\]|([^-@:\s\[\]][^@:\s\[\]]*)|([0-9a-fA-F:]+:[0-9a-fA-F:]*))(?::(\d{1,5}))?", text
+    )
     if match is None or (match[5] is not None and not 0 < int(match[5]) < 65536):
         raise UsageError(f"not [USER@]MACHINE[:PORT]: {text!r}")
     return UserAddress(match[2] or match[3] or match[4], match[1], int(match[5]) if match[5] else None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from harness.model.dax.evidence import Device, DeviceKind, Evidence, FileSeen, FilesystemSeen, Namespace, Region
 from harness.model.dax.needs import NEEDS, USUAL, DaxNeeds
-from harness.model.kinds import NamespaceMode, is_synchronous
+from harness.model.kinds import is_synchronous
 
 _SECTOR = 512
 #: Where a partition is to begin: at a multiple of 2 MiB, so that huge pages can be mapped. In sectors.
@@ -40,7 +40,7 @@ def load(module: str) -> Cure:
 
 def elsewhere(e: Evidence) -> Cure:
     """What to do with a place on a disk: nothing makes persistent memory of that."""
-    nodes = [space.node for space in e.namespaces if space.node is not None and space.mode == NamespaceMode.FSDAX]
+    nodes = [space.node for space in e.namespaces if space.node is not None and space.gives_dax]
     where = f", on {nodes[0]} for example" if nodes else ""
     return Cure(f"keep the files on persistent memory{where}: nothing gives a disk DAX")
 

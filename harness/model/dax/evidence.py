@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.model.filesystems import Version
+from harness.model.kinds import NamespaceMode
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Namespace:
     region: Region
     node: str | None
     labelled: bool = False
+
+    @property
+    def gives_dax(self) -> bool:
+        """Whether a file system can have DAX in its mode."""
+        return any(mode.traits.queue_dax for mode in NamespaceMode if mode == self.mode)
 
     @property
     def fsdax_node(self) -> str:

@@ -11,7 +11,7 @@ from harness.model.dax import cures
 from harness.model.dax.cures import Cure
 from harness.model.dax.evidence import Device, DeviceKind, Evidence, FileSeen, FilesystemSeen, FolderSeen, Namespace, Unseen
 from harness.model.dax.needs import NEEDS, OTHERS, PER_FILE_SINCE, DaxNeeds
-from harness.model.kinds import NamespaceMode, is_dax_device, is_synchronous
+from harness.model.kinds import is_dax_device, is_synchronous
 
 _SECTOR = 512
 
@@ -100,8 +100,8 @@ def _broken(why: str, cure: Cure) -> Finding:
 def _kernel_option(e: Evidence) -> Finding:
     if e.fs_dax is False:
         return _broken(f"Linux {e.release} is built without CONFIG_FS_DAX", cures.OTHER_KERNEL)
-    if not e.about and e.idle:
-        idle = e.idle[0]
+    names = {namespace.name for namespace in e.about}
+    for idle in [idle for idle in e.idle if not names or idle.device in names][:1]:
         return _broken(f"no driver has taken {idle.device}: the module {idle.module} is not loaded", cures.load(idle.module))
     if isinstance(e.fs_dax, Unseen):
         return _unknown(e.fs_dax)
@@ -109,6 +109,8 @@ def _kernel_option(e: Evidence) -> Finding:
 
 
 def _region(e: Evidence) -> Finding:
+    if e.device is None and isinstance(e.filesystem, FilesystemSeen):
+        return _broken(f"{e.asked} is on {e.filesystem.type}, which is on no block device", cures.elsewhere(e))
     if not e.regions:
         return _broken(f"the kernel knows of no region of persistent memory{_on(e.device)}", cures.NO_REGION)
     if e.device is not None and not e.about:
@@ -138,7 +140,7 @@ def _namespace_mode(e: Evidence) -> Finding:
             return _broken(f"nothing of that name came of a namespace: {e.asked}", cures.elsewhere(e))
         return _broken(f"{free[0].name} has no namespace", cures.make_namespace(e, free[0]))
     for namespace in e.about:
-        if namespace.mode != NamespaceMode.FSDAX:
+        if not namespace.gives_dax:
             return _broken(_why_not(namespace), cures.change_mode(e, namespace))
         if namespace.node is None:
             return _broken(f"{namespace.name} is not enabled: nothing came of it in /dev", cures.enable(namespace))

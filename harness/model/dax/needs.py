@@ -23,12 +23,14 @@ class FeatureConflict:
 class DaxNeeds:
     """What a file system asks for. ``mkfs``: the command, but for the size of a block (``{block}``) and the device.
 
+    ``superblock``: the command that says how it was made, but for the device (``{node}``) or where it is mounted, if it is (``{place}``).
     ``set_flag``: the command that gives a file its flag, without the file. ``conflicts``: features. ``option_conflicts``: words of the
     mount table under which no file has DAX, and why.
     """
 
     traits: FilesystemTraits
     mkfs: str
+    superblock: str
     set_flag: str = ""
     conflicts: tuple[FeatureConflict, ...] = ()
     option_conflicts: tuple[tuple[str, str], ...] = ()
@@ -51,6 +53,7 @@ class DaxNeeds:
         return str(self.traits.dax_by_default) if self.has_files(version) else "never"
 
 
+_DUMPE2FS = "dumpe2fs -h {node}"
 #: The file system that is made where there is none.
 USUAL = "ext4"
 NEEDS: Mapping[str, DaxNeeds] = MappingProxyType(
@@ -58,6 +61,7 @@ NEEDS: Mapping[str, DaxNeeds] = MappingProxyType(
         "ext4": DaxNeeds(
             FILESYSTEM_TRAITS["ext4"],
             "mkfs.ext4 -F -b {block}",
+            _DUMPE2FS,
             "chattr +x",
             (
                 # fs/ext4/super.c ext4_check_feature_compatibility.
@@ -71,6 +75,7 @@ NEEDS: Mapping[str, DaxNeeds] = MappingProxyType(
         "xfs": DaxNeeds(
             FILESYSTEM_TRAITS["xfs"],
             "mkfs.xfs -f -b size={block}",
+            "xfs_info {place}",
             "xfs_io -c 'chattr +x'",
             (
                 # fs/xfs/xfs_super.c xfs_setup_dax_always; before 6.0 in xfs_fs_fill_super.
@@ -83,7 +88,7 @@ NEEDS: Mapping[str, DaxNeeds] = MappingProxyType(
             ),
         ),
         # It has neither features in its way nor flags, and one word.
-        "ext2": DaxNeeds(FILESYSTEM_TRAITS["ext2"], "mkfs.ext2 -F -b {block}"),
+        "ext2": DaxNeeds(FILESYSTEM_TRAITS["ext2"], "mkfs.ext2 -F -b {block}", _DUMPE2FS),
     }
 )
 #: File systems that have DAX under conditions of their own, of which nothing is known here.
