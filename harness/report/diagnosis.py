@@ -27,16 +27,12 @@ def _conclusion(diagnosis: Diagnosis) -> str:
     asked = diagnosis.evidence.asked
     if diagnosis.broken is not None:
         link, found = diagnosis.broken
-        return f"No DAX at {asked}: the link {link.name} is broken. {_sentence(found.seen)}"
+        return f"No DAX at {asked} because of the {link.name}: {found.seen}."
     last = diagnosis.findings[-1][1]
     if diagnosis.has_dax:
-        return f"There is DAX at {asked}." if last.word is Word.OK else f"There is DAX at {asked}, in part. {_sentence(last.seen)}"
+        return f"There is DAX at {asked}." if last.word is Word.OK else f"There is DAX at {asked}, in part: {last.seen}."
     unknown = ", ".join(link.name for link, found in diagnosis.findings if found.word is Word.UNKNOWN)
     return f"Whether there is DAX at {asked} could not be seen: no link is known to be broken, but these are unknown: {unknown}."
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _cure_lines(cure: Cure) -> Iterable[str]:

@@ -31,7 +31,7 @@ def test_a_broken_link_is_told_in_a_sentence_with_the_commands_of_the_cure() -> 
         "mapping              not reached",
     ]
     assert said[12:] == [
-        "No DAX at /mnt/a/file: the link mount option is broken. /mnt/a is mounted with dax=never: no file has DAX.",
+        "No DAX at /mnt/a/file because of the mount option: /mnt/a is mounted with dax=never: no file has DAX.",
         "Cure: unmount it and mount it with dax=always, as a remount does not change that; and in /etc/fstab, where it is named there.",
         "    umount /mnt/a",
         "    mount -t ext4 -o ro,noatime,dax=always /dev/pmem0 /mnt/a",
@@ -47,7 +47,7 @@ def test_what_a_cure_destroys_is_said() -> None:
 
 def test_dax_in_part_is_told_with_what_to_do_instead() -> None:
     said = printed(replace(WHOLE, file=replace(FILE, map_sync=False)))
-    assert said[-2].startswith("There is DAX at /mnt/a/file, in part. Statx says that /mnt/a/file has DAX, but MAP_SYNC is refused")
+    assert said[-2].startswith("There is DAX at /mnt/a/file, in part: statx says that /mnt/a/file has DAX, but MAP_SYNC is refused")
     assert said[-1].startswith("Cure: call fsync or msync after storing")
 
 
