@@ -71,6 +71,9 @@ def connected_as_user(address: UserAddress, deadline: Deadline) -> Iterator[Ssh]
             banner_timeout=left_s,
             auth_timeout=left_s,
         )
+    except HostError:  # of ours: a host that is not known
+        client.close()
+        raise
     except Exception as error:
         client.close()
         raise _told(error, address, host, port, deadline) from error
@@ -116,8 +119,6 @@ class _Refusing(paramiko.MissingHostKeyPolicy):
 def _told(error: Exception, address: UserAddress, host: str, port: int, deadline: Deadline) -> HostError:
     """Return what became of a connection, as an error of ours."""
     where = f"{host} port {port}"
-    if isinstance(error, HostError):
-        return error
     if isinstance(error, paramiko.BadHostKeyException):
         named = host if port == _PORT else f"[{host}]:{port}"
         shown = f"{error.key.get_name()} {error.key.fingerprint}"

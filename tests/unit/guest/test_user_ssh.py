@@ -41,6 +41,7 @@ def at(server: SshAddress) -> UserAddress:
 def why_not(address: UserAddress, seconds: float = 60) -> str:
     with pytest.raises(HostError) as caught, connected_as_user(address, Deadline.after(seconds)):
         pass
+    assert caught.value.__cause__ is not caught.value  # whoever looks for the first cause would never end
     return str(caught.value)
 
 
