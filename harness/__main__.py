@@ -14,7 +14,7 @@ from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, WRONG_USAGE
 
 #: Every command: a module of harness/cli, and what it is for.
 COMMANDS = {
-    "doctor": "say what is here, what is missing, and which accelerator runs guests and why",
+    "doctor": "say what is here and what is missing, which accelerator runs guests and why; or why there is no DAX on a stack or a machine",
     "images": "list, build or remove the kernels and root file systems of guests",
     "new": "write a first case of your own, and run it",
     "plan": "print what a case would do: stack, QEMU command, steps; boots nothing",

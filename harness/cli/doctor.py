@@ -1,4 +1,4 @@
-"""What is here, what is missing, and how to get it: every finding is one line."""
+"""What is here, what is missing, and how to get it: every finding is one line. Of a stack or a machine: why there is no DAX."""
 
 import argparse
 import shutil
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case.case import KERNEL_OPTIONS, Needs
+from harness.cli import diagnosis
 from harness.cli.images import needed_kernels
-from harness.cli.options import add_kernel, add_verbose
-from harness.errors import HarnessError
+from harness.cli.options import add_kernel, add_kernel_args, add_verbose
+from harness.errors import HarnessError, UsageError
 from harness.host import settings
 from harness.host.memory import find_room
 from harness.host.tools import BUILD_TOOLS, RUN_TOOLS, missing_to_compile, missing_tools
@@ -27,12 +28,22 @@ _MARKS = {True: "ok", False: "MISSING", None: "-"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stack", metavar="ID", help="why is there no DAX on this storage stack? As 'shell --list' names it; boots a guest"
+    )
+    parser.add_argument("--at", metavar="[USER@]MACHINE[:PORT]", help="why is there no DAX on this machine? Looks over SSH, and only reads")
+    parser.add_argument("path", nargs="?", metavar="PATH", help="with --at: a file, folder, mount point or device (default: all with pmem)")
     add_kernel(parser)
+    add_kernel_args(parser)
     add_verbose(parser)
     parser.set_defaults(command=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    if chosen.stack or chosen.at:
+        return diagnosis.run(chosen)
+    if chosen.path:
+        raise UsageError("a path is looked at on a machine: --at [USER@]MACHINE PATH")
     catalog = load_catalog()
     findings: list[Finding] = []
     for finding in examine(catalog, (choose_kernel(chosen.kernel, catalog),)):

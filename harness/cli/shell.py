@@ -3,16 +3,15 @@
 import argparse
 from pathlib import Path
 
-from harness.case.case import Needs
-from harness.case.plan import DEFAULT_STACK, named_stacks, with_drivers
+from harness.case.plan import DEFAULT_STACK, named_stacks
 from harness.cli.options import add_kernel, add_kernel_args, add_verbose
+from harness.cli.stacks import choose_stack
 from harness.cli.words import progress
 from harness.errors import UsageError
 from harness.lease.boot import make_booter
 from harness.lease.booted import ways_in
 from harness.lease.clone import Cloner
 from harness.lease.kept import FOLDER, LogKeeper
-from harness.lease.kernels import read_kernels
 from harness.lease.options import BOOT_LIMIT_S, GuestOptions
 from harness.machine.arguments import parse_kernel_arguments
 from harness.report.status import ALL_CONFORM
@@ -37,18 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    stacks = named_stacks()
     if chosen.list:
-        for name, stack in stacks.items():
-            print(f"{name:36} {stack.describe()}")
+        for name, known in named_stacks().items():
+            print(f"{name:36} {known.describe()}")
         return ALL_CONFORM
-    if chosen.storage not in stacks:
-        raise UsageError(f"no storage stack {chosen.storage!r}; there are:\n" + "\n".join(f"  {name}" for name in stacks))
-    kernels = read_kernels([chosen.kernel] if chosen.kernel else [])
-    choice = kernels.paths[0]
-    lacking = kernels.lacking(choice.name, with_drivers(Needs(), stacks[chosen.storage]), progress)
-    if lacking is not None:
-        raise UsageError(f"{choice.name} cannot have {chosen.storage}: {lacking}")
+    stack, choice = choose_stack(chosen.storage, chosen.kernel)
     if chosen.keep_memory and chosen.booted:
         raise UsageError("--keep-memory keeps the memory of a restored guest: leave --booted out")
     if chosen.keep_memory:
@@ -57,7 +49,6 @@ def run(chosen: argparse.Namespace) -> int:
     keeper = LogKeeper(NO_SHELL)
     keeper.clear()
     options = GuestOptions(chosen.boot_timeout, gdb=chosen.gdb, keep=chosen.keep_memory, kernel_arguments=arguments, keeper=keeper)
-    stack = stacks[chosen.storage]
     start = make_booter(lambda _: choice, progress, options) if chosen.booted else Cloner(lambda _: choice, progress, options).clone
     with start(stack, choice.name) as guest:
         guest.refresh()

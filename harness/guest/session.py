@@ -264,6 +264,11 @@ class GuestSession:
             raise GuestError("this session has no SSH connection of its own to open a shell on")
         return interact(self.ssh, self._limit(60))
 
+    @property
+    def scale(self) -> float:
+        """The accelerator's time scale, for waits of others."""
+        return self._scale
+
     def _limit(self, seconds: float) -> Deadline:
         return Deadline.after(seconds, self._scale)
 

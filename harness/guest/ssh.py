@@ -1,7 +1,7 @@
 """SSH to a guest: one authenticated connection, commands over it, and byte streams to ports of the guest's own loopback.
 
-The only place that knows paramiko. The host key is pinned (made with the image), the client key is the image's; no agent,
-no known_hosts, no configuration of the user's takes part. Every wait has a deadline of ours: paramiko's own waits for an
+With ``user_ssh.py`` the only place that knows paramiko. The host key is pinned (made with the image), the client key is the image's;
+no agent, no known_hosts, no configuration of the user's takes part. Every wait has a deadline of ours: paramiko's own waits for an
 exit status have none.
 """
 
@@ -145,10 +145,10 @@ def parse_public_key(text: str) -> tuple[str, bytes]:
 
 
 class Ssh:
-    """One authenticated connection (see :func:`connected`)."""
+    """One authenticated connection (see :func:`connected`). ``whom``: what messages call the other side."""
 
-    def __init__(self, transport: paramiko.Transport) -> None:
-        self._transport = transport
+    def __init__(self, transport: paramiko.Transport, whom: str = "the guest") -> None:
+        self._transport, self._whom = transport, whom
 
     def run(self, command: list[str], deadline: Deadline, *, stdin: bytes = b"", check: bool = True) -> CommandResult:
         line = shlex.join(command)
@@ -156,12 +156,12 @@ class Ssh:
             try:
                 with self._closed_at(deadline):
                     channel.exec_command(line)
-                result = _run_to_end(channel, line, stdin, deadline)
+                result = _run_to_end(channel, line, stdin, deadline, self._whom)
             except (OSError, EOFError, paramiko.SSHException) as error:
-                raise GuestError(f"lost the guest during: {line} ({error!r})") from error
+                raise GuestError(f"lost {self._whom} during: {line} ({error!r})") from error
         if check and result.status != 0:
             said = "\n".join((result.stderr or result.stdout).rstrip().splitlines()[-15:]) or "(it printed nothing)"
-            raise GuestError(f"exit status {result.status} in the guest from: {line}\n{said}")
+            raise GuestError(f"exit status {result.status} in {self._whom} from: {line}\n{said}")
         return result
 
     @contextmanager
@@ -202,14 +202,14 @@ class Ssh:
         try:
             channel = self._transport.open_session(timeout=max(deadline.remaining_s, 0.01))
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise GuestError(f"lost the guest before: {line} ({error!r})") from error
+            raise GuestError(f"lost {self._whom} before: {line} ({error!r})") from error
         try:
             yield channel
         finally:
             channel.close()
 
 
-def _run_to_end(channel: paramiko.Channel, line: str, stdin: bytes, deadline: Deadline) -> CommandResult:
+def _run_to_end(channel: paramiko.Channel, line: str, stdin: bytes, deadline: Deadline, whom: str) -> CommandResult:
     """Feed and drain all three streams by turns: reading one to its end first deadlocks once the other's window is full."""
     left, out, err = memoryview(stdin), bytearray(), bytearray()
     channel.setblocking(False)
@@ -236,10 +236,10 @@ def _run_to_end(channel: paramiko.Channel, line: str, stdin: bytes, deadline: De
         return bool(ended) and not channel.recv_ready() and not channel.recv_stderr_ready()
 
     if not wait_until(moved, deadline, _POLL_S):
-        raise GuestHungError(f"still running in the guest after {deadline.limit_s:.0f} s: {line}")
+        raise GuestHungError(f"still running in {whom} after {deadline.limit_s:.0f} s: {line}")
     status = channel.recv_exit_status()
     if status < 0:
-        raise GuestError(f"lost the guest during: {line} (no exit status came)")
+        raise GuestError(f"lost {whom} during: {line} (no exit status came)")
     return CommandResult(line, status, out.decode(errors="replace"), err.decode(errors="replace"))
 
 

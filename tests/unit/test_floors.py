@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
 
 #: Modules of others that have one home, or a few.
 HOMES: dict[str, set[str]] = {
-    "paramiko": {"guest/ssh.py"},
+    "paramiko": {"guest/ssh.py", "guest/user_ssh.py"},
     "subprocess": {"host/process.py"},
     "yaml": {"case/tree.py", "image/catalog.py"},
     "rich": {"report/tables.py"},
@@ -69,6 +69,7 @@ KINDS = (
     "model/kinds.py",
     "model/layers.py",
     "model/filesystems.py",
+    "model/dax/needs.py",
     "guest/filesystem.py",
     "guest/layers.py",
     "guest/regions.py",
