@@ -20,6 +20,7 @@ COMMANDS = {
     "templates": "list, verify or remove the saved guests that clones start from",
     "reap": "end and remove what harnesses left that ended without their reaper",
     "runs": "list, show or remove the runs that are kept below the artifacts",
+    "report": "make one HTML page of runs and tables, to look at, search and print",
     "judge": "judge stored observations again, without a guest",
     "facts": "measure the model's facts from stored observations, and show where its table differs",
     "probe": "measure the facts of a kernel on guests, and keep them as a table",
