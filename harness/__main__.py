@@ -22,6 +22,7 @@ COMMANDS = {
     "templates": "list, verify or remove the saved guests that clones start from",
     "reap": "end and remove what harnesses left that ended without their reaper",
     "runs": "list, show or remove the runs that are kept below the artifacts",
+    "report": "make one HTML page of runs and tables, to look at, search and print",
     "export": "print a run as JUnit's XML, JSON lines, KTAP or for KernelCI's database",
     "judge": "judge stored observations again, without a guest",
     "facts": "measure the model's facts from stored observations, and show where its table differs",

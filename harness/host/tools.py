@@ -53,6 +53,8 @@ COMPILE_TOOLS = (
     Tool("patch", "patch", "applies patches to kernels"),
     Tool("xz", "xz-utils", "unpacks the source of kernels"),
 )
+#: What looks at the page of results, in tests.
+PAGE_TOOLS = (Tool("chromium", "chromium", "shows the page"),)
 #: A header that objtool, which every x86-64 kernel is made with, includes; and its package.
 _HEADER, _HEADER_PACKAGE = "libelf.h", "libelf-dev"
 

@@ -4,13 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case.known import load_nearest_known
 from harness.model.judge import Judgement
 from harness.model.outcome import How, Observation
 from harness.ops import Meminfo, Program
 from harness.record.item import Ending
-from harness.record.judged import Result, judge_record
-from harness.record.store import load_record
+from harness.record.judged import Result, judge_kept
 
 #: What one step came to, as far as two guests that agree show the same.
 StepOutcome = tuple[object, ...]
@@ -37,12 +35,12 @@ class ItemDifference:
 
 def stored_shape(folder: Path) -> tuple[str, Shape]:
     """Return what the stored item in ``folder`` is called on every kernel, and its shape. Raises UsageError."""
-    record = load_record(folder)
-    where = record.item.where
-    return where.name_without_kernel, _shape(judge_record(record, load_nearest_known(Path(where.case))))
+    result = judge_kept(folder)
+    return result.record.item.where.name_without_kernel, make_shape(result)
 
 
-def _shape(result: Result) -> Shape:
+def make_shape(result: Result) -> Shape:
+    """Return the shape of an item that was judged."""
     record = result.record
     return Shape(record.outcome.ending, _verdict(result.judgement), _steps(record.item.program, record.observations or ()))
 

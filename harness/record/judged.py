@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.case.known import load_nearest_known
 from harness.model.audit import with_audit
 from harness.model.claims import Evidence, make_evidence
 from harness.model.facts import Env
@@ -56,6 +57,12 @@ def judge_folder(folder: Path, known: tuple[KnownDeviation, ...], facts: Path | 
     result = judge_record(load_record(folder), known, facts)
     store_verdict(folder, verdict_document(result))
     return result
+
+
+def judge_kept(folder: Path) -> Result:
+    """Return the judgement of the stored item in ``folder``, with the known deviations that are nearest its case. Raises UsageError."""
+    record = load_record(folder)
+    return judge_record(record, load_nearest_known(Path(record.item.where.case)))
 
 
 def verdict_document(result: Result) -> dict[str, Any]:

@@ -24,13 +24,13 @@ def describe_row(row: Row) -> str:
     gone = row.judged is not None and row.judged.known is Known.GONE
     if row.ended.ending is not Ending.COMPLETED or row.ended.messages or not paragraphs or gone:
         paragraphs.insert(0, _ending_text(row))
-    return "\n".join(paragraphs) + "\n" + _again_text(row)
+    return "\n".join([*paragraphs, *_aligned(again_lines(row))])
 
 
 def _step_text(row: Row, judged: Judged, step: StepRow) -> str:
     where = f"{row.where.case}:{step.line}" if step.line else row.where.case
     head = f"{where}  " + (f"step {step.number} of {step.of}  {step.call}" if step.number <= step.of else step.call)
-    lines = [("stack", _stack_text(row)), ("observed", step.observed)]
+    lines = [("stack", stack_text(row)), ("observed", step.observed)]
     if step.verdict is Verdict.DEVIATES:
         lines += [("allowed", step.allowed), ("because", step.because)]
         if judged.known is Known.YES:
@@ -42,7 +42,7 @@ def _step_text(row: Row, judged: Judged, step: StepRow) -> str:
 
 def _ending_text(row: Row) -> str:
     ended, note = row.ended, _shortened(row.ended.note)
-    lines = [("stack", _stack_text(row)), ("ending", ended.ending + (f": {note}" if note else ""))]
+    lines = [("stack", stack_text(row)), ("ending", ended.ending + (f": {note}" if note else ""))]
     lines += [("kernel", "\n".join(ended.messages)), ("crash", ended.fingerprint), ("excerpt", ended.excerpt)]
     if row.judged is not None and row.judged.known is Known.GONE:
         lines.append(("known", f"gone: a known deviation is listed for this kernel and did not show; {row.judged.reference}"))
@@ -67,7 +67,8 @@ def row_reason(row: Row) -> str:
     return f"{row.ended.ending}: {reason_of(row.ended.note.replace(row.where.stack.describe(), 'its stack'))}"
 
 
-def _again_text(row: Row) -> str:
+def again_lines(row: Row) -> list[tuple[str, str]]:
+    """Return what runs an item again, and what judges it again where something of it is kept, each with its name."""
     target, lifecycle = row.where.target, row.where.lifecycle
     words = [
         f'pytest "{row.where.node_id}"',
@@ -79,7 +80,7 @@ def _again_text(row: Row) -> str:
     lines = [("repeats", _repeats_text(row)), ("rerun", " ".join(filter(None, words)))]
     if row.ended.folder:
         lines.append(("re-judge", f"python -m harness judge {shlex.quote(row.ended.folder)}"))
-    return "\n".join(_aligned((name, text) for name, text in lines if text))
+    return [(name, text) for name, text in lines if text]
 
 
 def _repeats_text(row: Row) -> str:
@@ -88,7 +89,8 @@ def _repeats_text(row: Row) -> str:
     return f"{'flaky: ' if row.is_flaky else ''}{counts} of {len(row.repeats)}" if row.repeats else ""
 
 
-def _stack_text(row: Row) -> str:
+def stack_text(row: Row) -> str:
+    """Return in one line what an item ran on: ``e820 256MiB -> fsdax map=mem -> ext4 -> dax=never, Linux 6.12.95, tcg``."""
     target = row.where.target
     kernel = f"Linux {row.guest.release}" if row.guest else f"kernel {target.kernel}"
     arguments = f" with {target.arguments}" if target.arguments else ""

@@ -37,7 +37,7 @@ def make_statuses(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Cla
     for row in rows:
         for claim in row.claims:
             if row.ended.ending is Ending.UNAVAILABLE:
-                missing.append(Unavailable(claim.claim, row.where.target.column, row.where.id, row.ended.note))
+                missing.append(Unavailable(claim.claim, row.where.target.column, _item_name(row), row.ended.note))
             else:
                 evidence.append(_evidence(row, claim))
     return claim_statuses(claims.values(), columns, evidence, missing)
@@ -46,7 +46,11 @@ def make_statuses(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Cla
 def _evidence(row: Row, claim: ClaimRow) -> Evidence:
     verdict = row.judged.verdict if row.judged else None
     note = "" if row.judged else f"{row.ended.ending}: {row.ended.note.splitlines()[0] if row.ended.note else 'no observations'}"
-    return Evidence(claim.claim, row.where.target.column, f"{row.where.family}/{row.where.id}", claim.held, verdict, note)
+    return Evidence(claim.claim, row.where.target.column, _item_name(row), claim.held, verdict, note)
+
+
+def _item_name(row: Row) -> str:
+    return f"{row.where.family}/{row.where.id}"
 
 
 def make_summary(rows: Sequence[Row], claims: Mapping[str, Claim]) -> tuple[Section, ...]:

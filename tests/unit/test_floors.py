@@ -46,6 +46,7 @@ HOMES: dict[str, set[str]] = {
     "subprocess": {"host/process.py"},
     "yaml": {"case/tree.py", "image/catalog.py"},
     "rich": {"report/tables.py"},
+    "jinja2": {"report/page.py"},
 }
 
 #: What a package must never import.

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 LISTS = ("requirements.txt", "requirements-dev.txt")
 #: What a package is imported as, where that is not its name.
 MODULES = {
+    "axe-playwright-python": "axe_playwright_python",
     "kcidb-io": "kcidb_io",
     "pyyaml": "yaml",
     "qemu-qmp": "qemu.qmp",

@@ -113,6 +113,25 @@ def test_what_compiles_kernels_is_installed_only_for_a_kernel_that_is_built(monk
     assert bootstrap.needed_packages(host("trixie"), "build") == ("bison", "mmdebstrap", "patch")
 
 
+def test_only_what_looks_at_the_page_needs_a_browser_and_it_needs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run_job(job: str, words: list[str]) -> int:
+        asked.append([job, *words])
+        return 1
+
+    monkeypatch.setattr(bootstrap, "missing_packages", lambda host: ("mmdebstrap",))
+    monkeypatch.setattr(bootstrap, "missing_tools", lambda tools: tools)
+    assert bootstrap.needed_packages(host("trixie"), "page") == ("chromium",)
+    monkeypatch.setattr(bootstrap, "missing_tools", lambda tools: ())
+    monkeypatch.setattr(bootstrap, "make_environment", lambda: None)
+    monkeypatch.setattr(bootstrap, "call", asked.append)
+    monkeypatch.setattr(bootstrap, "run_job", run_job)
+    monkeypatch.chdir(FILE.parent)
+    assert bootstrap.main(["page", "-x"]) == 1
+    assert asked == [["page", "-x"]]
+
+
 def test_a_kernel_is_built_by_the_command_that_builds_images_and_its_status_is_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
@@ -180,7 +199,7 @@ def test_jobs_are_the_tox_environments_of_their_names() -> None:
 
 def test_wrong_job_and_no_job_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert bootstrap.main(["casess"]) == 2
-    assert "'casess' is none of cases, tests and build" in capsys.readouterr().err
+    assert "'casess' is none of cases, tests, page and build" in capsys.readouterr().err
     assert bootstrap.main([]) == 2
     assert bootstrap.main(["--help"]) == 0
     assert capsys.readouterr().out.count("usage: ./bootstrap cases") == 2
