@@ -186,7 +186,7 @@ def test_a_run_that_is_kept_is_not_told_what_to_run(option: tuple[str, ...], cap
 
 def test_all_stacks_are_probed_where_that_is_wanted(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     case = project / "cases/fam/one.yaml"
-    case.write_text(case.read_text().replace("storage: [dax]", "storage: [dax]\n  layer: [none, dm_linear]"))
+    case.write_text(case.read_text().replace("storage: [dax]", "storage: [dax]\n  layer: [none, partition]"))
     assert main(["probe"]) == 0
     assert "1 passed" in capfd.readouterr().out
     assert main(["probe", "--full"]) == 0
