@@ -98,7 +98,7 @@ def _begun(path: Path) -> Iterator[Path]:
 def _finish(new: Path, path: Path, text: str) -> None:
     """Write the file as a whole: whoever reads sees the old or the new. Raises HostError."""
     try:
-        new.write_text(text)
+        new.write_text(text, encoding="utf-8")
         new.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error

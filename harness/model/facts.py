@@ -368,14 +368,6 @@ fact(
     lambda k, v: k.has(traits_of(v).dioalign_since) and not v.is_dax_device,
 )
 fact(
-    "dioalign_memory",
-    "what STATX_DIOALIGN says that the address of an O_DIRECT buffer must be a multiple of, in bytes",
-    "fs/ext4/inode.c ext4_getattr, fs/xfs/xfs_iops.c xfs_vn_getattr, block/bdev.c: the queue's dma_alignment; fs/erofs/inode.c "
-    "erofs_getattr: the logical block size, whatever is asked for",
-    (4, 512, 4096),
-    lambda k, v: v.logical_block_bytes if traits_of(v).dioalign_in_blocks else 512,
-)
-fact(
     "max_file_bytes",
     "the largest size and offset of a file, in bytes",
     "fs/ext4/super.c ext4_max_size: 2^32 - 1 blocks; fs/xfs/xfs_super.c and mm/shmem.c: MAX_LFS_FILESIZE; "

@@ -75,9 +75,9 @@ class FilesystemTraits:
     could have DAX. ``prepared``: the files of a fresh volume, which nobody can write to. ``file_attributes``: a file has such as
     FS_XFLAG_DAX. ``syncs``: fsync is something that it has. ``direct_io_since``: O_DIRECT is. ``direct_checked_first_until``: before
     that kernel a read with O_DIRECT asks for alignment, of its buffer's address to a logical block too, before anything else.
-    ``dioalign_in_blocks``: statx says that it does. ``driver_option``: what a kernel is built with that has the driver which is
-    meant, where not every guest's has. ``package``: what its programs come in. ``complaints``: what finds the lines in which it
-    complains (regular expressions); such a line leaves no taint.
+    ``driver_option``: what a kernel is built with that has the driver which is meant, where not every guest's has. ``package``: what
+    its programs come in. ``complaints``: what finds the lines in which it complains (regular expressions); such a line leaves no
+    taint.
     """
 
     without_dax: WithoutDax | None = None
@@ -109,7 +109,6 @@ class FilesystemTraits:
     syncs: bool = True
     direct_io_since: Version = ALWAYS
     direct_checked_first_until: Version = ALWAYS
-    dioalign_in_blocks: bool = False
     driver_option: str | None = None
     package: str | None = None
     checker: Checker | None = None
@@ -231,7 +230,6 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             syncs=False,
             direct_io_since=(5, 15),
             direct_checked_first_until=(6, 15),
-            dioalign_in_blocks=True,
             driver_option="CONFIG_EROFS_FS",
             package="erofs-utils",
             checker=Checker(("fsck.erofs", "--extract")),

@@ -63,7 +63,7 @@ def _shown(c: Context, memory: Memory) -> Iterator[Number]:
     if may_be_inline(c, memory):
         return
     direct = not memory.is_file or bool(volume_fact(c, "direct_io", memory)) or not c.holds("C-DIO-10", True)
-    for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dioalign_memory", "dio_mem_align")):
+    for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
         told = int(c.env.fact(name, memory.volume, False, memory.closed_by))
         yield _field("C-STAT-03", attribute, told if reported and direct else 0)
 
