@@ -5,87 +5,25 @@ What cannot be read, for want of a tool or of permission, is evidence that is un
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.errors import GuestError
-from harness.guest.filesystem import MOUNT_TABLE, MountEntry, parse_mounts
-from harness.guest.link import GuestFiles
-from harness.guest.looking import Answers, Output, look
+from harness.guest.looking import Output, look
+from harness.guest.seen_machine import BLOCK, MACHINE_PATTERNS, MACHINE_QUESTIONS, Machine, Mount, mount_of, read_machine
 from harness.guest.ssh import Shell
 from harness.host.deadline import Deadline
 from harness.model.dax.evidence import (
     Device,
-    DeviceKind,
     Evidence,
     FileSeen,
     FilesystemSeen,
     FolderSeen,
-    Idle,
     Namespace,
     Region,
     Unseen,
 )
 from harness.model.dax.needs import NEEDS, by_driver
-
-_ND = "/sys/bus/nd/devices"
-_ND_PMEM = "/sys/bus/nd/drivers/nd_pmem"
-_BLOCK = "/sys/class/block"
-_RELEASE = "/proc/sys/kernel/osrelease"
-_EXT4 = "/sys/fs/ext4"
-_ACPI_NVDIMM = "ACPI0012:00"
-_E820 = "/sys/bus/platform/devices/e820_pmem"
-_VIRTIO = "/sys/bus/virtio/devices"
-#: include/uapi/linux/virtio_ids.h VIRTIO_ID_PMEM.
-_VIRTIO_PMEM = "0x001b"
-
-_MACHINE_PATTERNS = (
-    _RELEASE,
-    MOUNT_TABLE,
-    f"{_ND}/ndbus*/provider",
-    f"{_ND}/region*",
-    f"{_ND}/region*/read_only",
-    f"{_ND}/namespace*",
-    f"{_ND}/namespace*/mode",
-    f"{_ND}/namespace*/size",
-    f"{_ND}/namespace*/holder",
-    f"{_ND}/namespace*/sector_size",
-    f"{_ND}/*/block/*",
-    f"{_ND}/dax*/dax[0-9]*",
-    _ND_PMEM,
-    _E820,
-    f"{_E820}/driver",
-    f"/sys/bus/acpi/devices/{_ACPI_NVDIMM}",
-    f"/sys/bus/acpi/devices/{_ACPI_NVDIMM}/driver",
-    f"/sys/bus/platform/devices/{_ACPI_NVDIMM}/driver",
-    f"{_VIRTIO}/*/device",
-    f"{_VIRTIO}/*/driver",
-    f"{_BLOCK}/*",
-    f"{_BLOCK}/*/dev",
-    f"{_BLOCK}/*/size",
-    f"{_BLOCK}/*/ro",
-    f"{_BLOCK}/*/start",
-    f"{_BLOCK}/*/partition",
-    f"{_BLOCK}/*/queue/dax",
-    f"{_BLOCK}/*/slaves/*",
-    f"{_BLOCK}/*/dm/name",
-    f"{_BLOCK}/*/loop/backing_file",
-    f"{_EXT4}/*",
-)
-_MACHINE_QUESTIONS = {
-    "page": "getconf PAGE_SIZE 2>/dev/null || sed -n '/^KernelPageSize/{s/[^0-9]//gp;q}' /proc/self/smaps | sed 's/$/ kB/'",
-    # Where no configuration is to be had, the kernel's symbols say it; some other one says that they can be read.
-    "config": """
-        r=$(uname -r)
-        for f in /proc/config.gz /boot/config-$r /lib/modules/$r/config /usr/lib/modules/$r/config; do
-            [ -r $f ] || continue
-            echo "configuration $f"
-            case $f in *.gz) zcat $f;; *) cat $f;; esac | grep '^CONFIG_FS_DAX='
-            exit 0
-        done
-        grep -oE ' (dax_iomap_rw|vfs_read)$' /proc/kallsyms""",
-    "log": "text=$(dmesg) || exit 1; printf '%s\\n' \"$text\" | grep -i dax | tail -n 40; exit 0",
-}
 
 #: Asks statx(2) for the attribute, and mmap(2) for MAP_SYNC to read, which maps nothing in. Not even the time of access is changed.
 _PROGRAM = """
@@ -105,32 +43,6 @@ libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_i
 mapped = libc.mmap(None, page, 1, 0x80003, file, 0)
 print("sync", int(mapped != ctypes.c_void_p(-1).value))
 """
-_MODES = {"memory": "fsdax", "safe": "sector", "dax": "devdax"}
-
-
-@dataclass(frozen=True)
-class _Mount:
-    """A line of the mount table, with the number of its device."""
-
-    entry: MountEntry
-    number: str
-
-
-@dataclass(frozen=True)
-class _Machine:
-    """What a machine is like, whatever place is asked for. ``names``: of block devices by number."""
-
-    release: str
-    page_bytes: int
-    fs_dax: bool | Unseen
-    idle: tuple[Idle, ...]
-    regions: tuple[Region, ...]
-    namespaces: tuple[Namespace, ...]
-    devices: Mapping[str, Device]
-    names: Mapping[str, str]
-    mounts: tuple[_Mount, ...]
-    by_ext4: frozenset[str]
-    said: tuple[str, ...] | Unseen
 
 
 @dataclass(frozen=True)
@@ -139,7 +51,7 @@ class _Place:
 
     asked: str
     name: str | None = None
-    mount: _Mount | None = None
+    mount: Mount | None = None
     path: str | None = None
     namespace: Namespace | None = None
     region: Region | None = None
@@ -150,153 +62,20 @@ def examine(shell: Shell, path: str | None, deadline: Deadline) -> Iterator[Evid
 
     Raises GuestError where the machine is lost, says nothing of itself, or has no such path.
     """
-    questions = dict(_MACHINE_QUESTIONS)
+    questions = dict(MACHINE_QUESTIONS)
     if path is not None:
         questions["path"] = f'p=$(readlink -f -- {shlex.quote(path)}) && stat -c "%F" -- "$p" && printf "%s" "$p"'
-    answers = look(shell, _MACHINE_PATTERNS, questions, deadline)
-    machine = _read_machine(answers)
+    answers = look(shell, MACHINE_PATTERNS, questions, deadline)
+    machine = read_machine(answers)
     places = _all_places(machine) if path is None else (_find_place(machine, path, answers.outputs["path"]),)
     for place in places:
         yield _look_at(shell, machine, place, deadline)
 
 
-# ---- the machine ------------------------------------------------------------------------------------------------------
-
-
-def _read_machine(answers: Answers) -> _Machine:
-    files = answers.files
-    release, table = files.text(_RELEASE), files.text(MOUNT_TABLE)
-    page = re.fullmatch(r"(\d+)( kB)?", answers.outputs["page"].text.strip())
-    if release is None or table is None or page is None:
-        raise GuestError(f"the machine does not say what it is: release {release!r}, page {answers.outputs['page'].text.strip()!r}")
-    mounts = tuple(_Mount(entry, line.split()[2]) for entry, line in zip(parse_mounts(table), table.splitlines(), strict=True))
-    regions = _regions(files)
-    namespaces = tuple(_namespaces(files, regions))
-    folder = f"{_EXT4}/"
-    return _Machine(
-        release=release,
-        page_bytes=int(page[1]) * (1024 if page[2] else 1),
-        fs_dax=_fs_dax(answers.outputs["config"]),
-        idle=tuple(_idle(files, namespaces)),
-        regions=tuple(regions.values()),
-        namespaces=namespaces,
-        devices=_devices(files, namespaces, mounts),
-        names={number.strip(): path.split("/")[4] for path, number in files.files.items() if number and path.endswith("/dev")},
-        mounts=mounts,
-        by_ext4=frozenset(path.removeprefix(folder) for path in files.folders if path.startswith(folder)),
-        said=_said(answers.outputs["log"]),
-    )
-
-
-def _fs_dax(output: Output) -> bool | Unseen:
-    if output.text.startswith("configuration "):
-        return "CONFIG_FS_DAX=y" in output.text
-    if "vfs_read" in output.text:
-        return "dax_iomap_rw" in output.text
-    return Unseen("neither the kernel's configuration nor its symbols can be read")
-
-
-def _said(output: Output) -> tuple[str, ...] | Unseen:
-    return tuple(output.text.strip().splitlines()) if output.status == 0 else Unseen(output.why("dmesg"))
-
-
-def _regions(files: GuestFiles) -> dict[str, Region]:
-    found = {}
-    for path, real in files.folders.items():
-        name, bus = re.fullmatch(rf"{_ND}/(region\d+)", path), re.search(r"/(ndbus\d+)/", real)
-        if name and bus:
-            provider = files.text(f"{_ND}/{bus[1]}/provider") or "an unknown bus"
-            found[name[1]] = Region(name[1], provider, files.text(f"{path}/read_only") == "1")
-    return found
-
-
-def _namespaces(files: GuestFiles, regions: Mapping[str, Region]) -> Iterator[Namespace]:
-    # A node hangs off the namespace itself, or off what claims it.
-    nodes = {path.split("/")[5]: path.split("/")[-1] for path in files.folders if re.match(rf"{_ND}/[^/]+/(block/|dax\d)", path)}
-    for path, real in files.folders.items():
-        name, region = re.fullmatch(rf"{_ND}/(namespace[\d.]+)", path), re.search(r"/(region\d+)/", real)
-        if not name or not region or region[1] not in regions or files.text(f"{path}/size") in (None, "0"):
-            continue
-        mode = files.text(f"{path}/mode") or "unknown"
-        node = nodes.get(files.text(f"{path}/holder") or name[1])
-        sector = re.search(r"\[(\d+)\]", files.text(f"{path}/sector_size") or "")
-        labelled = sector is not None and sector[1] != "512"
-        yield Namespace(name[1], _MODES.get(mode, mode), regions[region[1]], f"/dev/{node}" if node else None, labelled)
-
-
-def _idle(files: GuestFiles, namespaces: Sequence[Namespace]) -> Iterator[Idle]:
-    """Yield what no driver has taken, because its module is not loaded."""
-    there = files.folders
-    if _ND_PMEM not in there:
-        yield from (Idle(namespace.name, "nd_pmem") for namespace in namespaces if namespace.node is None)
-    if _E820 in there and f"{_E820}/driver" not in there:
-        yield Idle("e820_pmem", "nd_e820")
-    # Since 6.7 its driver is that of the platform device of the same name.
-    taken = any(f"/sys/bus/{bus}/devices/{_ACPI_NVDIMM}/driver" in there for bus in ("acpi", "platform"))
-    if f"/sys/bus/acpi/devices/{_ACPI_NVDIMM}" in there and not taken:
-        yield Idle(_ACPI_NVDIMM, "nfit")
-    for path, number in files.files.items():
-        if path.startswith(_VIRTIO) and (number or "").strip() == _VIRTIO_PMEM and f"{path.rpartition('/')[0]}/driver" not in there:
-            yield Idle(path.split("/")[5], "virtio_pmem")
-
-
-def _devices(files: GuestFiles, namespaces: Sequence[Namespace], mounts: Sequence[_Mount]) -> dict[str, Device]:
-    """Return the block devices by the kernel's name for them."""
-    by_node = {namespace.node: namespace for namespace in namespaces}
-    numbers = {files.text(f"{path}/dev"): path.split("/")[4] for path in files.folders if re.fullmatch(rf"{_BLOCK}/[^/]+", path)}
-
-    def number(path: str) -> int:
-        return int(files.text(path) or 0)
-
-    def queue_dax(name: str) -> bool | Unseen:
-        text = files.text(f"{_BLOCK}/{name}/queue/dax")
-        return Unseen(f"{_BLOCK}/{name}/queue/dax cannot be read") if text is None else text == "1"
-
-    def device(name: str) -> Device:
-        folder = f"{_BLOCK}/{name}"
-        kind, below, whole, node, shown = DeviceKind.WHOLE, [], name, f"/dev/{name}", ""
-        backing, mapped = files.text(f"{folder}/loop/backing_file"), files.text(f"{folder}/dm/name")
-        slaves = [path.rpartition("/")[2] for path in files.folders if path.startswith(f"{folder}/slaves/")]
-        if files.text(f"{folder}/partition") is not None:
-            whole = files.folders[folder].split("/")[-2]
-            kind, below = DeviceKind.PARTITION, [whole]
-        elif backing:
-            mount = _mount_of(mounts, backing)
-            kind, shown = DeviceKind.LOOP, mount.entry.folder if mount else ""
-            below = [numbers[mount.number]] if mount and mount.number in numbers else []
-        elif slaves:
-            kind, below = DeviceKind.MAPPED, slaves
-        if mapped:
-            node = f"/dev/mapper/{mapped}"
-        return Device(
-            node,
-            kind,
-            number(f"{folder}/size"),
-            queue_dax(whole),
-            number(f"{folder}/start"),
-            files.text(f"{folder}/ro") == "1",
-            by_node.get(node),
-            tuple(map(device, below)),
-            shown,
-        )
-
-    return {name: device(name) for name in numbers.values()}
-
-
-def _mount_of(mounts: Sequence[_Mount], path: str) -> _Mount | None:
-    """Return the mount that a path without links is on: the latest one whose folder it is below."""
-    found = None
-    for mount in mounts:
-        folder = mount.entry.folder.rstrip("/")
-        if (path == folder or path.startswith(f"{folder}/")) and (found is None or len(folder) >= len(found.entry.folder.rstrip("/"))):
-            found = mount
-    return found
-
-
 # ---- places -----------------------------------------------------------------------------------------------------------
 
 
-def _all_places(machine: _Machine) -> tuple[_Place, ...]:
+def _all_places(machine: Machine) -> tuple[_Place, ...]:
     """Return every place with persistent memory: what is mounted, then devices, then namespaces and regions of which there is none."""
     places: list[_Place] = []
     for mount in machine.mounts:
@@ -312,7 +91,7 @@ def _all_places(machine: _Machine) -> tuple[_Place, ...]:
     return tuple(places) or (_Place("this machine"),)
 
 
-def _place_of(machine: _Machine, namespace: Namespace) -> _Place:
+def _place_of(machine: Machine, namespace: Namespace) -> _Place:
     """Return the place of a namespace on which nothing is mounted: its device, or a partition or a mapping that stands on that."""
     upper = [name for name, device in machine.devices.items() if namespace in device.namespaces]
     if not upper:
@@ -321,7 +100,7 @@ def _place_of(machine: _Machine, namespace: Namespace) -> _Place:
     return _Place(machine.devices[name].node, name)
 
 
-def _find_place(machine: _Machine, path: str, output: Output) -> _Place:
+def _find_place(machine: Machine, path: str, output: Output) -> _Place:
     kind, _, real = output.text.strip().partition("\n")
     if output.status:
         return _missing(machine, path, output)
@@ -332,19 +111,19 @@ def _find_place(machine: _Machine, path: str, output: Output) -> _Place:
             return _Place(path, namespace=namespace)
     if kind not in ("directory", "regular file", "regular empty file"):
         raise GuestError(f"{path} is a {kind}: ask for a file, a folder, a mount point or a block device")
-    mount = _mount_of(machine.mounts, real)
+    mount = mount_of(machine.mounts, real)
     return _Place(path, machine.names.get(mount.number) if mount else None, mount, real)
 
 
-def _of_device(machine: _Machine, path: str, real: str) -> _Place:
+def _of_device(machine: Machine, path: str, real: str) -> _Place:
     name = real.removeprefix("/dev/")
     if name not in machine.devices:
-        raise GuestError(f"{path} is {real}, a block device that {_BLOCK} does not list")
+        raise GuestError(f"{path} is {real}, a block device that {BLOCK} does not list")
     mount = next((m for m in reversed(machine.mounts) if machine.names.get(m.number) == name), None)
     return _Place(path, name, mount, mount.entry.folder if mount else None)
 
 
-def _missing(machine: _Machine, path: str, output: Output) -> _Place:
+def _missing(machine: Machine, path: str, output: Output) -> _Place:
     """Return the place of a device that is not there, though it could be; raise GuestError for any other path."""
     if not re.fullmatch(r"/dev/(pmem|dax)[\d.]+s?", path):
         raise GuestError(output.why(f"cannot look at {path}"))
@@ -358,7 +137,7 @@ def _missing(machine: _Machine, path: str, output: Output) -> _Place:
 # ---- one place --------------------------------------------------------------------------------------------------------
 
 
-def _look_at(shell: Shell, machine: _Machine, place: _Place, deadline: Deadline) -> Evidence:
+def _look_at(shell: Shell, machine: Machine, place: _Place, deadline: Deadline) -> Evidence:
     device = machine.devices[place.name] if place.name is not None else None
     answers = look(shell, (), _questions(machine, place, device), deadline)
     outputs = answers.outputs
@@ -381,7 +160,7 @@ def _look_at(shell: Shell, machine: _Machine, place: _Place, deadline: Deadline)
     )
 
 
-def _questions(machine: _Machine, place: _Place, device: Device | None) -> dict[str, str]:
+def _questions(machine: Machine, place: _Place, device: Device | None) -> dict[str, str]:
     questions = {"none": ":"}
     folder = place.mount.entry.folder if place.mount else ""
     if device is not None:
@@ -429,7 +208,7 @@ def _states(output: Output) -> tuple[bool | Unseen, bool | Unseen]:
     return unseen, unseen
 
 
-def _filesystem(machine: _Machine, place: _Place, outputs: Mapping[str, Output]) -> FilesystemSeen | Unseen | None:
+def _filesystem(machine: Machine, place: _Place, outputs: Mapping[str, Output]) -> FilesystemSeen | Unseen | None:
     mount = place.mount
     if mount is None:
         kind = _found_type(outputs["type"]) if place.name is not None else None
@@ -455,7 +234,7 @@ def _found_type(output: Output) -> str | Unseen | None:
     return Unseen(f"blkid: {lines[0]}") if lines else None if output.status in (0, 2) else Unseen(output.why("blkid"))
 
 
-def _superblock_questions(machine: _Machine, place: _Place, node: str, where: str) -> Iterator[str]:
+def _superblock_questions(machine: Machine, place: _Place, node: str, where: str) -> Iterator[str]:
     """Yield what asks for the superblock: of the file system that is mounted, or of each that could be there."""
     mounted = _mounted_type(machine, place)
     asking = list(NEEDS.values()) if mounted is None else [NEEDS[mounted]] if mounted in NEEDS else []
@@ -463,7 +242,7 @@ def _superblock_questions(machine: _Machine, place: _Place, node: str, where: st
     yield ":"
 
 
-def _mounted_type(machine: _Machine, place: _Place) -> str | None:
+def _mounted_type(machine: Machine, place: _Place) -> str | None:
     return None if place.mount is None else by_driver(place.mount.entry.filesystem, place.name in machine.by_ext4)
 
 

@@ -110,6 +110,8 @@ def _kernel_option(e: Evidence) -> Finding:
 
 def _region(e: Evidence) -> Finding:
     if e.device is None and isinstance(e.filesystem, FilesystemSeen):
+        if e.filesystem.type in OTHERS:
+            return _unknown(f"{e.asked} is on {e.filesystem.type}, which has DAX from elsewhere")
         return _broken(f"{e.asked} is on {e.filesystem.type}, which is on no block device", cures.elsewhere(e))
     if not e.regions:
         return _broken(f"the kernel knows of no region of persistent memory{_on(e.device)}", cures.NO_REGION)
@@ -133,6 +135,8 @@ def _bottom(device: Device) -> str:
 
 
 def _namespace_mode(e: Evidence) -> Finding:
+    if e.device is None and e.filesystem is not None:
+        return _unknown(f"{e.asked} is on no block device")
     if not e.about:
         taken = {namespace.region for namespace in e.namespaces}
         free = [region for region in ([e.region] if e.region else e.regions) if region not in taken]
@@ -159,7 +163,7 @@ def _why_not(namespace: Namespace) -> str:
 
 def _block_queue(e: Evidence) -> Finding:
     if e.device is None:
-        return _unknown(f"{e.asked} is no block device")
+        return _unknown(f"{e.asked} is on no block device")
     for device in e.device.chain:
         if device.kind is DeviceKind.LOOP:
             return _broken(f"{device.node} is a loop device, and no loop device has DAX", cures.without_loop(e, device))
@@ -181,7 +185,7 @@ def _why_mapped(device: Device) -> str:
 
 def _partition(e: Evidence) -> Finding:
     if e.device is None:
-        return _unknown(f"{e.asked} is no block device")
+        return _unknown(f"{e.asked} is on no block device")
     sectors = e.page_bytes // _SECTOR
     for device in e.device.chain:
         if device.start % sectors or device.sectors % sectors:

@@ -92,7 +92,7 @@ NEEDS: Mapping[str, DaxNeeds] = MappingProxyType(
     }
 )
 #: File systems that have DAX under conditions of their own, of which nothing is known here.
-OTHERS = frozenset({"erofs", "virtiofs", "fuse"})
+OTHERS = frozenset({"erofs", "virtiofs"})
 
 
 def by_driver(type_: str, of_ext4: bool = True) -> str:

@@ -346,12 +346,15 @@ def test_a_cure_says_what_it_destroys(evidence: Evidence, destroyed: str) -> Non
 
 
 UNKNOWN = Unseen("permission denied")
+VIRTIOFS = replace(WHOLE, device=None, filesystem=replace(EXT4, type="virtiofs"))
 
 
 @pytest.mark.parametrize(
     ("link", "evidence", "why"),
     [
         ("kernel option", replace(WHOLE, fs_dax=UNKNOWN), "permission denied"),
+        ("region", VIRTIOFS, "/mnt/a/file is on virtiofs, which has DAX from elsewhere"),
+        *((link, VIRTIOFS, "/mnt/a/file is on no block device") for link in ("namespace mode", "block queue", "partition")),
         ("block queue", on(replace(PMEM, queue_dax=UNKNOWN)), "permission denied"),
         ("file-system feature", replace(WHOLE, filesystem=UNKNOWN, file=None), "permission denied"),
         ("file-system feature", replace(WHOLE, filesystem=replace(UNMOUNTED, features=UNKNOWN)), "permission denied"),
@@ -375,6 +378,7 @@ def test_what_could_not_be_seen_is_unknown_and_never_well(link: str, evidence: E
 
 def test_a_file_that_is_seen_to_have_dax_is_well_whatever_else_is_unknown() -> None:
     assert diagnose(replace(WHOLE, fs_dax=UNKNOWN)).has_dax is True
+    assert diagnose(VIRTIOFS).has_dax is True
     assert diagnose(replace(WHOLE, file=None)).has_dax is None
 
 
