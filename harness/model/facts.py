@@ -163,7 +163,8 @@ fact(
 )
 fact(
     "misaligned_direct_write",
-    "what becomes of an O_DIRECT write of a file that is not aligned: it is refused, or goes through the page cache",
+    "what becomes of an O_DIRECT write of a file that is not aligned, or of a buffer without struct pages: it is refused, or goes through "
+    "the page cache",
     "open(2) NOTES has both; fs/ext4/inode.c ext4_iomap_end answers ENOTBLK where nothing was written, and fs/iomap/iter.c iomap_iter "
     "handed that on in place of the error from commit bc264fea0f6f (6.15) on, until it looked at the status first; "
     "shown on 6.16, not on 6.12 and 6.17",

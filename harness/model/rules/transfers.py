@@ -230,13 +230,14 @@ def cached_from(c: Context, memory: Memory, of: OpenFile, at: int, end: int) -> 
 
 clause(
     "C-DIO-11",
-    "an O_DIRECT write of a file that is not refused for its alignment is made through the page cache, at any offset, length and address",
+    "an O_DIRECT write of a file that is refused neither for its alignment nor for a buffer without struct pages is made through the page "
+    "cache, at any offset, length and address",
     "open(2) NOTES: fact misaligned_direct_write",
 )
 
 
 def goes_on_cached(c: Context, memory: Memory, of: OpenFile) -> bool:
-    """Whether an O_DIRECT write that is not aligned is made all the same."""
+    """Whether an O_DIRECT write that the device cannot take is made all the same."""
     direct = of.direct and memory.is_file and not memory.dax
     return direct and volume_fact(c, "misaligned_direct_write", memory) == "page_cache" and c.holds("C-DIO-11", True)
 

@@ -217,8 +217,11 @@ BAR: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "works"), [(DAX, True), (PAGE_CACHE, False), (NODE, False)])
-def test_memory_without_struct_pages_is_a_buffer_for_dax_only(where: Env, works: bool) -> None:
+ON_6_16 = env(volume(dax=False), release="6.16.1-x")
+
+
+@pytest.mark.parametrize(("where", "works"), [(DAX, True), (PAGE_CACHE, False), (NODE, False), (ON_6_16, True)])
+def test_memory_without_struct_pages_is_a_buffer_for_dax_and_where_the_page_cache_steps_in(where: Env, works: bool) -> None:
     write = Pwrite("f", 0, 65536, from_="m")
     assert accepts(where, *BAR, (write, returned(65536))) is works
     assert accepts(where, *BAR, (write, failed("EFAULT"))) is not works
