@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.model.filesystems import Version
+from harness.model.filesystems import FilesystemTraits, Version, filesystem_traits
 from harness.model.stack import VolumeReading
 
 Value = str | int | bool
@@ -54,3 +54,8 @@ def fact(name: str, means: str, source: str, values: tuple[Value, ...], value: C
     if name in FACTS:
         raise ValueError(f"fact {name} is defined twice")
     FACTS[name] = Fact(name, means, source, values, value)
+
+
+def traits_of(volume: VolumeReading) -> FilesystemTraits:
+    """Return the record of the file system on a volume."""
+    return filesystem_traits(volume.filesystem)

@@ -4,61 +4,24 @@ A rule asks ``env.fact(name, volume)``; nothing else in the model looks at a ker
 values it can take. Cases say which facts they probe: what a guest showed there is possible with one value only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from harness.model import pin_facts
-from harness.model.fact import FACTS, Kernel, Value, fact, kernel_of
-from harness.model.filesystems import ALWAYS, FILESYSTEM_TRAITS, Filesystem, FilesystemTraits, Version, WithoutDax, filesystem_traits
+from harness.model import direct_facts, mount_facts, pin_facts
+from harness.model.fact import FACTS, Value, fact, kernel_of, traits_of
+from harness.model.filesystems import FILESYSTEM_TRAITS, FilesystemTraits
 from harness.model.kinds import is_synchronous
-from harness.model.stack import StackReading, VolumeReading
+from harness.model.stack import StackReading
 from harness.model.value import evolve
 
 #: Importing them enters their facts.
-FAMILIES = (pin_facts,)
-__all__ = ["FACTS", "Env", "fact_of_mount", "fact_of_partition", "fact_of_words"]
-
-
-def traits_of(volume: VolumeReading) -> FilesystemTraits:
-    """Return the record of the file system on a volume."""
-    return filesystem_traits(volume.filesystem)
+FAMILIES = (direct_facts, mount_facts, pin_facts)
+__all__ = ["FACTS", "Env"]
 
 
 def _largest(traits: FilesystemTraits, block_bytes: int) -> int:
     return traits.max_file_bytes if traits.max_file_blocks is None else traits.max_file_blocks * block_bytes
-
-
-def _is_between(kernel: Kernel, bounds: tuple[Version, Version] | None) -> bool:
-    return bounds is not None and kernel.has(bounds[0]) and not kernel.has(bounds[1])
-
-
-def _checks_first(kernel: Kernel, volume: VolumeReading) -> bool:
-    return not kernel.has(traits_of(volume).direct_checked_first_until)
-
-
-def fact_of_mount(filesystem: Filesystem) -> str:
-    """Return the name of the fact that tells whether a device is without DAX for a mount: each file system answers with its own."""
-    refuses = filesystem.traits.without_dax is WithoutDax.REFUSED
-    return f"{filesystem}_refuses_dax_mount" if refuses else f"{filesystem}_drops_dax"
-
-
-def fact_of_partition(filesystem: Filesystem) -> str:
-    """Return the name of the fact that tells whether DAX is refused on a partition; only file systems that look at that have it."""
-    return f"{filesystem}_refuses_partition"
-
-
-def fact_of_words(filesystem: Filesystem) -> str:
-    """Return the name of the fact that tells whether mount knows the words for DAX; only file systems that learned them later have it."""
-    return f"{filesystem}_knows_dax"
-
-
-def _knowing_words(since: Version) -> Callable[[Kernel, VolumeReading], Value]:
-    return lambda k, v: k.has(since)
-
-
-def _refusing_partitions(since: Version) -> Callable[[Kernel, VolumeReading], Value]:
-    return lambda k, v: v.gives_dax and v.layer.traits.is_partition and k.has(since)
 
 
 @dataclass(frozen=True)
@@ -114,93 +77,6 @@ fact(
     "fs/splice.c default_file_splice_write writes its pages into the target (5.10)",
     ("written", "copy", "alias"),
     lambda k, v: "written" if not k.since(5, 12) else "copy" if v.dax else "alias",
-)
-fact(
-    "dio_offset_alignment",
-    "what an O_DIRECT offset and length must be a multiple of, in bytes",
-    "fs/iomap/direct-io.c iomap_dio_bio_iter and block/fops.c blkdev_dio_invalid/unaligned: the logical block size; "
-    "DAX goes through dax_iomap_rw, which copies with the CPU and checks nothing (6.1, 6.12)",
-    (1, 512, 4096),
-    lambda k, v: 1 if v.dax else v.logical_block_bytes,
-)
-fact(
-    "dio_memory_alignment",
-    "what the address of an O_DIRECT buffer must be a multiple of, in bytes",
-    "fs/iomap/direct-io.c with bdev_iter_is_aligned (since 6.0): queue dma_alignment, 511 as blk_set_default_limits has it "
-    "and as pmem keeps it; drivers/block/virtio_blk.c keeps it too; fs/erofs/data.c erofs_file_read_iter (before 6.15): the logical block "
-    "size; none on DAX",
-    (1, 4, 512, 4096),
-    lambda k, v: 1 if v.dax else v.logical_block_bytes if _checks_first(k, v) else 512,
-)
-fact(
-    "dio_address_checked",
-    "which O_DIRECT transfers are refused for the address of their buffer: all, or not those of one buffer inside of a page",
-    "block/blk.h bio_may_need_split: since 6.18 what needs no split is not looked at (commits 7eac33186957, 5ff3f74e145a), until 7.2 "
-    "(9b0c3673c885); shown on 6.18, not on 6.17 and 7.2",
-    ("all", "several_pages"),
-    lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax else "all",
-)
-fact(
-    "direct_io_offered",
-    "whether a file can be opened with O_DIRECT",
-    "open(2) ERRORS; fs/open.c do_dentry_open; fs/erofs/data.c erofs_aops has ->direct_IO since 5.15 (shown on 6.1, not on 5.10)",
-    (True, False),
-    lambda k, v: k.has(traits_of(v).direct_io_since),
-)
-fact(
-    "direct_read_checked_first",
-    "whether a read with O_DIRECT asks for alignment before it looks where the file ends",
-    "fs/erofs/data.c erofs_file_read_iter (6.12, not 6.17); the others leave both to fs/iomap/direct-io.c __iomap_dio_rw",
-    (True, False),
-    lambda k, v: not v.dax and _checks_first(k, v),
-)
-fact(
-    "direct_write_into_hole",
-    "whether an O_DIRECT write that starts in a hole of the file goes to the device or through the page cache, which asks for no alignment",
-    "fs/ext2/inode.c ext2_iomap_begin is ENOTBLK there, and fs/ext2/file.c ext2_dio_write_iter goes on with generic_perform_write",
-    ("device", "page_cache"),
-    lambda k, v: "device" if v.dax or traits_of(v).fills_holes_directly else "page_cache",
-)
-fact(
-    "misaligned_direct_write",
-    "what becomes of an O_DIRECT write of a file that is not aligned, or of a buffer without struct pages: it is refused, or goes through "
-    "the page cache",
-    "open(2) NOTES has both; fs/ext4/inode.c ext4_iomap_end answers ENOTBLK where nothing was written, and fs/iomap/iter.c iomap_iter "
-    "handed that on in place of the error from commit bc264fea0f6f (6.15) on, until it looked at the status first; "
-    "shown on 6.16, not on 6.12 and 6.17",
-    ("refused", "page_cache"),
-    lambda k, v: "page_cache" if not v.dax and _is_between(k, traits_of(v).writes_misaligned_cached) else "refused",
-)
-fact(
-    "direct_io",
-    "whether O_DIRECT of a file goes past the page cache, or through it, which asks for no alignment",
-    "fs/ext4/inode.c ext4_dio_alignment, fs/ext4/file.c ext4_should_use_dio (ext4_dio_supported before 6.1): not where data is journalled",
-    (True, False),
-    lambda k, v: v.format.traits.direct_io,
-)
-fact(
-    "direct_io_splice",
-    "what splice from an O_DIRECT descriptor fills a pipe with, where that goes through the page cache: copies or aliases of cached pages",
-    "fs/splice.c vfs_splice_read takes copy_splice_read for O_DIRECT (since 6.5, 6.12); generic_file_splice_read went through ->read_iter, "
-    "which read the page cache into the pipe as pages; shown on 5.10, 6.1 and 6.12",
-    ("copy", "alias"),
-    lambda k, v: "copy" if v.dax or k.since(6, 5) else "alias",
-)
-fact(
-    "format_mounts_dax",
-    "whether a file system can be mounted with dax=always, as it was made",
-    "fs/ext4/super.c ext4_fill_super: blocks of a page, no inline data; fs/xfs/xfs_super.c xfs_setup_dax_always: blocks of a page, and "
-    "xfs_fs_fill_super before 6.0: no reflink",
-    (True, False),
-    lambda k, v: k.has(v.format.traits.mounts_dax_since),
-)
-fact(
-    "format_dax_files",
-    "whether files can be in DAX state, as their file system was made and mounted",
-    "fs/ext4/inode.c ext4_should_enable_dax: blocks of a page, data not journalled; fs/xfs/xfs_iops.c xfs_inode_supports_dax: blocks of a "
-    "page",
-    (True, False),
-    lambda k, v: v.format.traits.dax_files,
 )
 fact(
     "packed_end_dax",
@@ -334,40 +210,6 @@ fact(
     ("EFAULT", "works"),
     lambda k, v: "EFAULT" if v.dax else "works",
 )
-for _filesystem in Filesystem:
-    _ends = "fails" if _filesystem.traits.without_dax is WithoutDax.REFUSED else "succeeds without DAX"
-    fact(
-        fact_of_mount(_filesystem),
-        f"whether mounting with dax=always {_ends}, where the file system is {_filesystem}",
-        _filesystem.traits.without_dax_source,
-        (True, False),
-        lambda k, v: not v.gives_dax,
-    )
-    if _filesystem.traits.dax_words_since != ALWAYS:
-        fact(
-            fact_of_words(_filesystem),
-            f"whether mount knows dax=always and dax=never, where the file system is {_filesystem}",
-            "fs/erofs/super.c erofs_fs_parameters (since 5.15; shown on 6.1, not on 5.10)",
-            (True, False),
-            _knowing_words(_filesystem.traits.dax_words_since),
-        )
-    if _filesystem.traits.refuses_partition_since is not None:
-        fact(
-            fact_of_partition(_filesystem),
-            f"whether mounting with dax=always fails on a partition that could have DAX, where the file system is {_filesystem}",
-            "fs/xfs/xfs_super.c xfs_setup_dax_always: file systems made with reflink, which are those of kernels whose xfs takes it "
-            "together with DAX (since 6.0)",
-            (True, False),
-            _refusing_partitions(_filesystem.traits.refuses_partition_since),
-        )
-fact(
-    "dioalign_reported",
-    "whether statx fills STATX_DIOALIGN in",
-    "statx(2): since 6.1, for ext4, xfs and block devices alike (block/bdev.c bdev_statx_dioalign, later bdev_statx); not for a dax "
-    "device, and not in fs/ext2/inode.c ext2_getattr",
-    (True, False),
-    lambda k, v: k.has(traits_of(v).dioalign_since) and not v.is_dax_device,
-)
 fact(
     "max_file_bytes",
     "the largest size and offset of a file, in bytes",
@@ -438,13 +280,6 @@ fact(
     "fs/xfs/xfs_file.c and block/fops.c: FOP_BUFFER_WASYNC (FMODE_BUF_WASYNC since 6.0); not fs/ext4/file.c",
     (True, False),
     lambda k, v: k.has(traits_of(v).buffered_nowait_write_since),
-)
-fact(
-    "direct_append_looks_at_offset",
-    "whether an O_DIRECT write through a descriptor with O_APPEND is refused for the offset that it asks for",
-    "fs/xfs/xfs_file.c xfs_file_dio_write; fs/ext4/file.c ext4_dio_write_checks comes after ext4_write_checks",
-    (True, False),
-    lambda k, v: not v.dax and traits_of(v).direct_append_looks_at_offset,
 )
 fact(
     "map_sync_asked",

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import Ranges, zeroes
 from harness.model.expectation import ANY, Expectations, Next, Number, either, open_end
-from harness.model.facts import FACTS, fact_of_mount, fact_of_partition, fact_of_words
+from harness.model.fact import FACTS
 from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, WithoutDax
+from harness.model.mount_facts import fact_of_mount, fact_of_partition, fact_of_words
 from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
 from harness.model.outcome import How, Observation
 from harness.model.prepared import with_prepared

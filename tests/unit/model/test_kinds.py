@@ -2,10 +2,11 @@
 
 import pytest
 
-from harness.model.facts import FACTS, fact_of_mount
+from harness.model.facts import FACTS
 from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, filesystem_traits
 from harness.model.kinds import Alignment, NamespaceMode, RegionKind, is_dax_device, is_synchronous
 from harness.model.layers import Layer, LayerTraits
+from harness.model.mount_facts import fact_of_mount
 from harness.model.stack import dax_mode
 from tests.unit.model.stacks import env, volume
 
