@@ -5,6 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from harness.record.runs import find_run
 from harness.report.durations import FILE as DURATIONS
 from harness.report.durations import divide, length_of, read_durations, shard_of
 from harness.report.rows import read_rows
+
+#: Under this name the controller of a distributed run tells its workers the folders of the runs that are gone on with.
+_RESUMED = "harness_resumed"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Find the runs to go on with, before this one is the latest; the workers of a distributed run are told their folders."""
     if hasattr(config, "workerinput"):
+        config.option.resume = config.workerinput[_RESUMED]
         return
     try:
         found = [find_run(Path(config.getoption("artifacts")), wanted) for wanted in config.getoption("resume")]
@@ -68,6 +73,12 @@ def pytest_configure(config: pytest.Config) -> None:
             shard_of(config.getoption("shard"))
         except UsageError as error:
             raise pytest.UsageError(f"--shard: {error}") from error
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    # A worker reads the command line anew: what this process has made of it does not reach it otherwise.
+    node.workerinput[_RESUMED] = node.config.getoption("resume")
 
 
 @pytest.hookimpl(trylast=True)

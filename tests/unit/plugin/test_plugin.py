@@ -151,6 +151,13 @@ def test_what_a_kept_run_says_something_of_is_not_run_again(project: Project) ->
     assert [row.where.node_id for row in project.rows()] == [ON_DISK]
 
 
+@pytest.mark.parametrize("run", ["latest", "20"])
+def test_the_workers_of_a_run_leave_out_what_a_kept_run_says_something_of_too(project: Project, run: str) -> None:
+    assert project.run(E820_DAX).ret == 0
+    assert project.run_apart("cases", "--resume", run, "-p", "xdist", "-n", "1", make=GOOD).ret == 0
+    assert [row.where.node_id for row in project.rows()] == [ON_DISK]
+
+
 def test_what_could_not_run_is_run_again_by_the_workers_of_a_run_too(project: Project) -> None:
     assert project.run_apart("cases", make="broken_boot").ret == 3
     result = project.run_apart("cases", "--resume", "latest", "-p", "xdist", "-n", "1", make=GOOD)
