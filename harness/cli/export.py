@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from harness.cli.options import add_artifacts
-from harness.cli.words import progress
+from harness.cli.words import cannot_write, progress
 from harness.errors import UsageError
 from harness.record.runs import LATEST, Identity, find_run
 from harness.report.forms.exported import export_schema, json_lines
@@ -42,7 +42,7 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         chosen.output.write_text(text)
     except OSError as error:
-        raise UsageError(f"cannot write {chosen.output}: {error.strerror}") from error
+        raise cannot_write(chosen.output, error) from error
     progress(f"written: {chosen.output}")
     return ALL_CONFORM
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.case.claims import claims_of
 from harness.cli.options import add_artifacts
-from harness.cli.words import progress
+from harness.cli.words import cannot_write, progress
 from harness.errors import UsageError
 from harness.record.merge import copy_items, merged_identity, moved_folder
 from harness.record.runs import KEPT_RUNS, LATEST, Identity, StoredRun, begin_run, find_run, make_run_id, run_folder, store_identity
@@ -28,16 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Return the status that the rows of all shards ask for; 3 where a shard is missing."""
-    runs = list({one.identity.id: one for one in (find_run(folder, LATEST) for folder in chosen.shard)}.values())
+    runs, missing = _found(chosen.shard)
     id_ = make_run_id(secrets.token_hex(2))
     identity = merged_identity([one.identity for one in runs], id_)
     rows = list(_rows(runs, chosen.artifacts, id_))
-    missing = list(_missing([one.identity for one in runs]))
+    missing += _missing([one.identity for one in runs])
     status = COULD_NOT_RUN if missing else exit_status(rows)
     try:
         _write(runs, rows, chosen.artifacts, replace(identity, status=status, items=tuple(sorted(Counter(map(ended_as, rows)).items()))))
     except OSError as error:
-        raise UsageError(f"cannot write {error.filename or chosen.artifacts}: {error.strerror}") from error
+        raise cannot_write(chosen.artifacts, error) from error
     sections = make_summary(rows, claims_of(Path(row.where.case) for row in rows))
     (run_folder(chosen.artifacts, id_) / SUMMARY).write_text(summary_text(sections, rows))
     for section in sections:
@@ -46,6 +46,21 @@ def run(chosen: argparse.Namespace) -> int:
     for line in missing:
         progress(line)
     return status
+
+
+def _found(folders: Sequence[Path]) -> tuple[list[StoredRun], list[str]]:
+    """Return the latest run of each folder, each once, and a line for each folder that has none. Raises UsageError where none has one."""
+    runs: dict[str, StoredRun] = {}
+    errors: list[UsageError] = []
+    for folder in folders:
+        try:
+            found = find_run(folder, LATEST)
+            runs[found.identity.id] = found
+        except UsageError as error:
+            errors.append(error)
+    if not runs:
+        raise errors[0]
+    return list(runs.values()), list(map(str, errors))
 
 
 def _rows(runs: Sequence[StoredRun], artifacts: Path, id_: str) -> Iterator[Row]:

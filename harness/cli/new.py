@@ -10,7 +10,7 @@ from harness.case.claims import FAMILY_FILE
 from harness.case.loader import load_plans
 from harness.cli.options import add_action, add_artifacts
 from harness.cli.suite import run_suite
-from harness.cli.words import progress
+from harness.cli.words import cannot_write, progress
 from harness.errors import UsageError
 from harness.report.status import ALL_CONFORM
 
@@ -77,4 +77,4 @@ def _write(path: Path, family: str, title: str) -> None:
             _CASE.format(title=title if re.fullmatch(r"[A-Za-z][\w ,.()-]*", title) else json.dumps(title))
         )  # YAML has JSON's strings
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error

@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.case.claims import CLAIMS_FILE, load_claims
 from harness.cli import verdicts, watch
 from harness.cli.options import add_artifacts
-from harness.cli.words import progress, rounded
-from harness.errors import HostError, UsageError
+from harness.cli.words import cannot_write, progress, rounded
+from harness.errors import UsageError
 from harness.record.facttable import FACTS_DIR, read_tables
 from harness.record.runs import LATEST, StoredRun, find_run
 from harness.report.columns import read_columns
@@ -88,7 +88,7 @@ def _begun(path: Path) -> Iterator[Path]:
     try:
         new.touch()
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         yield new
     finally:
@@ -101,8 +101,4 @@ def _finish(new: Path, path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
         new.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> HostError:
-    return HostError(f"cannot write {path}: {error.strerror}; name another file with -o")
+        raise cannot_write(path, error) from error

@@ -238,7 +238,7 @@ def _superblock_questions(machine: Machine, place: _Place, node: str, where: str
     """Yield what asks for the superblock: of the file system that is mounted, or of each that could be there."""
     mounted = _mounted_type(machine, place)
     asking = list(NEEDS.values()) if mounted is None else [NEEDS[mounted]] if mounted in NEEDS else []
-    yield from dict.fromkeys(needs.superblock.format(node=node, place=where) for needs in asking)
+    yield from dict.fromkeys(needs.superblock.format(node=node, place=where) for needs in asking if needs.superblock)
     yield ":"
 
 

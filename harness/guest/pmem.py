@@ -41,6 +41,9 @@ REGION_PATTERNS = (
 #: The type of a region that labels divide into namespaces: include/uapi/linux/ndctl.h ND_DEVICE_NAMESPACE_PMEM.
 _LABELLED = "5"
 
+#: ndctl's words for modes, by sysfs's; the others are the same.
+MODES = {"memory": "fsdax", "safe": "sector", "dax": "devdax"}
+
 
 @dataclass(frozen=True)
 class RegionPlacement:
@@ -127,7 +130,6 @@ def _namespaces(files: GuestFiles, region: str, start: int, size_bytes: int) -> 
         holder = files.text(f"{_ND}/{match[1]}/holder") or None
         kind = (mode or "").strip()
         table = files.text(f"{_ND}/{holder}/mode") if holder and holder.startswith(("pfn", "dax")) else None
-        words = {"memory": "fsdax", "safe": "sector", "dax": "devdax"}
         page_map = None
         if kind in ("memory", "dax"):
             page_map = {"ram": "mem", "pmem": "dev", None: "mem"}.get(table, table)
@@ -136,7 +138,7 @@ def _namespaces(files: GuestFiles, region: str, start: int, size_bytes: int) -> 
         node = nodes.get(holder or match[1])
         align, size = (_number(files.text(f"{DAX_DEVICES}/{node}/{name}")) for name in ("align", "size"))
         half = _half(files, f"{_ND}/{match[1]}", start, size_bytes)
-        found.append(PmemNamespace(match[1], words.get(kind, kind), page_map, node, _number(sector and sector[1]), align, size, half))
+        found.append(PmemNamespace(match[1], MODES.get(kind, kind), page_map, node, _number(sector and sector[1]), align, size, half))
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from harness.errors import GuestError
 from harness.guest.filesystem import MOUNT_TABLE, MountEntry, parse_mounts
 from harness.guest.link import GuestFiles
 from harness.guest.looking import Answers, Output
+from harness.guest.pmem import MODES
 from harness.model.dax.evidence import Device, DeviceKind, Idle, Namespace, Region, Unseen
 
 _ND = "/sys/bus/nd/devices"
@@ -68,8 +69,6 @@ MACHINE_QUESTIONS = {
         grep -oE ' (dax_iomap_rw|vfs_read)$' /proc/kallsyms""",
     "log": "text=$(dmesg) || exit 1; printf '%s\\n' \"$text\" | grep -i dax | tail -n 40; exit 0",
 }
-
-_MODES = {"memory": "fsdax", "safe": "sector", "dax": "devdax"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _namespaces(files: GuestFiles, regions: Mapping[str, Region]) -> Iterator[Na
         node = nodes.get(files.text(f"{path}/holder") or name[1])
         sector = re.search(r"\[(\d+)\]", files.text(f"{path}/sector_size") or "")
         labelled = sector is not None and sector[1] != "512"
-        yield Namespace(name[1], _MODES.get(mode, mode), regions[region[1]], f"/dev/{node}" if node else None, labelled)
+        yield Namespace(name[1], MODES.get(mode, mode), regions[region[1]], f"/dev/{node}" if node else None, labelled)
 
 
 def _idle(files: GuestFiles, namespaces: Sequence[Namespace]) -> Iterator[Idle]:

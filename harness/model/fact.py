@@ -25,6 +25,11 @@ class Kernel:
         """Whether what came with kernel ``since`` is there; None: it never came."""
         return since is not None and self.since(*since)
 
+    @property
+    def age(self) -> tuple[int, int]:
+        """By this the oldest kernel comes first."""
+        return self.major, self.minor
+
 
 @functools.cache
 def kernel_of(release: str) -> Kernel:

@@ -129,7 +129,7 @@ def read_table(path: Path) -> FactTable:
 def read_tables(folder: Path = FACTS_DIR) -> list[FactTable]:
     """Return all tables of a folder, the oldest kernel first. Raises UsageError."""
     found = [read_table(path) for path in sorted(folder.glob("*.json")) if path.name != "schema.json"]
-    return sorted(found, key=lambda table: (table.version.major, table.version.minor, table.kernel))
+    return sorted(found, key=lambda table: (table.version.age, table.kernel))
 
 
 def find_table(folder: Path, kernel: str) -> FactTable | None:

@@ -28,10 +28,9 @@ class Column:
     words: Mapping[str, str]
 
     @property
-    def age(self) -> tuple[int, int, str]:
+    def age(self) -> tuple[tuple[int, int], str]:
         """By this the oldest kernel comes first."""
-        version = kernel_of(self.releases[0])
-        return version.major, version.minor, self.kernel
+        return kernel_of(self.releases[0]).age, self.kernel
 
     @property
     def counts(self) -> Counter[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from harness.model.fact import kernel_of
 from harness.record.item import Where
 from harness.record.judged import Result, judge_kept
 from harness.record.runs import StoredRun
@@ -51,11 +50,3 @@ def _without_states(result: Result) -> Result:
 
 def _identity(where: Where) -> tuple[str, str]:
     return where.path, where.place
-
-
-def release_age(releases: tuple[str, ...], kernel: str) -> tuple[int, int, str]:
-    """By this the oldest kernel comes first, and one that no guest told the release of last."""
-    if not releases:
-        return 1 << 30, 0, kernel
-    version = kernel_of(releases[0])
-    return version.major, version.minor, kernel

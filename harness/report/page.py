@@ -16,11 +16,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.model.claims import Claim
+from harness.model.fact import kernel_of
 from harness.record.facttable import FactTable
-from harness.record.item import Ending
 from harness.record.runs import Identity
 from harness.report.columns import Column, add_column, gather_columns, subject_of
-from harness.report.kept import Kept, release_age
+from harness.report.forms.outcome import Outcome, outcome_of
+from harness.report.kept import Kept
 from harness.report.page_items import Shelves, item_document, stack_name
 from harness.report.page_tables import claim_rows, fact_rows, watch_rows
 from harness.report.rows import Row
@@ -132,7 +133,8 @@ def _kernels(sources: Sources, ways: Iterable[Column]) -> list[dict[str, Any]]:
     tables: Iterable[FactTable | Column] = (*sources.tables.facts, *sources.tables.verdicts, *ways)
     for table in tables:
         releases.setdefault(table.kernel, {}).update(dict.fromkeys(table.releases))
-    ordered = sorted(releases, key=lambda kernel: release_age(tuple(releases[kernel]), kernel))
+    # One that no guest told the release of comes last.
+    ordered = sorted(releases, key=lambda kernel: (not releases[kernel], [kernel_of(one).age for one in releases[kernel]][:1], kernel))
     return [{"name": kernel, "releases": sorted(releases[kernel])} for kernel in ordered]
 
 
@@ -141,15 +143,15 @@ def _kernels(sources: Sources, ways: Iterable[Column]) -> list[dict[str, Any]]:
 
 def headline(rows: Sequence[Row]) -> str:
     """Return what the runs came to, for people who read one line."""
-    ran = [row for row in rows if row.ended.ending is not Ending.UNAVAILABLE]
-    known, passed = sum(row.is_known_deviation for row in ran), sum(row.passed for row in ran)
-    silent = sum(row.ended.ending.says_nothing for row in ran)
-    other = len(ran) - known - passed - silent
-    first = "Nothing deviates that is not known." if other == 0 else f"{_items(other)} of {len(ran)} did not do what is allowed or known."
-    parts = [f"{_items(passed)} of {len(ran)} conform" if passed != 1 else f"1 item of {len(ran)} conforms"]
+    counts = Counter(map(outcome_of, rows))
+    known, passed, silent, away = (counts[one] for one in (Outcome.KNOWN, Outcome.PASSED, Outcome.BROKEN, Outcome.UNAVAILABLE))
+    ran = len(rows) - away
+    other = ran - known - passed - silent
+    first = "Nothing deviates that is not known." if other == 0 else f"{_items(other)} of {ran} did not do what is allowed or known."
+    parts = [f"{_items(passed)} of {ran} conform" if passed != 1 else f"1 item of {ran} conforms"]
     parts += [f"{known} deviate as is known"] if known else []
     parts += [f"{silent} could not be run"] if silent else []
-    parts += [f"{len(rows) - len(ran)} more are unavailable on their kernels"] if len(rows) > len(ran) else []
+    parts += [f"{away} more are unavailable on their kernels"] if away else []
     return f"{first} {', '.join(parts)}."
 
 

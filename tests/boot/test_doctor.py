@@ -54,6 +54,7 @@ class Patient:
 
 EXT4 = "mkfs.ext4 -q -F -b 4096"
 FILE = "head -c 65536 /dev/zero > /mnt/a/file"
+IMAGE = "rm -rf /srv/files; mkdir -p /srv/files; head -c 65636 /dev/zero | tr '\\0' x > /srv/files/file"
 PATIENTS = [
     Patient("nd_pmem is not loaded", f"{EXT4} $plain; modprobe -r nd_pmem", "$plain", "kernel option", "nd_pmem is not loaded"),
     Patient(
@@ -173,11 +174,25 @@ PATIENTS = [
         "inode flag",
         "has its data journalled",
     ),
+    Patient(
+        "erofs without a word of DAX",
+        f"{IMAGE}; mkfs.erofs -E noinline_data $plain /srv/files; mount -t erofs $plain /mnt/a",
+        "/mnt/a/file",
+        "mount option",
+        "with no word of DAX",
+    ),
+    Patient(
+        "a file of erofs whose end lies beside its inode",
+        f"{IMAGE}; mkfs.erofs $plain /srv/files; mount -t erofs -o dax $plain /mnt/a",
+        "/mnt/a/file",
+        "mapping",
+        "its end lies beside its inode",
+    ),
 ]
 #: What makes a file where a file system has none, for the doctor to look at.
 FILES = """
 for folder in $(awk '$5 ~ "^/mnt/" { print $5 }' /proc/self/mountinfo); do
-    [ -n "$(find $folder -type f)" ] || head -c 8192 /dev/zero > $folder/made
+    [ -n "$(find $folder -type f)" ] || findmnt -no OPTIONS $folder | grep -qw ro || head -c 8192 /dev/zero > $folder/made
 done
 """
 #: What leaves nothing of the patient before.

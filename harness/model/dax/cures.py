@@ -26,6 +26,10 @@ class Cure:
     destroys: str = ""
 
 
+def newer_kernel(since: str) -> Cure:
+    return Cure(f"boot Linux {since} or newer")
+
+
 OTHER_KERNEL = Cure("boot a kernel that is built with CONFIG_FS_DAX=y, as those of distributions are")
 NO_REGION = Cure(
     "fit NVDIMMs, or set memory aside with a word on the kernel's command line:"
@@ -167,6 +171,17 @@ def of_file(path: str, letter: str) -> Cure:
     return Cure("copy it into a file that is not so: in a folder with the flag x where the mount leaves it to each file")
 
 
+def make_image(e: Evidence, needs: DaxNeeds) -> Cure:
+    """Make a file system that nobody can write to anew of its own files, each of them in whole blocks."""
+    words = f"make the image anew of its files, none of them compressed and all in whole blocks ({needs.image})"
+    fs = e.mounted
+    if e.device is None or fs is None or fs.folder is None:
+        return Cure(words)
+    copy = f"/var/tmp/{e.device.node.rpartition('/')[2]}"
+    making = (f"cp -a {_q(fs.folder)} {copy}", *_unmounted(e), f"{needs.image} {e.device.node} {copy}")
+    return Cure(words, (*making, *_mounting(e, fs, needs, "always"), f"rm -r {copy}"), f"what {e.device.node} has beside these files")
+
+
 def flush(e: Evidence) -> Cure:
     """What a program does without MAP_SYNC."""
     words = "call fsync or msync after storing: without MAP_SYNC a flush of the processor's caches makes nothing durable"
@@ -190,7 +205,7 @@ def _unmounted(e: Evidence) -> tuple[str, ...]:
 
 def _remade(e: Evidence, node: str) -> tuple[str, ...]:
     """Make a file system of the same type, or the usual one, on ``node``, and mount it where it was, or below /mnt."""
-    known = isinstance(e.filesystem, FilesystemSeen) and e.filesystem.type in NEEDS
+    known = isinstance(e.filesystem, FilesystemSeen) and e.filesystem.type in NEEDS and NEEDS[e.filesystem.type].mkfs
     fs = e.filesystem if isinstance(e.filesystem, FilesystemSeen) and known else FilesystemSeen(USUAL, e.page_bytes, frozenset())
     needs = NEEDS[fs.type]
     making = f"{needs.mkfs.format(block=e.page_bytes)} {node}"

@@ -256,6 +256,9 @@ def _mount_option(e: Evidence, fs: FilesystemSeen, needs: DaxNeeds) -> Finding:
     for option, why in needs.option_conflicts:
         if option in fs.options:
             return _broken(f"{fs.folder} is mounted with {option}: {why}, and no file has DAX", cures.mount(e, fs))
+    if e.version < needs.traits.dax_words_since:
+        since = ".".join(map(str, needs.traits.dax_words_since))
+        return _broken(f"Linux {e.release} has no DAX for {fs.type} (since {since})", cures.newer_kernel(since))
     mode = needs.mode(fs.options, e.version)
     said = next((option for option in fs.options if option.startswith("dax")), "no word of DAX")
     if mode == "never":
@@ -314,6 +317,9 @@ def _mapping(e: Evidence) -> Finding:
         return _unknown(f"Linux {e.release} does not say of a file whether it has DAX (since 5.8)")
     if isinstance(e.file.dax, Unseen):
         return _unknown(e.file.dax)
+    needs = NEEDS.get(e.filesystem.type) if isinstance(e.filesystem, FilesystemSeen) else None
+    if not e.file.dax and needs is not None and needs.packs:
+        return _broken(f"statx says that {e.file.path} has no DAX: {needs.packs}", cures.make_image(e, needs))
     if not e.file.dax:
         return _broken(f"statx says that {e.file.path} has no DAX, and every link before is whole", cures.SEE_THE_LOG)
     said = f"statx says that {e.file.path} has DAX"
@@ -321,6 +327,8 @@ def _mapping(e: Evidence) -> Finding:
         return _ok(f"{said}; MAP_SYNC was not tried: {e.file.map_sync.why}")
     if e.file.map_sync:
         return _ok(f"{said}, and it is mapped with MAP_SYNC")
+    if needs is not None and needs.traits.is_read_only:
+        return _ok(f"{said}; MAP_SYNC is refused, where nothing is written anyway")
     return Finding(Word.PARTLY, f"{said}, but MAP_SYNC is refused: {_why_not_synchronous(e)}", cures.flush(e))
 
 

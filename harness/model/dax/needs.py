@@ -21,11 +21,11 @@ class FeatureConflict:
 
 @dataclass(frozen=True)
 class DaxNeeds:
-    """What a file system asks for. ``mkfs``: the command, but for the size of a block (``{block}``) and the device.
-
-    ``superblock``: the command that says how it was made, but for the device (``{node}``) or where it is mounted, if it is (``{place}``).
-    ``set_flag``: the command that gives a file its flag, without the file. ``conflicts``: features. ``option_conflicts``: words of the
-    mount table under which no file has DAX, and why.
+    """What a file system asks for. ``mkfs``: the command, but for the size of a block (``{block}``) and the device; empty where it is not
+    made empty. ``superblock``: the command that says how it was made, but for the device (``{node}``) or where it is mounted, if it is
+    (``{place}``); empty where none is known. ``set_flag``: the command that gives a file its flag, without the file. ``conflicts``:
+    features. ``option_conflicts``: words of the mount table under which no file has DAX, and why. ``packs``: how a file may be kept so that
+    it alone has none, and ``image``: the command that makes a file system without that of a folder, but for device and folder.
     """
 
     traits: FilesystemTraits
@@ -34,6 +34,8 @@ class DaxNeeds:
     set_flag: str = ""
     conflicts: tuple[FeatureConflict, ...] = ()
     option_conflicts: tuple[tuple[str, str], ...] = ()
+    packs: str = ""
+    image: str = ""
 
     def word(self, value: str, version: Version) -> str:
         """What mount is told for ``always`` or ``inode``."""
@@ -89,10 +91,19 @@ NEEDS: Mapping[str, DaxNeeds] = MappingProxyType(
         ),
         # It has neither features in its way nor flags, and one word.
         "ext2": DaxNeeds(FILESYSTEM_TRAITS["ext2"], "mkfs.ext2 -F -b {block}", _DUMPE2FS),
+        # It is made of the files that it has from then on.
+        "erofs": DaxNeeds(
+            FILESYSTEM_TRAITS["erofs"],
+            "",
+            "",
+            # fs/erofs/inode.c: a file has DAX whose blocks are as they are read.
+            packs="it is compressed, or its end lies beside its inode",
+            image="mkfs.erofs -E noinline_data",
+        ),
     }
 )
 #: File systems that have DAX under conditions of their own, of which nothing is known here.
-OTHERS = frozenset({"erofs", "virtiofs"})
+OTHERS = frozenset({"virtiofs"})
 
 
 def by_driver(type_: str, of_ext4: bool = True) -> str:

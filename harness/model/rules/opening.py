@@ -5,21 +5,12 @@ from harness.model.closing import closing
 from harness.model.content import zeroes
 from harness.model.expectation import Expectations
 from harness.model.objects import PAGE, Memory, MemoryKind, OpenFile, page_ceil, unknown_content
-from harness.model.rules.effects import (
-    cache,
-    cleaned,
-    put,
-    resized,
-)
+from harness.model.rules.effects import cache, cleaned, put, resized
 from harness.model.rules.rule import above, may_be_inline, rule, volume_fact, waits_for_pins
 from harness.model.stack import MAIN, OVERLAY, TARGET
 from harness.model.state import State
 from harness.model.value import evolve
-from harness.ops import (
-    Close,
-    Open,
-    OpenFlag,
-)
+from harness.ops import Close, Open, OpenFlag
 from harness.sizes import MIB
 
 clause("C-OPEN-01", "open of an existing file, or with O_CREAT, gives a descriptor", "open(2)")
@@ -57,6 +48,11 @@ def _split_path(path: str) -> tuple[str, str]:
     return (role, name) if colon else ("main", path)
 
 
+def _changes(op: Open) -> bool:
+    """Whether a file that is there is opened to be written, or cut."""
+    return bool({OpenFlag.WRONLY, OpenFlag.RDWR, OpenFlag.TRUNC} & set(op.flags))
+
+
 @rule(Open)
 def open_file(c: Context, s: State, op: Open) -> Expectations:
     volume, path = _split_path(op.path)
@@ -83,9 +79,8 @@ def open_file(c: Context, s: State, op: Open) -> Expectations:
         s, number = _ensure(s, (volume, path), Memory(MemoryKind.FILE, volume, path, dax=dax))
         return _opened(c, op, s, number)
     memory = s.memory(known)
-    writes = bool({OpenFlag.WRONLY, OpenFlag.RDWR, OpenFlag.TRUNC} & set(op.flags))
     if refused := c.refuses(
-        ("EROFS", memory.closed_by is not None and writes, "C-OPEN-05"),
+        ("EROFS", memory.closed_by is not None and _changes(op), "C-OPEN-05"),
         ("EINVAL", OpenFlag.DIRECT in op.flags and not volume_fact(c, "direct_io_offered", memory), "C-OPEN-06"),
     ):
         return refused.leaving(s)
@@ -101,10 +96,9 @@ def _through_overlay(c: Context, s: State, op: Open, path: str) -> tuple[State, 
     if OVERLAY not in s.mounted:
         raise Undetermined("no overlay is mounted")
     below, own = s.files.get((MAIN, path)), (TARGET, above(path))
-    writes = bool({OpenFlag.WRONLY, OpenFlag.RDWR, OpenFlag.TRUNC} & set(op.flags))
     if below is None or own in s.files:
         return s, *own
-    if not c.holds("C-OVERLAY-02", writes):
+    if not c.holds("C-OVERLAY-02", _changes(op)):
         return s, MAIN, path
     if OpenFlag.TRUNC in op.flags:
         raise Undetermined("what a file is copied up with that is cut at once is not known to the model")

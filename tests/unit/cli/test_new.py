@@ -75,7 +75,7 @@ def test_elsewhere_than_in_the_harness_nothing_is_written(
 
 def test_a_folder_that_cannot_be_written_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     (project.root / "cases/mine").write_text("")
-    assert main(["new", "case", "mine/first"]) == 2
+    assert main(["new", "case", "mine/first"]) == 3
     assert "cannot write cases/mine/first.yaml: " in capsys.readouterr().err
 
 

@@ -12,12 +12,14 @@ import pytest
 import yaml
 
 from harness.__main__ import main
+from harness.case.loader import load_plans
 from harness.image.bundle import image_store
 from harness.image.catalog import load_catalog
 from harness.record.runs import stored_runs
 from harness.report.durations import USUAL, Duration, divide, find_shard, length_of, read_durations, write_durations
 from harness.report.rows import Row, read_rows
 from tests.fakes.project import FAILING, GOOD
+from tests.unit.host.test_bootstrap import bootstrap
 from tests.unit.plugin.test_plugin import CASE, Project, make_project
 
 pytest_plugins = ["pytester"]
@@ -70,7 +72,10 @@ def test_a_table_of_durations_that_is_none_is_refused_with_its_line(tmp_path: Pa
 
 
 def test_the_projects_own_table_has_stacks_that_there_are() -> None:
-    assert len(read_durations(ROOT / "facts/durations.tsv")) > 50
+    table = read_durations(ROOT / "facts/durations.tsv")
+    there = {plan.stack.describe() for path in ROOT.glob("cases/*/*.yaml") if path.name != "family.yaml" for plan in load_plans(path)}
+    assert len(table) > 50
+    assert table.keys() - there == set()
 
 
 def test_each_item_is_in_one_shard_and_a_stack_never_in_two(project: Project) -> None:
@@ -136,6 +141,16 @@ def test_a_shard_that_did_not_end_is_named(project: Project, capsys: pytest.Capt
     assert "did not end: pytest " in capsys.readouterr().err
 
 
+def test_a_job_that_kept_no_run_is_told_and_the_others_are_merged(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    run_shards(project, "1/2")
+    Path("shards/2").mkdir()
+    assert main(["merge", "shards/1", "shards/2", "--artifacts", "merged"]) == 3
+    said = capsys.readouterr().err
+    assert "no run is kept in shards/2/runs" in said
+    assert "missing: shard 2/2 of debian_6.12\n" in said
+    assert len(stored_runs(Path("merged"))) == 1
+
+
 def test_a_deviation_in_one_shard_is_one_of_the_run(project: Project) -> None:
     run_shards(project, "1/2")
     run_shards(project, "2/2", make=FAILING)
@@ -160,8 +175,8 @@ def test_a_folder_without_a_run_and_one_that_cannot_be_written_are_told(project:
     assert "no run is kept in nowhere/runs" in capsys.readouterr().err
     run_shards(project, "1/1")
     Path("file").write_text("")
-    assert main(["merge", "shards/1", "--artifacts", "file"]) == 2
-    assert "cannot write file" in capsys.readouterr().err
+    assert main(["merge", "shards/1", "--artifacts", "file"]) == 3
+    assert "cannot write file: Not a directory" in capsys.readouterr().err
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------
@@ -266,4 +281,16 @@ def test_the_words_that_the_files_start_are_commands(capsys: pytest.CaptureFixtu
     text = "\n".join([GITHUB.read_text(), GITLAB.read_text(), *scripts])
     assert set(re.findall(r"-m harness (\w+)", text)) == {"matrix", "merge"}
     assert sum("--shard " in line for line in scripts) == 2
-    assert "--hash" in (ROOT / "requirements.lock").read_text()
+
+
+def test_what_runs_a_command_has_installed_the_lock_first(capsys: pytest.CaptureFixture[str]) -> None:
+    child = yaml.safe_load(printed(capsys, "--shards", "2", "--form", "gitlab"))
+    github = yaml.safe_load(GITHUB.read_text())["jobs"].values()
+    jobs = [*child.values(), yaml.safe_load(GITLAB.read_text())["plan"]]
+    scripts = ["\n".join(map(str, job["script"])) for job in jobs if isinstance(job, dict) and "script" in job]
+    scripts += ["\n".join(step.get("run", "") for step in job["steps"]) for job in github]
+    running = [script for script in scripts if ".venv/bin/python -m harness" in script]
+    assert len(running) == 4
+    for script in running:
+        before = script.partition(".venv/bin/python")[0]
+        assert " ".join(bootstrap.LOCKED) in before

@@ -230,7 +230,7 @@ BROKEN: list[tuple[str, Evidence, str, tuple[str, ...]]] = [
     (
         "file-system feature",
         replace(WHOLE, filesystem=replace(EXT4, type="btrfs")),
-        "btrfs has no DAX; ext4, xfs, ext2 have",
+        "btrfs has no DAX; ext4, xfs, ext2, erofs have",
         ("umount /mnt/a", "mkfs.ext4 -F -b 4096 /dev/pmem0", "mount -t ext4 -o dax=always /dev/pmem0 /mnt/a"),
     ),
     (
@@ -358,7 +358,7 @@ VIRTIOFS = replace(WHOLE, device=None, filesystem=replace(EXT4, type="virtiofs")
         ("block queue", on(replace(PMEM, queue_dax=UNKNOWN)), "permission denied"),
         ("file-system feature", replace(WHOLE, filesystem=UNKNOWN, file=None), "permission denied"),
         ("file-system feature", replace(WHOLE, filesystem=replace(UNMOUNTED, features=UNKNOWN)), "permission denied"),
-        ("file-system feature", replace(WHOLE, filesystem=replace(EXT4, type="erofs")), "what erofs asks for is not known here"),
+        ("file-system feature", replace(WHOLE, filesystem=replace(EXT4, type="virtiofs")), "what virtiofs asks for is not known here"),
         ("block size", replace(WHOLE, filesystem=replace(EXT4, block_bytes=UNKNOWN)), "permission denied"),
         ("inode flag", replace(WHOLE, filesystem=INODE, file=replace(PLAIN_FILE, flags=UNKNOWN)), "permission denied"),
         ("inode flag", replace(WHOLE, filesystem=INODE, file=None), "/mnt/a/file is neither a file nor a folder"),
@@ -404,6 +404,53 @@ def test_dax_without_map_sync_is_there_in_part(evidence: Evidence, why: str, com
     assert found.cure is not None
     assert found.cure.commands == commands
     assert "call fsync or msync after storing" in found.cure.words
+
+
+EROFS = replace(EXT4, type="erofs", features=UNKNOWN, options=("ro", "relatime", "dax=always"))
+
+
+def test_erofs_is_whole_without_a_superblock_that_is_read_and_without_map_sync() -> None:
+    found = diagnose(replace(WHOLE, filesystem=EROFS, file=replace(FILE, map_sync=False, flags=UNKNOWN)))
+    assert words(found) == ["ok"] * 10
+    assert found.findings[-1][1].seen == "statx says that /mnt/a/file has DAX; MAP_SYNC is refused, where nothing is written anyway"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "link", "why", "commands"),
+    [
+        (
+            replace(WHOLE, filesystem=replace(EROFS, options=("ro", "relatime"))),
+            "mount option",
+            "/mnt/a is mounted with no word of DAX: no file has DAX",
+            ("umount /mnt/a", "mount -t erofs -o ro,dax /dev/pmem0 /mnt/a"),
+        ),
+        (replace(WHOLE, filesystem=EROFS, release="5.10.3"), "mount option", "Linux 5.10.3 has no DAX for erofs (since 5.15)", ()),
+        (
+            replace(WHOLE, filesystem=EROFS, file=PLAIN_FILE),
+            "mapping",
+            "statx says that /mnt/a/file has no DAX: it is compressed, or its end lies beside its inode",
+            (
+                "cp -a /mnt/a /var/tmp/pmem0",
+                "umount /mnt/a",
+                "mkfs.erofs -E noinline_data /dev/pmem0 /var/tmp/pmem0",
+                "mount -t erofs -o ro,dax /dev/pmem0 /mnt/a",
+                "rm -r /var/tmp/pmem0",
+            ),
+        ),
+        (
+            replace(space(mode="raw"), filesystem=EROFS),
+            "namespace mode",
+            "namespace0.0 is in the mode raw, in which its pages cannot be mapped",
+            remade("ndctl create-namespace --force --reconfig namespace0.0 --mode fsdax --map mem"),
+        ),
+    ],
+)
+def test_erofs_has_conditions_of_its_own(evidence: Evidence, link: str, why: str, commands: tuple[str, ...]) -> None:
+    found = diagnose(evidence)
+    assert found.broken is not None
+    assert (found.broken[0].name, found.broken[1].seen) == (link, why)
+    assert found.cure is not None
+    assert found.cure.commands == commands
 
 
 def test_a_mapping_that_was_not_tried_is_said_to_be_that() -> None:

@@ -314,11 +314,11 @@ def test_a_run_of_another_format_is_refused_with_the_file(here: Path, capsys: py
 
 def test_a_page_that_cannot_be_written_is_no_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(here, "-o", str(here / "nowhere/x.html")) == 3
-    assert f"cannot write {here}/nowhere/x.html: No such file or directory; name another file with -o" in capsys.readouterr().err
+    assert f"cannot write {here}/nowhere/x.html: No such file or directory; name another one" in capsys.readouterr().err
 
 
 def test_a_folder_is_not_written_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "taken").mkdir()
     assert report(here, "-o", str(here / "taken")) == 3
-    assert "name another file with -o" in capsys.readouterr().err
+    assert "name another one" in capsys.readouterr().err
     assert not list(here.glob("*.new"))
