@@ -165,6 +165,14 @@ fact(
     lambda k, v: not v.dax and k.has(traits_of(v).large_folios_since),
 )
 fact(
+    "fault_maps",
+    "what a fault of the page cache may map beside its page: what lies around it, or also the whole folio of each such page",
+    "mm/filemap.c filemap_map_pages, mm/memory.c finish_fault: the whole folio since 6.18 (commits 357b92761d94, 19773df031bc); "
+    "shown on 7.2",
+    ("around", "folio"),
+    lambda k, v: "folio" if k.since(6, 18) and not v.dax and k.has(traits_of(v).large_folios_since) else "around",
+)
+fact(
     "tail_zeroed_on_extension",
     "whether bytes stored past the end of the file, in its last page, are zeroed when the file grows over them",
     "fs/xfs/xfs_iops.c xfs_setattr_size zeroes from the old size on; ext4 does since 6.12: shown by a probe on 6.12, not on 6.1; "

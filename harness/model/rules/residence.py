@@ -2,7 +2,7 @@
 
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import AreaFlag, Expectations, Frame, Frames, Next, Number, PhysicalRange, Residence, Where
-from harness.model.objects import PAGE, Mapping, Memory, page_ceil, page_floor
+from harness.model.objects import HUGE, PAGE, Mapping, Memory, page_ceil, page_floor
 from harness.model.outcome import Observation
 from harness.model.rules.buffers import usable_end
 from harness.model.rules.effects import cleaned
@@ -40,8 +40,9 @@ clause(
 )
 clause(
     "C-FRAME-07",
-    "a page behind the end of the file is not present, nor one that lies further from all that was touched than a fault maps around itself",
-    "mmap(2) NOTES; mm/memory.c do_fault_around: 64 KiB",
+    "a page behind the end of the file is not present, nor one that lies further from all that was touched than a fault maps around "
+    "itself: 64 KiB, or the folios of these, which are of at most 2 MiB",
+    "mmap(2) NOTES; mm/memory.c do_fault_around; fact fault_maps",
 )
 clause("C-FRAME-06", "/proc/self/pagemap can be read", "proc_pid_pagemap(5)")
 clause(
@@ -129,7 +130,7 @@ def _frame(c: Context, s: State, m: Mapping, memory: Memory, at: int) -> Frame |
     if not 0 <= at < m.end:
         return None
     present = at in m.sure
-    near = at < usable_end(s, m) and _may_be_mapped(m, at) if memory.on_volume else None
+    near = at < usable_end(s, m) and _may_be_mapped(c, m, memory, at) if memory.on_volume else None
     copied = at in m.private_pages
     if not memory.on_volume or copied or volume_fact(c, "mapping_frames", memory) != "region":
         return Frame(present, near, None, Where.RAM)
@@ -142,9 +143,18 @@ def _frame(c: Context, s: State, m: Mapping, memory: Memory, at: int) -> Frame |
     return Frame(present, near, at in m.touched, where)
 
 
-def _may_be_mapped(m: Mapping, at: int) -> bool:
+#: So far before and behind its page a fault may map others.
+_AROUND = (FAULT_AROUND_PAGES - 1) * PAGE
+
+
+def _may_be_mapped(c: Context, m: Mapping, memory: Memory, at: int) -> bool:
     """Whether a page was touched, or lies so near to one that was that its fault may have mapped it too."""
-    return m.touched.touches(at - (FAULT_AROUND_PAGES - 1) * PAGE, at + FAULT_AROUND_PAGES * PAGE)
+    first, last = at, at + PAGE
+    if not m.touched.touches(at - _AROUND, last + _AROUND) and volume_fact(c, "fault_maps", memory) == "folio":
+        # The largest folio that the page can be of: one lies in the file where its own size divides.
+        first = (m.offset + at) // HUGE * HUGE - m.offset
+        last = first + HUGE
+    return m.touched.touches(first - _AROUND, last + _AROUND)
 
 
 def _region(c: Context, volume: str) -> PhysicalRange | None:

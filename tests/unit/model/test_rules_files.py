@@ -17,6 +17,7 @@ from harness.ops import (
     Open,
     OpenFlag,
     Operation,
+    Pagemap,
     Pread,
     Preadv,
     Protection,
@@ -28,7 +29,7 @@ from harness.ops import (
     Whence,
     Write,
 )
-from harness.sizes import MIB
+from harness.sizes import KIB, MIB
 from tests.unit.model.stacks import DAX, NODE, PAGE_CACHE, Row, env, failed, judged, returned, tag, volume, zero
 
 DIRECT = (OpenFlag.RDWR, OpenFlag.CREAT, OpenFlag.DIRECT)
@@ -205,6 +206,32 @@ def test_a_transfer_faults_the_pages_of_its_buffer_in() -> None:
     assert accepts(TO_CACHE, *rows, (Mincore("m", length=8192), returned(0, resident="10")))
     assert not accepts(TO_CACHE, *rows, (Mincore("m", length=8192), returned(0, resident="00")))
     assert accepts(TO_CACHE, *rows, (Load("m", 0, 4096), returned(4096, tag(4096, 2), minor_faults=0)))
+
+
+# ---- what a fault maps -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "filesystem", "at", "may"),
+    [
+        ("6.17.1-x", "xfs", 124 * KIB, True),
+        ("6.17.1-x", "xfs", 252 * KIB, False),
+        ("7.2.1-x", "xfs", 252 * KIB, True),
+        ("7.2.1-x", "xfs", 2 * MIB - 4 * KIB, True),
+        ("7.2.1-x", "xfs", 2 * MIB, False),
+        ("7.2.1-x", "ext2", 252 * KIB, False),
+    ],
+)
+def test_a_fault_maps_what_lies_around_it_and_on_some_kernels_whole_folios(release: str, filesystem: str, at: int, may: bool) -> None:
+    where = env(volume(dax=False, filesystem=filesystem), release=release)
+    rows: list[Row] = [
+        (Open("f", "a", RDWR), returned()),
+        (Pwrite("f", 0, 4 * MIB), returned(4 * MIB)),
+        (Mmap("m", 4 * MIB, "f"), returned()),
+        (Load("m", 64 * KIB, 4 * KIB), returned(4 * KIB, tag(4 * KIB, 2, 64 * KIB))),
+    ]
+    assert accepts(where, *rows, (Pagemap("m", at, 4 * KIB), returned(0, frames=(0x1234,)))) is may
+    assert accepts(where, *rows, (Pagemap("m", at, 4 * KIB), returned(0, frames=(0,))))
 
 
 # ---- memory without struct pages -------------------------------------------------------------------------------------
