@@ -41,8 +41,8 @@ clause(
 clause(
     "C-FRAME-07",
     "a page behind the end of the file is not present, nor one that lies further from all that was touched than a fault maps around "
-    "itself: 64 KiB, or the folios of these, which are of at most 2 MiB",
-    "mmap(2) NOTES; mm/memory.c do_fault_around; fact fault_maps",
+    "itself, or the largest folio of a page there reaches",
+    "mmap(2) NOTES; mm/memory.c do_fault_around: 64 KiB; include/linux/pagemap.h MAX_PAGECACHE_ORDER: 2 MiB; fact fault_maps",
 )
 clause("C-FRAME-06", "/proc/self/pagemap can be read", "proc_pid_pagemap(5)")
 clause(
