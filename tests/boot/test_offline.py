@@ -38,17 +38,20 @@ def test_a_restored_cache_is_enough_without_a_network(
     guest_image(KernelChoice(load_catalog().default_kernel), print)
     capsys.readouterr()
     assert main(["matrix", "--shards", "1"]) == 0
-    kept = json.loads(capsys.readouterr().out)["include"][0]["cache_paths"].splitlines()
+    kept = _cached_folders(capsys)  # before the home changes: a path may begin with it
     monkeypatch.delenv("PMEM_HARNESS_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert main(["matrix", "--shards", "1"]) == 0
-    restored = json.loads(capsys.readouterr().out)["include"][0]["cache_paths"].splitlines()
-    for source, target in zip(kept, restored, strict=True):
-        if Path(source).expanduser().exists():  # a flavour that nobody has needed yet is missed nowhere here
-            shutil.copytree(source, Path(target).expanduser())
+    for source, target in zip(kept, _cached_folders(capsys), strict=True):
+        if source.exists():  # a flavour that nobody has needed yet is missed nowhere here
+            shutil.copytree(source, target)
     command = [str(unshare), "--net", sys.executable, "-c", WITH_LOOPBACK, ITEM, "--artifacts", str(tmp_path / "artifacts")]
     done = subprocess.run([*command, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = read_rows(tmp_path / "artifacts/latest")
     assert row.passed
+
+
+def _cached_folders(capsys: pytest.CaptureFixture[str]) -> list[Path]:
+    return [Path(line).expanduser() for line in json.loads(capsys.readouterr().out)["include"][0]["cache_paths"].splitlines()]
