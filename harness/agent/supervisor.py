@@ -13,10 +13,12 @@ from harness.ops.processes import Fork, Join, ProcessVmReadv
 from harness.ops.program import Step
 
 _FIRST_LOOK_S = 0.05
+#: What waits for a disk (D) is given so many times the limit: a busy computer's disk is slow, and nothing is blocked.
+_DISK_PATIENCE = 3
 
 
 class Limits:
-    """``blocked_s``: asleep so long in one system call is blocked. ``step_s``: how long a step that makes progress may run."""
+    """``blocked_s``: asleep so long in one system call is blocked, in D three times so long. ``step_s``: how long a step may run."""
 
     def __init__(self, blocked_s: float, step_s: float) -> None:
         self.blocked_s, self.step_s = blocked_s, step_s
@@ -148,7 +150,8 @@ class Supervisor:
             sample = Sample(actor.pid)
             if not sample.is_same_sleep(before):
                 before, asleep_since = sample, now
-            is_asleep = now - asleep_since >= self._limits.blocked_s
+            patience_s = self._limits.blocked_s * (_DISK_PATIENCE if sample.state == "D" else 1)
+            is_asleep = now - asleep_since >= patience_s
             is_late = now - begun > self._limits.step_s
             if (is_asleep or is_late) and actor.busy == actor.end:
                 if self._number in self._company.cast.stay and actor.end == len(self._steps):  # to close and unmap may take its time
@@ -159,7 +162,7 @@ class Supervisor:
                 return {"how": "blocked", "attributes": sample.attributes(actor.pid)}
             if is_late:
                 raise HangError(f"{self._place(actor)} still ran after {self._limits.step_s:.0f} s, state {sample.state}")
-            pause_s = max(0.01, min(0.1, asleep_since + self._limits.blocked_s - now))
+            pause_s = max(0.01, min(0.1, asleep_since + patience_s - now))
 
     def _place(self, actor: Watched) -> str:
         """Where an actor is in its order, for messages."""

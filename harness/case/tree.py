@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from harness.errors import CaseError
+from harness.yaml_text import compose
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def read_tree(text: str, path: str) -> Tree:
         if "\t" in line:
             raise CaseError(f"{path}:{number}", "a tab; YAML is indented with spaces")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = compose(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else path
@@ -190,7 +191,7 @@ def _tree(node: yaml.Node, path: str, seen: set[int]) -> Tree:
         raise CaseError(where, "a YAML alias (*name); write the value again, or make it an axis")
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
-        return Word(node.value, where, quoted=node.style is not None)
+        return Word(node.value, where, quoted=bool(node.style))
     if isinstance(node, yaml.SequenceNode):
         return Row(tuple(_tree(item, path, seen) for item in node.value), where)
     assert isinstance(node, yaml.MappingNode)

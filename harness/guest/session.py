@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 _DISK_SERIALS = "/sys/block/*/serial"
 _PCI = "/sys/bus/pci/devices/*"
 _RXE = "/sys/class/infiniband/rxe0"
-_BLOCKED_S = 3.0
+_BLOCKED_S = 1.0
 _STEP_LIMIT_S = 120.0
 
 

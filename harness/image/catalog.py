@@ -9,6 +9,7 @@ from typing import TypeVar
 import yaml
 
 from harness.errors import CaseError, UsageError
+from harness.yaml_text import compose
 
 T = TypeVar("T")
 FORMAT = 1
@@ -197,11 +198,7 @@ class _Node:
 
 
 def _open(file: Path, required: set[str]) -> dict[str, _Node]:
-    def compose() -> yaml.Node | None:
-        with file.open() as stream:
-            return yaml.compose(stream, Loader=yaml.SafeLoader)
-
-    node = _reading(file, compose)
+    node = _reading(file, lambda: compose(file.read_text()))
     if node is None:
         raise CaseError(str(file), "the file is empty")
     fields = _Node(file, node).fields(required)

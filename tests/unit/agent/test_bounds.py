@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.model.outcome import How, Observation
 from harness.ops import Operation, Program, Step
 from harness.ops.codec import program_document
 from harness.ops.reach import find_out_of_reach
-from tests.unit.agent.conftest import Client, Daemon, Runner
+from tests.unit.agent.conftest import Client, Daemon, Runner, changed_agent
 from tests.unit.agent.test_protocol import readers_of_pipes
 
 ROOT = Path(__file__).parents[3]
@@ -237,3 +238,14 @@ def test_of_a_session_that_a_signal_ended_the_host_is_told(daemon: Daemon) -> No
 
 def sessions(pid: int) -> set[int]:
     return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def test_what_waits_as_for_a_disk_is_given_three_times_as_long_before_it_is_blocked(archive: Path, tmp_path: Path) -> None:
+    change = "from harness.agent import watch\nwatch.Sample.is_same_sleep = lambda now, before: before is not None\n"
+    state = "was = watch.Sample.__init__\ndef seen(self, pid):\n    was(self, pid)\n    self.state = 'D'\nwatch.Sample.__init__ = seen\n"
+    with changed_agent(archive, tmp_path, change + state) as daemon, daemon.connected() as client:
+        begun = time.monotonic()
+        seen = Runner(client, {"main": str(tmp_path)}).run(*SLEEP, blocked_ms=300)
+    assert seen[2].how is How.BLOCKED
+    assert seen[2].attribute("state") == "D"
+    assert time.monotonic() - begun >= 0.9
