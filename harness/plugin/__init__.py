@@ -7,5 +7,6 @@ pytest_plugins = [
     "harness.plugin.fixtures",
     "harness.plugin.refuse",
     "harness.plugin.outcome",
+    "harness.plugin.live",
     "harness.plugin.log",
 ]

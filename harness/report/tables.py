@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich.console import Console, Group
 from rich.padding import Padding
@@ -48,6 +49,21 @@ def _table_lines(table: Table, width: int, colour: bool) -> list[str]:
     with console.capture() as text:
         console.print(table)
     return [line.rstrip() for line in text.get().splitlines()]
+
+
+def make_line(parts: Iterable[tuple[str, str]], width: int, colour: bool) -> str:
+    """Return texts with their styles as one line of at most ``width`` columns, cut where it is longer."""
+    text = Text.assemble(*parts)
+    text.truncate(max(1, width), overflow="ellipsis")
+    console = Console(file=io.StringIO(), width=width, force_terminal=colour, color_system="standard" if colour else None)
+    with console.capture() as line:
+        console.print(text, end="", soft_wrap=True)
+    return line.get()
+
+
+def can_go_back(stream: TextIO) -> bool:
+    """Return whether ``stream`` is a terminal on which a line can be erased."""
+    return stream.isatty() and not Console(file=stream).is_dumb_terminal
 
 
 def show(*parts: Part) -> None:
