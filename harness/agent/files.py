@@ -12,6 +12,8 @@ from harness.ops.files import (
     CopyFileRange,
     Fallocate,
     Fdatasync,
+    Ficlone,
+    Ficlonerange,
     Fsync,
     Ftruncate,
     GetXflags,
@@ -28,6 +30,7 @@ from harness.ops.files import (
 )
 
 _FS_IOC_FSGETXATTR, _FS_IOC_FSSETXATTR, _FS_XFLAG_DAX = 0x801C581F, 0x401C5820, 0x8000
+_FICLONE, _FICLONERANGE = 0x40049409, 0x4020940D
 _STATX_BASIC, _STATX_DIOALIGN, _STATX_ATTR_DAX, _AT_EMPTY_PATH = 0x7FF, 0x2000, 0x200000, 0x1000
 
 
@@ -151,6 +154,18 @@ def do_fallocate(me: Performer, op: Fallocate) -> Outcome:
 def do_copy_file_range(me: Performer, op: CopyFileRange) -> Outcome:
     from_at, to_at = me.scratch.offset(op.source_offset), me.scratch.offset(op.target_offset)
     return outcome(call("copy_file_range", me.source(op.source), from_at, me.target(op.target), to_at, op.length, 0))
+
+
+@doer
+def do_ficlone(me: Performer, op: Ficlone) -> Outcome:
+    return outcome(call("ioctl", me.target(op.target), _FICLONE, me.source(op.source)))
+
+
+@doer
+def do_ficlonerange(me: Performer, op: Ficlonerange) -> Outcome:
+    # struct file_clone_range
+    record = me.scratch.words(me.source(op.source), op.source_offset, op.length, op.target_offset)
+    return outcome(call("ioctl", me.target(op.target), _FICLONERANGE, record))
 
 
 @doer

@@ -207,6 +207,25 @@ class CopyFileRange(Operation):
     target_offset: Offset | None = None
 
 
+@operation("ficlone")
+class Ficlone(Operation):
+    """ioctl FICLONE: the target becomes as long as the source is, if it is shorter, and shares all of its blocks."""
+
+    source: str = ref(FILE, PIPE, uses=READ)
+    target: str = ref(FILE, PIPE, uses=WRITE)
+
+
+@operation("ficlonerange")
+class Ficlonerange(Operation):
+    """ioctl FICLONERANGE; a ``length`` of 0 is up to the end of the source."""
+
+    source: str = ref(FILE, PIPE, uses=READ)
+    target: str = ref(FILE, PIPE, uses=WRITE)
+    length: Size
+    source_offset: Offset = 0
+    target_offset: Offset = 0
+
+
 @operation(
     "statx",
     Shown("size", "stx_size", "bytes"),

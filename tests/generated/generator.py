@@ -66,6 +66,8 @@ THEMES: dict[str, dict[str, float]] = {
         "ftruncate": 4,
         "fallocate": 6,
         "copy_file_range": 5,
+        "ficlone": 1,
+        "ficlonerange": 1,
         "fsync": 1.5,
         "fdatasync": 1,
         "statx": 3,
