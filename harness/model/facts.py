@@ -250,6 +250,20 @@ fact(
     lambda k, v: k.has(traits_of(v).shares_blocks_since) if v.format.traits.shares_blocks is None else v.format.traits.shares_blocks,
 )
 fact(
+    "asks_for_blocks",
+    "whether FIDEDUPERANGE is asked of a file's blocks, which may still be none to share, or refused for all files of the kind",
+    "fs/remap_range.c vfs_dedupe_file_range: EOPNOTSUPP where the file system has no ->remap_file_range, as all but xfs",
+    (True, False),
+    lambda k, v: traits_of(v).shares_blocks_since is not None,
+)
+fact(
+    "holes_are_zeroes",
+    "whether FIDEDUPERANGE takes a hole for the same as zeroes that were written",
+    "fs/remap_range.c vfs_dedupe_file_range_compare reads both into the page cache; fs/dax.c dax_range_compare_iter looks for holes first",
+    (True, False),
+    lambda k, v: not v.dax,
+)
+fact(
     "dax_shares_blocks",
     "whether files in DAX state share blocks, where others of their file system do",
     "fs/xfs/xfs_reflink.c xfs_reflink_remap_prep: EINVAL for any DAX file before 6.0, since then where one of two is",

@@ -227,6 +227,21 @@ class Ficlonerange(Operation):
 
 
 @operation(
+    "fideduperange",
+    Shown("status", "what became of the target: 0 its bytes are the same, 1 they differ, below 0 minus an error number"),
+    Shown("bytes_deduped", "how many bytes are the same", "bytes"),
+)
+class Fideduperange(Operation):
+    """ioctl FIDEDUPERANGE with one target: it shares the blocks of the source's range where its bytes are the same."""
+
+    source: str = ref(FILE, PIPE, uses=READ)
+    target: str = ref(FILE, PIPE)
+    length: Size
+    source_offset: Offset = 0
+    target_offset: Offset = 0
+
+
+@operation(
     "statx",
     Shown("size", "stx_size", "bytes"),
     Shown("blocks", "stx_blocks", "512 bytes"),

@@ -68,6 +68,7 @@ THEMES: dict[str, dict[str, float]] = {
         "copy_file_range": 5,
         "ficlone": 1,
         "ficlonerange": 1,
+        "fideduperange": 1,
         "fsync": 1.5,
         "fdatasync": 1,
         "statx": 3,

@@ -1,14 +1,15 @@
 """Rules for the ioctls by which files come to share blocks."""
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.expectation import Expectation, Expectations
+from harness.model.content import are_same
+from harness.model.expectation import Expectation, Expectations, Next, Number
 from harness.model.objects import Memory, OpenFile, Pipe, Socket
-from harness.model.rules.effects import blocks_shared, cleaned, layouts_broken, waits_to_share
+from harness.model.rules.effects import blocks_shared, cleaned, layouts_broken, perhaps_cached, waits_to_share
 from harness.model.rules.moving import end_of
 from harness.model.rules.rule import block_bytes, may_share, rule, volume_fact
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import State
-from harness.ops import Ficlone, Ficlonerange
+from harness.ops import WRITE, Ficlone, Ficlonerange, Fideduperange
 
 clause(
     "C-CLONE-01",
@@ -63,7 +64,42 @@ clause(
     "cloning up to the end from the end of the source on, as all of an empty file, returns 0 and changes nothing",
     "fs/remap_range.c __generic_remap_file_range_prep",
 )
+clause(
+    "C-DEDUPE-01",
+    "FIDEDUPERANGE returns 0 and tells of its target whether its bytes are those of the source (status 0, and the length that was asked "
+    "for) or not (status 1, and no bytes); no byte of any file changes",
+    "ioctl_fideduperange(2); fs/remap_range.c vfs_dedupe_file_range",
+)
+clause(
+    "C-DEDUPE-02",
+    "the source of FIDEDUPERANGE has to be a regular file that is open for reading, and the range to lie in it: EINVAL",
+    "ioctl_fideduperange(2) ERRORS; fs/remap_range.c vfs_dedupe_file_range",
+)
+clause(
+    "C-DEDUPE-03",
+    "FIDEDUPERANGE is EOPNOTSUPP on file systems whose files share no blocks; of xfs made without reflink that is the target's status",
+    "ioctl_fideduperange(2) ERRORS; fs/remap_range.c vfs_dedupe_file_range, fs/xfs/xfs_file.c xfs_file_remap_range",
+)
+clause(
+    "C-DEDUPE-04",
+    "what is wrong with the target of FIDEDUPERANGE is its status, with no bytes: a closed descriptor EBADF, another file system EXDEV; "
+    "ranges that do not begin at blocks, overlap or leave the target, and a file with DAX and one without EINVAL",
+    "ioctl_fideduperange(2); fs/remap_range.c vfs_dedupe_file_range_one, generic_remap_checks",
+)
+clause(
+    "C-DEDUPE-05",
+    "FIDEDUPERANGE of files with DAX waits until nobody holds a page of them",
+    "fs/xfs/xfs_inode.c xfs_ilock2_io_mmap, xfs_mmaplock_two_inodes_and_break_dax_layout",
+)
+clause(
+    "C-DEDUPE-06",
+    "with DAX a hole and zeroes that were written are not the same for FIDEDUPERANGE",
+    "fs/dax.c dax_range_compare_iter: fact holes_are_zeroes",
+)
 
+#: The arbitrary limit of fs/remap_range.c, and the error numbers that a status can be.
+_MOST_DEDUPED = 1 << 30
+_STATUS = {"EBADF": -9, "EINVAL": -22, "EXDEV": -18, "EOPNOTSUPP": -95}
 #: What a descriptor is of.
 End = OpenFile | Pipe | Socket
 
@@ -141,3 +177,101 @@ def _refused_range(c: Context, one: Memory, other: Memory, what: tuple[int, int,
         ("EINVAL", same and goal < start + whole and start < goal + whole, "C-CLONE-08"),
         ("EINVAL", goal + length > int(volume_fact(c, "max_file_bytes", other)), "C-CLONE-05"),
     )
+
+
+@rule(Fideduperange)
+def fideduperange(c: Context, s: State, op: Fideduperange) -> Expectations:
+    (_, of), (_, into) = end_of(c, s, op.source), end_of(c, s, op.target)
+    start, goal, length = op.source_offset, op.target_offset, op.length
+    home = _home(s, of)
+    regular = isinstance(of, OpenFile) and s.memory(of.memory).is_file
+    if refused := c.refuses(("EINVAL", not regular or not (isinstance(of, OpenFile) and of.readable), "C-DEDUPE-02")):
+        return refused.leaving(s)
+    if not isinstance(of, OpenFile) or not regular:
+        raise Undetermined("no clause covers FIDEDUPERANGE of what is no file")
+    one = s.memory(of.memory)
+    if refused := c.refuses(("EOPNOTSUPP", not volume_fact(c, "asks_for_blocks", one), "C-DEDUPE-03")):
+        return refused.leaving(s)
+    if refused := c.refuses(("EINVAL", start < 0 or start + length > one.size, "C-DEDUPE-02")):
+        return refused.leaving(s)
+    if length > _MOST_DEDUPED:
+        raise Undetermined("no clause covers FIDEDUPERANGE of more than 1 GiB")
+    closed = (c.process, op.target, WRITE) in s.closed
+    wrong = [
+        ("EBADF", closed),
+        ("EINVAL", goal < 0 or goal + length > MOST_OFFSET),
+        ("EXDEV", home != _home(s, into)),
+    ]
+    if errno := next((errno for errno, condition in wrong if condition), None):
+        return _told(c, s, "C-DEDUPE-04", _STATUS[errno], 0)
+    if length == 0:
+        return _told(c, s, "C-DEDUPE-01", 0, 0)
+    if not isinstance(into, OpenFile):
+        raise Undetermined("no clause covers FIDEDUPERANGE of what is no file")
+    return _deduped(c, s, of.memory, into.memory, (start, goal, length))
+
+
+def _told(c: Context, s: State, clause_id: str, status: int, count: int) -> Expectations:
+    """Return that the call tells ``status`` and ``count`` bytes of its target."""
+    return c.returns("C-DEDUPE-01", 0).then(Next(s, _tells(clause_id, status, count)))
+
+
+def _tells(clause_id: str, status: int, count: int) -> tuple[Number, Number]:
+    return (
+        Number(clause_id, "status", status, status, f"status {status}", "status {}"),
+        Number(clause_id, "bytes_deduped", count, count, f"{count} bytes deduped", "{} bytes deduped"),
+    )
+
+
+def _deduped(c: Context, s: State, source: int, target: int, what: tuple[int, int, int]) -> Expectations:
+    """Return what is expected of asking whether two ranges of files of one file system are the same."""
+    start, goal, length = what
+    one, other = s.memory(source), s.memory(target)
+    if not volume_fact(c, "copy_shares_blocks", one):
+        return _told(c, s, "C-DEDUPE-03", _STATUS["EOPNOTSUPP"], 0)
+    if not may_share(c, one, other):
+        return _told(c, s, "C-DEDUPE-04", _STATUS["EINVAL"], 0)
+    if one.dax:
+        if blocked := c.blocks("C-DEDUPE-05", waits_to_share(c, s, source, target)):
+            return blocked.leaving(s)
+        s = layouts_broken(layouts_broken(s, source), target)
+    block = block_bytes(c, other)
+    ends = start + length == one.size and goal + length == other.size
+    count = length if ends else length - length % block
+    whole = count + -count % block
+    overlaps = source == target and goal < start + whole and start < goal + whole
+    outside = start >= one.size or goal >= other.size or goal + length > other.size
+    if start % block or goal % block or overlaps or outside:
+        return _told(c, s, "C-DEDUPE-04", _STATUS["EINVAL"], 0)
+    if count == 0:
+        return _told(c, s, "C-DEDUPE-01", 0, length)
+    same = _are_same(c, one, other, (start, goal, count))
+    s = _looked_at(s, source, target, what)
+    found: list[Next] = []
+    if same is not False:
+        found.append(Next(blocks_shared(c, s, source, target, start, goal, count), _tells("C-DEDUPE-01", 0, length)))
+    if not same:
+        looked = cleaned(cleaned(s, source, start, start + count), target, goal, goal + count)
+        found.append(Next(looked, _tells("C-DEDUPE-01", 1, 0)))
+    return c.returns("C-DEDUPE-01", 0).then(*found)
+
+
+def _are_same(c: Context, one: Memory, other: Memory, what: tuple[int, int, int]) -> bool | None:
+    """Whether two ranges are the same for FIDEDUPERANGE; None: nobody knows."""
+    start, goal, count = what
+    same = are_same(one.content.read(start, start + count), other.content.read(goal, goal + count))
+    if volume_fact(c, "holes_are_zeroes", one):
+        return same
+    if one.unwritten.touches(start, start + count) or other.unwritten.touches(goal, goal + count):
+        raise Undetermined("no clause covers FIDEDUPERANGE of what is only allocated, with DAX")
+    held = {(a - start, b - start) for a, b in one.data.within(start, start + count).spans}
+    apart = held != {(a - goal, b - goal) for a, b in other.data.within(goal, goal + count).spans}
+    return same if not c.holds("C-DEDUPE-06", apart) else False
+
+
+def _looked_at(s: State, source: int, target: int, what: tuple[int, int, int]) -> State:
+    """Return the state in which pages of both files may have been read into a page cache to be compared."""
+    start, goal, length = what
+    if s.memory(source).dax:
+        return s
+    return perhaps_cached(perhaps_cached(s, source, start, start + length), target, goal, goal + length)

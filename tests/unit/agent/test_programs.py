@@ -159,6 +159,13 @@ def test_a_clone_is_made_or_refused_as_the_file_system_can(runner: Runner) -> No
     assert {s.errno for s in seen[6:]} <= {"EINVAL", "EOPNOTSUPP"}
 
 
+def test_deduplication_tells_of_its_target_or_is_refused_as_the_file_system_can(runner: Runner) -> None:
+    seen = runner.run(opened(), op.Pwrite("f", 0, 8192), opened("g", "b"), op.Pwrite("g", 0, 8192), op.Fideduperange("f", "g", 4096))
+    assert seen[4].errno in {None, "EOPNOTSUPP"}
+    if seen[4].how is How.RETURNED:
+        assert (seen[4].number("status"), seen[4].number("bytes_deduped")) == (1, 0)
+
+
 def test_the_record_of_a_range_is_as_the_kernel_reads_it() -> None:
     scratch = Scratch()
     assert ctypes.string_at(scratch.words(3, -4096, 1 << 40), 24) == struct.pack("=qqQ", 3, -4096, 1 << 40)

@@ -14,11 +14,13 @@ from harness.ops import (
     Fallocate,
     Ficlone,
     Ficlonerange,
+    Fideduperange,
     Fork,
     Ftruncate,
     FutexWait,
     Load,
     Lseek,
+    MapFlag,
     Mincore,
     Mmap,
     Open,
@@ -325,3 +327,106 @@ def test_an_o_direct_write_of_a_part_of_a_shared_block_is_not_judged() -> None:
     rows: list[Row] = [*FILES[:3], (Ficlone("f", "g"), returned()), (Open("d", "b", (OpenFlag.RDWR, OpenFlag.DIRECT)), returned())]
     assert verdict_of(CACHED, *rows, (Pwrite("d", 4096, 4096), returned(4096))) is Verdict.CONFORMS
     assert "a part of a block into a file that shares" in str(judged(CACHED, *rows, (Pwrite("d", 512, 512), returned(512))))
+
+
+def told(status: int, count: int) -> Observation:
+    return returned(attributes=(("bytes_deduped", count), ("status", status)))
+
+
+#: f and g have the same three pages, of which the last is a part of one.
+ALIKE: list[Row] = [*FILES[:3], (CopyFileRange("f", "g", 10_000, 0, 0), returned(10_000))]
+
+
+@pytest.mark.parametrize("where", [DAX, CACHED])
+def test_ranges_with_the_same_bytes_share_blocks_and_part_when_one_is_written(where: Env) -> None:
+    asked = Fideduperange("f", "g", 8192)
+    only(where, ALIKE, asked, told(0, 8192), told(1, 0))
+    only(where, ALIKE, asked, told(0, 8192), told(0, 4096))
+    only(where, ALIKE, Fideduperange("f", "g", 10_000), told(0, 10_000), told(0, 8192))
+    only(where, ALIKE, Fideduperange("f", "g", 5000), told(0, 5000), told(0, 4096))
+    only(where, ALIKE, Fideduperange("f", "g", 100), told(0, 100), told(0, 0))
+    rows: list[Row] = [*ALIKE, (asked, told(0, 8192)), (Pwrite("g", 0, 8), returned(8))]
+    only(where, rows, Pread("f", 0, 8), returned(8, tag(8, 2)), returned(8, tag(8, 6)))
+
+
+@pytest.mark.parametrize("op", [Fideduperange("f", "g", 8192), Fideduperange("f", "g", 4096, 4096, 0)])
+def test_ranges_that_differ_stay_as_they_are(op: Operation) -> None:
+    only(DAX, FILES, op, told(1, 0), told(0, 4096))
+    assert verdict_of(DAX, *FILES, (op, told(1, 0)), (Pread("g", 0, 8192), returned(8192, tag(8192, 4)))) is Verdict.CONFORMS
+
+
+HOLES: list[Row] = [
+    *(F, (Ftruncate("f", 8192), returned()), G, (Ftruncate("g", 8192), returned())),
+    (Mmap("z", 8192, flags=(MapFlag.PRIVATE, MapFlag.ANONYMOUS)), returned()),
+]
+
+
+def test_zeroes_are_the_same_as_a_hole_but_not_with_dax() -> None:
+    op, same, differ = Fideduperange("f", "g", 8192), told(0, 8192), told(1, 0)
+    rows: list[Row] = [*HOLES, (Pwrite("g", 0, 4096, from_="z"), returned(4096))]
+    only(CACHED, rows, op, same, differ)
+    only(DAX, rows, op, differ, same)
+    only(DAX, HOLES, op, same, differ)
+    only(DAX, [*rows, (Pwrite("f", 0, 4096, from_="z"), returned(4096))], op, same, differ)
+
+
+def test_what_is_only_allocated_is_not_judged_with_dax() -> None:
+    rows: list[Row] = [*HOLES, (Fallocate("f", 0, 4096), returned())]
+    assert "what is only allocated, with DAX" in str(judged(DAX, *rows, (Fideduperange("f", "g", 4096), told(0, 4096))))
+    only(CACHED, rows, Fideduperange("f", "g", 4096), told(0, 4096), told(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("op", "errno"),
+    [
+        (Fideduperange("w", "g", 4096), "EINVAL"),
+        (Fideduperange("p", "g", 4096), "EINVAL"),
+        (Fideduperange("f", "g", 4096, 8192), "EINVAL"),
+        (Fideduperange("f", "g", 4096, -4096), "EINVAL"),
+        (Fideduperange("t", "g", 4096), "EOPNOTSUPP"),
+    ],
+)
+def test_what_is_wrong_with_the_source_is_an_error(op: Operation, errno: str) -> None:
+    only(DAX, MORE, op, failed(errno), told(0, 4096))
+
+
+@pytest.mark.parametrize(
+    ("op", "status"),
+    [
+        (Fideduperange("f", "t", 4096), -18),
+        (Fideduperange("f", "p", 4096), -18),
+        (Fideduperange("f", "c", 4096), -9),
+        (Fideduperange("f", "g", 4096, 0, -4096), -22),
+        (Fideduperange("f", "g", 4096, 512), -22),
+        (Fideduperange("f", "g", 4096, 0, 512), -22),
+        (Fideduperange("f", "g", 4096, 0, 12 * KIB), -22),
+        (Fideduperange("f", "f", 8192, 0, 4096), -22),
+        (Fideduperange("f", "g", 0), 0),
+    ],
+)
+def test_what_is_wrong_with_the_target_is_its_status(op: Operation, status: int) -> None:
+    rows: list[Row] = [*MORE, (Open("c", "b", RDWR), returned()), (Close("c"), returned())]
+    only(DAX, rows, op, told(status, 0), told(1, 0))
+    only(DAX, rows, op, told(status, 0), failed("EINVAL"))
+
+
+def test_xfs_made_without_reflink_says_so_of_the_target() -> None:
+    where = xfs(dax=False, format=Format.NO_REFLINK)
+    only(where, FILES, Fideduperange("f", "g", 4096), told(-95, 0), failed("EOPNOTSUPP"))
+
+
+@pytest.mark.parametrize(("both", "seen"), [(True, told(1, 0)), (False, told(-22, 0))])
+def test_a_file_with_dax_and_one_without_share_no_blocks(both: bool, seen: Observation) -> None:
+    where, rows = flagged("6.12.1", both=both)
+    rows = [*rows, (Pwrite("g", 0, 8192), returned(8192))]
+    only(where, rows, Fideduperange("f", "g", 4096), seen, told(0, 4096))
+
+
+def test_deduplication_waits_until_nobody_holds_a_page_of_a_dax_file() -> None:
+    rows: list[Row] = [*HELD, (Vmsplice("p", "m", 0, 4096), returned(4096))]
+    only(DAX, rows, Fideduperange("f", "g", 4096), blocked(), told(1, 0))
+
+
+def test_more_than_the_kernel_takes_at_once_is_not_judged() -> None:
+    rows: list[Row] = [F, (Ftruncate("f", 4 << 30), returned()), G]
+    assert "more than 1 GiB" in str(judged(DAX, *rows, (Fideduperange("f", "g", 2 << 30), told(0, 2 << 30))))
