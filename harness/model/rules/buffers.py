@@ -113,7 +113,7 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
 def _taken_from_others(s: State, number: int, m: Mapping, low: int, high: int) -> State:
     """Return the state after pages of mapping ``number`` were faulted in: what files share of a DAX file no other mapping is sure to hold.
 
-    Source: fs/dax.c dax_insert_entry unmaps a page of which the blocks are shared before it is mapped, for a load too (since 6.2).
+    Source: fs/dax.c dax_insert_entry unmaps a page of which the blocks are shared before it is mapped, for a load too (6.12).
     """
     if not s.memory(m.memory).dax or not s.memory(m.memory).shared.touches(m.offset + low, m.offset + high):
         return s
