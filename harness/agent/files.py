@@ -12,6 +12,9 @@ from harness.ops.files import (
     CopyFileRange,
     Fallocate,
     Fdatasync,
+    Ficlone,
+    Ficlonerange,
+    Fideduperange,
     Fsync,
     Ftruncate,
     GetXflags,
@@ -28,6 +31,7 @@ from harness.ops.files import (
 )
 
 _FS_IOC_FSGETXATTR, _FS_IOC_FSSETXATTR, _FS_XFLAG_DAX = 0x801C581F, 0x401C5820, 0x8000
+_FICLONE, _FICLONERANGE, _FIDEDUPERANGE = 0x40049409, 0x4020940D, 0xC0189436
 _STATX_BASIC, _STATX_DIOALIGN, _STATX_ATTR_DAX, _AT_EMPTY_PATH = 0x7FF, 0x2000, 0x200000, 0x1000
 
 
@@ -151,6 +155,29 @@ def do_fallocate(me: Performer, op: Fallocate) -> Outcome:
 def do_copy_file_range(me: Performer, op: CopyFileRange) -> Outcome:
     from_at, to_at = me.scratch.offset(op.source_offset), me.scratch.offset(op.target_offset)
     return outcome(call("copy_file_range", me.source(op.source), from_at, me.target(op.target), to_at, op.length, 0))
+
+
+@doer
+def do_ficlone(me: Performer, op: Ficlone) -> Outcome:
+    return outcome(call("ioctl", me.target(op.target), _FICLONE, me.source(op.source)))
+
+
+@doer
+def do_ficlonerange(me: Performer, op: Ficlonerange) -> Outcome:
+    # struct file_clone_range
+    record = me.scratch.words(me.source(op.source), op.source_offset, op.length, op.target_offset)
+    return outcome(call("ioctl", me.target(op.target), _FICLONERANGE, record))
+
+
+@doer
+def do_fideduperange(me: Performer, op: Fideduperange) -> Outcome:
+    # struct file_dedupe_range with one struct file_dedupe_range_info
+    record = me.scratch.words(op.source_offset, op.length, 1, me.target(op.target), op.target_offset, 0, 0)
+    result = call("ioctl", me.source(op.source), _FIDEDUPERANGE, record)
+    if result < 0:
+        return failed(-result)
+    deduped, status = struct.unpack_from("=Qi", ctypes.string_at(record, 56), 40)
+    return returned(result, attributes={"status": status, "bytes_deduped": deduped})
 
 
 @doer

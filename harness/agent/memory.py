@@ -108,9 +108,13 @@ class Scratch:
         """
         return self.filled(b"".join(_IOVEC.pack(address & _WORD, length & _WORD) for address, length in parts))
 
+    def words(self, *values: int) -> int:
+        """The address of 64-bit numbers in a row, as the kernel would see them."""
+        return self.filled(b"".join(_OFFSET.pack(value & _WORD) for value in values))
+
     def offset(self, value: int | None) -> int:
         """The address of a 64-bit offset; 0 for none."""
-        return 0 if value is None else self.filled(_OFFSET.pack(value & _WORD))
+        return 0 if value is None else self.words(value)
 
     def text(self, text: bytes) -> int:
         """The address of a text that ends with a zero byte."""

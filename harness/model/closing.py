@@ -94,6 +94,8 @@ def flipped_at_last_close(c: Context, s: State, number: int) -> State:
     memory = s.memory(number)
     if not memory.is_file or memory.volume in s.mounted:
         return s
+    if memory.dax and memory.was_shared and not s.is_used(number) and not c.env.fact("shared_can_be_dax", memory.volume, memory.dax):
+        raise Undetermined("whether a file that shares blocks is in DAX state when it is opened again is not known to the model")
     reading = c.env.reading.volume(memory.volume)
     by_flag = reading.gives_dax and dax_mode(reading, filesystem_traits(reading.filesystem)) == DaxOption.INODE
     if not by_flag or memory.dax == memory.dax_flag or s.is_used(number) or not c.env.fact("format_dax_files", memory.volume, memory.dax):

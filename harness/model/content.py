@@ -1,9 +1,10 @@
 """Content by origin: which writer's bytes stand where, never the bytes themselves."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate, pairwise
 from operator import itemgetter
 
 from harness.model.outcome import Run, RunKind
@@ -137,6 +138,24 @@ def find_mismatch(expected: Pieces, observed: tuple[Run, ...]) -> Mismatch | Non
             if at == start + piece.length:
                 index += 1
     return None
+
+
+def are_same(one: Pieces, other: Pieces) -> bool | None:
+    """Whether two strings of one length have the same bytes; None: nobody knows."""
+    known: bool | None = True
+    borders = sorted({0, *_borders(one), *_borders(other)})
+    for start, end in pairwise(borders):
+        (first,), (second,) = cut(one, start, end), cut(other, start, end)
+        if Origin.UNKNOWN in (first.origin, second.origin):
+            known = None
+        elif not _same(first, second):
+            return False
+    return known
+
+
+def _borders(pieces: Pieces) -> Iterator[int]:
+    """Yield where each piece ends."""
+    return accumulate(p.length for p in pieces)
 
 
 def has_unknown(pieces: Pieces) -> bool:

@@ -39,6 +39,13 @@ fact(
     lambda k, v: "several_pages" if k.since(6, 18) and not k.since(7, 2) and not v.dax else "all",
 )
 fact(
+    "dioalign_of_shared",
+    "what statx says that an O_DIRECT offset of a file has to be a multiple of that shares blocks: of a sector, as of any file, or a block",
+    "fs/xfs/xfs_iops.c xfs_report_dioalign: blocks since 6.14 (commits 468210ec76e1, 7422bbd03021); shown on 7.3, not on 6.12",
+    ("sector", "block"),
+    lambda k, v: "block" if k.since(6, 14) else "sector",
+)
+fact(
     "direct_io_offered",
     "whether a file can be opened with O_DIRECT",
     "open(2) ERRORS; fs/open.c do_dentry_open; fs/erofs/data.c erofs_aops has ->direct_IO since 5.15 (shown on 6.1, not on 5.10)",

@@ -250,6 +250,34 @@ fact(
     lambda k, v: k.has(traits_of(v).shares_blocks_since) if v.format.traits.shares_blocks is None else v.format.traits.shares_blocks,
 )
 fact(
+    "asks_for_blocks",
+    "whether FIDEDUPERANGE is asked of a file's blocks, which may still be none to share, or refused for all files of the kind",
+    "fs/remap_range.c vfs_dedupe_file_range: EOPNOTSUPP where the file system has no ->remap_file_range, as all but xfs",
+    (True, False),
+    lambda k, v: traits_of(v).shares_blocks_since is not None,
+)
+fact(
+    "holes_are_zeroes",
+    "whether FIDEDUPERANGE takes a hole for the same as zeroes that were written",
+    "fs/remap_range.c vfs_dedupe_file_range_compare reads both into the page cache; fs/dax.c dax_range_compare_iter looks for holes first",
+    (True, False),
+    lambda k, v: not v.dax,
+)
+fact(
+    "dax_shares_blocks",
+    "whether files in DAX state share blocks, where others of their file system do",
+    "fs/xfs/xfs_reflink.c xfs_reflink_remap_prep: EINVAL for any DAX file before 6.0, since then where one of two is",
+    (True, False),
+    lambda k, v: k.since(6, 0),
+)
+fact(
+    "shared_can_be_dax",
+    "whether FS_XFLAG_DAX can be set on a file that shares blocks, and such a file be in DAX state when it is opened again",
+    "fs/xfs/xfs_iops.c xfs_inode_supports_dax, fs/xfs/xfs_ioctl.c xfs_ioctl_setattr_xflags: not before 6.2 (commit 480017957d63)",
+    (True, False),
+    lambda k, v: k.since(6, 2),
+)
+fact(
     "splice_moves",
     "whether splice and its like move all that can move, or stop at the first page",
     "mm/filemap.c filemap_splice_read, fs/splice.c copy_splice_read, iter_file_splice_write, splice_pipe_to_pipe, link_pipe, iter_to_pipe "

@@ -52,7 +52,8 @@ class Memory:
     """Something with content. ``data`` are the byte ranges that have blocks with data, ``unwritten`` those that are
     allocated only; ``cached`` the page-cache pages that the program brought in (page cache only), ``perhaps`` those that may be there
     still. ``closed_by``: the file system that lets nobody write to it. ``unsynced``: it was written since it was last synced, so nobody
-    knows which of its pages are clean. ``unit``: what a dax device is mapped in, and nothing smaller."""
+    knows which of its pages are clean. ``shared``: the byte ranges whose blocks other ranges may have as well; ``was_shared``: there were
+    such. ``unit``: what a dax device is mapped in, and nothing smaller."""
 
     kind: MemoryKind
     volume: str = ""
@@ -67,6 +68,8 @@ class Memory:
     dax_flag: bool = False
     closed_by: str | None = None
     unsynced: bool = False
+    shared: Ranges = Ranges()
+    was_shared: bool = False
     unit: int = PAGE
 
     @property

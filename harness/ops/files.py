@@ -207,6 +207,40 @@ class CopyFileRange(Operation):
     target_offset: Offset | None = None
 
 
+@operation("ficlone")
+class Ficlone(Operation):
+    """ioctl FICLONE: the target becomes as long as the source is, if it is shorter, and shares all of its blocks."""
+
+    source: str = ref(FILE, PIPE, uses=READ)
+    target: str = ref(FILE, PIPE, uses=WRITE)
+
+
+@operation("ficlonerange")
+class Ficlonerange(Operation):
+    """ioctl FICLONERANGE; a ``length`` of 0 is up to the end of the source."""
+
+    source: str = ref(FILE, PIPE, uses=READ)
+    target: str = ref(FILE, PIPE, uses=WRITE)
+    length: Size
+    source_offset: Offset = 0
+    target_offset: Offset = 0
+
+
+@operation(
+    "fideduperange",
+    Shown("status", "what became of the target: 0 its bytes are the same, 1 they differ, below 0 minus an error number"),
+    Shown("bytes_deduped", "how many bytes are the same", "bytes"),
+)
+class Fideduperange(Operation):
+    """ioctl FIDEDUPERANGE with one target: it shares the blocks of the source's range where its bytes are the same."""
+
+    source: str = ref(FILE, PIPE, uses=READ)
+    target: str = ref(FILE, PIPE)
+    length: Size
+    source_offset: Offset = 0
+    target_offset: Offset = 0
+
+
 @operation(
     "statx",
     Shown("size", "stx_size", "bytes"),

@@ -12,6 +12,7 @@ from harness.model.rules import (
     pipes,
     processes,
     residence,
+    sharing,
     sockets,
     splice,
     system,
@@ -19,6 +20,6 @@ from harness.model.rules import (
 from harness.model.rules.rule import RULES
 
 #: The modules that hold rules.
-RULE_MODULES = (access, attributes, copying, files, mappings, opening, pins, pipes, processes, residence, sockets, splice, system)
+RULE_MODULES = (access, attributes, copying, files, mappings, opening, pins, pipes, processes, residence, sharing, sockets, splice, system)
 
 __all__ = ["RULES", "RULE_MODULES"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectations, Next, Number
 from harness.model.objects import Memory, OpenFile
-from harness.model.rules.rule import look_up, may_be_inline, rule, volume_fact
+from harness.model.rules.rule import block_bytes, look_up, may_be_inline, rule, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import GetXflags, SetXflags, Statx
@@ -39,6 +39,11 @@ clause(
     "where a file has no attributes (erofs), neither showing nor setting FS_XFLAG_DAX is known: ENOTTY",
     "fs/ioctl.c ioctl_fsgetxattr: ENOIOCTLCMD without ->fileattr_get; docs/agent-protocol.md: setting begins with showing",
 )
+clause(
+    "C-FLAG-06",
+    "before Linux 6.2 setting FS_XFLAG_DAX on a file that shares blocks is EINVAL",
+    "fs/xfs/xfs_ioctl.c xfs_ioctl_setattr_xflags: fact shared_can_be_dax",
+)
 clause("C-FLAG-02", "setting FS_XFLAG_DAX succeeds and changes the state of no open file", "Documentation/filesystems/dax.rst")
 
 
@@ -65,6 +70,8 @@ def _shown(c: Context, memory: Memory) -> Iterator[Number]:
     direct = not memory.is_file or bool(volume_fact(c, "direct_io", memory)) or not c.holds("C-DIO-10", True)
     for name, attribute in (("dio_offset_alignment", "dio_offset_align"), ("dio_memory_alignment", "dio_mem_align")):
         told = int(c.env.fact(name, memory.volume, False, memory.closed_by))
+        if name == "dio_offset_alignment" and memory.was_shared and volume_fact(c, "dioalign_of_shared", memory) == "block":
+            told = max(told, block_bytes(c, memory))
         yield _field("C-STAT-03", attribute, told if reported and direct else 0)
 
 
@@ -97,4 +104,7 @@ def set_xflags(c: Context, s: State, op: SetXflags) -> Expectations:
         return refused.leaving(s)
     if not volume_fact(c, "dax_flag_kept", memory):
         return c.returns("C-FLAG-04", 0).leaving(s)
+    barred = op.dax and memory.was_shared and not volume_fact(c, "shared_can_be_dax", memory)
+    if refused := c.refuses(("EINVAL", barred, "C-FLAG-06")):
+        return refused.leaving(s)
     return c.returns("C-FLAG-02", 0).leaving(s.with_object(of.memory, evolve(memory, dax_flag=op.dax)))

@@ -3,7 +3,7 @@
 from harness.model.clause import Context, Undetermined
 from harness.model.content import Pieces, length_of, unknown
 from harness.model.objects import HUGE, PAGE, Choice, Mapping, Memory, page_ceil, page_floor
-from harness.model.rules.effects import cache, laid, put
+from harness.model.rules.effects import cache, forget_pages, laid, put
 from harness.model.spans import mapped_at_once
 from harness.model.state import State
 from harness.model.value import evolve
@@ -99,13 +99,25 @@ def touch(s: State, number: int, start: int, end: int, *, write: bool) -> list[S
         small = _whole_writable(evolve(small, stored=small.stored.add(low, high), dirty=small.dirty.add(low, high)), low, high)
     memory = s.memory(m.memory)
     s = cache(s, m.memory, m.offset + low, m.offset + high) if m.shared or not write else s
-    page_by_page = at_once = s.with_object(number, small)
     spans = huge_spans(m, memory, low, high, write=write)
+    for a, b in ((low, high), *spans):
+        s = _taken_from_others(s, number, m, a, b)
+    page_by_page = at_once = s.with_object(number, small)
     for start, _ in spans:
         at_once = mapped_at_once(at_once, number, Choice(start, write))
     if memory.is_device:
         return [at_once]
     return [page_by_page, at_once] if spans else [page_by_page]
+
+
+def _taken_from_others(s: State, number: int, m: Mapping, low: int, high: int) -> State:
+    """Return the state after pages of mapping ``number`` were faulted in: what files share of a DAX file no other mapping is sure to hold.
+
+    Source: fs/dax.c dax_insert_entry unmaps a page of which the blocks are shared before it is mapped, for a load too (6.12).
+    """
+    if not s.memory(m.memory).dax or not s.memory(m.memory).shared.touches(m.offset + low, m.offset + high):
+        return s
+    return forget_pages(s, m.memory, m.offset + low, m.offset + high, but=number)
 
 
 def _whole_writable(m: Mapping, low: int, high: int) -> Mapping:

@@ -4,7 +4,7 @@ from harness.model.clause import Context, Undetermined, clause
 from harness.model.content import unknown
 from harness.model.expectation import Expectations
 from harness.model.objects import PAGE, Memory, OpenFile, Pipe, Socket, SocketKind
-from harness.model.rules.effects import cleaned, layouts_broken, put, refused_direct
+from harness.model.rules.effects import blocks_shared, layouts_broken, put, refused_direct, waits_to_share
 from harness.model.rules.moving import (
     SLOTS,
     direct_refusal,
@@ -21,7 +21,7 @@ from harness.model.rules.moving import (
     with_position,
     write_views,
 )
-from harness.model.rules.rule import block_bytes, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import block_bytes, look_up, may_share, rule, volume_fact
 from harness.model.rules.transfers import MOST_OFFSET
 from harness.model.state import State
 from harness.model.value import evolve
@@ -217,11 +217,10 @@ def copy_file_range(c: Context, s: State, op: CopyFileRange) -> Expectations:
     if length == 0:
         return c.returns("C-COPY-06", 0).leaving(s)
     pair = (source_number, source, op.source_offset), (target_number, target, op.target_offset)
-    if not volume_fact(c, "copy_shares_blocks", to_memory) or from_memory.dax != to_memory.dax:
+    if not volume_fact(c, "copy_shares_blocks", to_memory) or not may_share(c, from_memory, to_memory):
         return _file_to_file(c, s, *pair, length, "C-COPY-01")
     if from_memory.dax:
-        held = any(waits_for_pins(c, s, n) for n in (source.memory, target.memory))
-        if blocked := c.blocks("C-COPY-07", held):
+        if blocked := c.blocks("C-COPY-07", waits_to_share(c, s, source.memory, target.memory)):
             return blocked.leaving(s)
         s = layouts_broken(layouts_broken(s, source.memory), target.memory)
     shared = _shareable(from_memory, to_memory, start, goal, length, block_bytes(c, to_memory))
@@ -250,12 +249,8 @@ def _shared(
     goal: int,
     count: int,
 ) -> State:
-    """Return the state after blocks were shared: the target's pages leave its cache, the source's were written back first."""
+    """Return the state after blocks were shared."""
     (number, of, offset), (other, into, target_offset) = source, target
-    s = cleaned(cleaned(s, of.memory), into.memory)
-    pieces = s.memory(of.memory).content.read(start, start + count)
-    s = put(c, s, into.memory, goal, pieces, bypass=True)
-    if s.memory(into.memory).dax:
-        s = layouts_broken(s, into.memory)
+    s = blocks_shared(c, s, of.memory, into.memory, start, goal, count)
     s = with_position(s, other, into, target_offset, count)
     return with_position(s, number, of, offset, count)

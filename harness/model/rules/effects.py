@@ -1,9 +1,9 @@
 """What many operations do to memory: content put into it, pages taken away, caches and copies that follow. Bytes are written here."""
 
-from harness.model.clause import Context
-from harness.model.content import Pieces, Ranges, length_of, zeroes
+from harness.model.clause import Context, Undetermined
+from harness.model.content import Pieces, Ranges, length_of, unknown, zeroes
 from harness.model.objects import Mapping, Memory, OpenFile, Pipe, Socket, page_ceil, page_floor
-from harness.model.rules.rule import volume_fact
+from harness.model.rules.rule import block_bytes, volume_fact, waits_for_pins
 from harness.model.state import State
 from harness.model.value import evolve
 
@@ -28,16 +28,18 @@ def put(c: Context, s: State, number: int, start: int, pieces: Pieces, *, bypass
         memory = s.memory(number)
     if memory.is_file and start > memory.size:
         memory = grown(c, memory, start)
-    was_hole = not memory.data.covers(low, high)
+    moves = not memory.data.covers(low, high) or memory.shared.touches(low, high)
     memory = evolve(laid(memory, start, pieces), unsynced=True)
     if memory.on_volume:
         if memory.is_file:
             memory = evolve(memory, size=max(memory.size, end))
-        memory = evolve(memory, data=memory.data.add(low, high), unwritten=memory.unwritten.remove(low, high))
+        allocated = memory.data.add(low, high)
+        memory = evolve(memory, data=allocated, unwritten=memory.unwritten.remove(low, high), shared=memory.shared.remove(low, high))
     s = s.with_object(number, memory)
     if not bypass:
         s = cache(s, number, low, high)
-    if memory.dax and was_hole:
+    # Of a hole or of a block that others have too something else is mapped afterwards (fs/dax.c dax_iomap_iter, dax_insert_entry).
+    if memory.dax and moves:
         s = forget_pages(s, number, low, high)
     return s
 
@@ -183,30 +185,81 @@ def cache(s: State, number: int, low: int, high: int) -> State:
     return s.with_object(number, evolve(memory, cached=memory.cached.add(low, high), perhaps=memory.perhaps.remove(low, high)))
 
 
-def forget_pages(s: State, number: int, low: int, high: int, *, mapped_too: bool = False) -> State:
+def forget_pages(s: State, number: int, low: int, high: int, *, mapped_too: bool = False, but: int | None = None) -> State:
     """Return the state in which no page table is sure to hold pages ``low`` to ``high`` of memory ``number``; copies are none of them.
 
-    ``mapped_too``: they were taken out of the page tables, so none holds them.
+    ``mapped_too``: they were taken out of the page tables, so none holds them. ``but``: the mapping that keeps them.
     """
     for key, thing in s.objects.items():
-        if isinstance(thing, Mapping) and thing.memory == number:
+        if isinstance(thing, Mapping) and thing.memory == number and key != but:
             start, end = max(0, low - thing.offset), min(high - thing.offset, thing.end)
             if start < end and (thing.sure.touches(start, end) or (mapped_too and thing.touched.touches(start, end))):
                 s = s.with_object(key, thing.without(start, end, present=not mapped_too))
     return s
 
 
-def cleaned(s: State, number: int) -> State:
-    """Return the state after the dirty pages of memory ``number`` were written back: the next store to each faults again.
+def waits_to_share(c: Context, s: State, source: int, target: int) -> bool:
+    """Whether sharing blocks of two files with DAX waits for somebody who holds a page of one of them.
+
+    Source: fs/xfs/xfs_inode.c xfs_mmaplock_two_inodes_and_break_dax_layout, which begins with the lower inode number.
+    """
+    first, second = min(source, target), max(source, target)
+    if first != second and s.is_pinned(second) and not s.is_pinned(first):
+        raise Undetermined("no clause covers sharing blocks while somebody holds a page of the file that was made later")
+    return waits_for_pins(c, s, first)
+
+
+def blocks_shared(c: Context, s: State, source: int, target: int, start: int, goal: int, count: int) -> State:
+    """Return the state after memory ``target`` came to share the blocks of ``count`` bytes of memory ``source``.
+
+    Both are written back before, and the target's pages leave its cache. What is a hole in the source, or only allocated, is a hole in
+    the target. With the end of the source goes what is behind it in its last block.
+    Source: fs/xfs/xfs_reflink.c xfs_reflink_remap_prep, xfs_reflink_remap_extent.
+    """
+    s = cleaned(layouts_broken(s, source), source, start, start + count)
+    s = cleaned(layouts_broken(s, target), target, goal, goal + count)
+    of, into = s.memory(source), s.memory(target)
+    low, high = page_floor(min(goal, into.size)), page_ceil(goal + count)
+    s = _cut_from_cache(c, s, target, low, high)
+    s = put(c, s, target, goal, of.content.read(start, start + count), bypass=True)
+    memory = s.memory(target)
+    tail = -count % block_bytes(c, memory)
+    memory = laid(memory, goal + count, of.content.read(start + count, start + count + tail))
+    data = into.data.remove(page_ceil(goal), high if goal + count == memory.size else page_floor(goal + count))
+    for a, b in of.data.within(start, start + count).spans:
+        data = data.add(page_floor(a - start + goal), page_ceil(b - start + goal))
+    s = s.with_object(target, evolve(memory, data=data, shared=memory.shared.add(page_floor(goal), high), was_shared=True))
+    of = s.memory(source)
+    return s.with_object(source, evolve(of, shared=of.shared.add(page_floor(start), page_ceil(start + count)), was_shared=True))
+
+
+def _cut_from_cache(c: Context, s: State, number: int, low: int, high: int) -> State:
+    """Return the state after the cached pages ``low`` to ``high`` were taken away, as if a hole was punched.
+
+    What somebody holds of a folio that is kept in part may be zeroed in place first (mm/truncate.c truncate_inode_partial_folio).
+    """
+    memory = s.memory(number)
+    if memory.dax:
+        return s
+    if (low > 0 or high < page_ceil(memory.size)) and volume_fact(c, "large_folios", memory):
+        blank = s.with_object(number, laid(memory, low, unknown(high - low)))
+        s = blank.detached(number, low, high).with_object(number, memory)
+    return evicted(c, s, number, low, high)
+
+
+def cleaned(s: State, number: int, start: int = 0, end: int = 1 << 62) -> State:
+    """Return the state after the dirty pages of memory ``number``, or those of a range, were written back: the next store to each faults
+    again.
 
     Source: fs/dax.c dax_writeback_one and mm/page-writeback.c clear_page_dirty_for_io: page_mkclean write-protects.
     """
     for key, thing in s.objects.items():
         if isinstance(thing, Mapping) and thing.memory == number and thing.shared and thing.dirty.spans:
             s = s.with_object(key, evolve(thing, dirty=Ranges()))
-    memory = evolve(s.memory(number), unsynced=False)
+    memory = s.memory(number)
+    memory = evolve(memory, unsynced=memory.unsynced and not (start == 0 and memory.size <= end))
     tail = page_ceil(memory.size) - memory.size
-    if memory.is_file and not memory.dax and tail:
+    if memory.is_file and not memory.dax and tail and page_ceil(end) >= memory.size:
         # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
         memory = laid(memory, memory.size, zeroes(tail))
     return s.with_object(number, memory)

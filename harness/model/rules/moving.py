@@ -23,7 +23,7 @@ from harness.model.outcome import How
 from harness.model.rules.buffers import mapping_bytes, mapping_reaches
 from harness.model.rules.effects import cache, perhaps_cached, put
 from harness.model.rules.rule import first_data, is_closed_node, look_up, require_whole_pages, volume_fact
-from harness.model.rules.transfers import cached_from, goes_on_cached
+from harness.model.rules.transfers import cached_from, goes_on_cached, require_whole_blocks
 from harness.model.state import State
 from harness.model.value import evolve
 
@@ -209,6 +209,7 @@ def write_views(c: Context, s: State, of: OpenFile, at: int, views: tuple[View, 
     end = at + sum(v.length for v in views)
     if memory.is_bar or (memory.is_node and end > memory.size):
         raise Undetermined("no clause covers splicing to a BAR, or across the end of a node")
+    require_whole_blocks(c, memory, of, at, end - at)
     goal = at
     pieces = s.resolve(views)
     for view in views:

@@ -100,6 +100,8 @@ def _word_refusals(c: Context, s: State, m: Mapping, offset: int, private: bool,
     shared = aligned and usable and not private
     in_file = memory.on_volume
     hole = in_file and not memory.data.touches(*_page(m.offset + offset)) and _page(offset)[0] not in m.private_pages
+    if shared and in_file and memory.dax and not m.writable and memory.shared.touches(*_page(m.offset + offset)):
+        raise Undetermined("whether a word in a block that files share can be a futex, where it is only read, is not known to the model")
     on_zero_page = shared and hole and not m.writable and volume_fact(c, "futex_on_readonly_hole", memory) == "EFAULT"
     anonymous = not m.shared and (not in_file or _page(offset)[0] in m.private_pages)
     return [

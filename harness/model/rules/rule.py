@@ -91,6 +91,11 @@ def is_closed_node(c: Context, memory: Memory) -> bool:
     return memory.is_node and c.env.reading.volume(memory.volume).read_only
 
 
+def may_share(c: Context, one: Memory, other: Memory) -> bool:
+    """Whether two files may share blocks for the DAX states that they are in."""
+    return one.dax == other.dax and (not one.dax or bool(volume_fact(c, "dax_shares_blocks", one)))
+
+
 def waits_for_pins(c: Context, s: State, number: int) -> bool:
     """Whether taking pages from memory ``number`` waits for somebody who holds one of them."""
     memory = s.memory(number)

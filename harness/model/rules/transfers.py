@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from harness.model.clause import Context, clause
+from harness.model.clause import Context, Undetermined, clause
 from harness.model.expectation import Expectation, Expectations
 from harness.model.objects import PAGE, Mapping, Memory, OpenFile, page_floor
 from harness.model.outcome import How
 from harness.model.rules.buffers import usable_end
-from harness.model.rules.rule import look_up, volume_fact
+from harness.model.rules.rule import block_bytes, look_up, volume_fact
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import Buffer, RwFlag
@@ -234,6 +234,13 @@ clause(
     "cache, at any offset, length and address",
     "open(2) NOTES: fact misaligned_direct_write",
 )
+
+
+def require_whole_blocks(c: Context, memory: Memory, of: OpenFile, at: int, length: int) -> None:
+    """Raise Undetermined for an O_DIRECT write of a part of a block into a file that shares some: a part of one cannot be its own."""
+    block = block_bytes(c, memory) if memory.is_file else 1
+    if of.direct and not memory.dax and memory.was_shared and (at % block or length % block):
+        raise Undetermined("no clause covers an O_DIRECT write of a part of a block into a file that shares blocks")
 
 
 def goes_on_cached(c: Context, memory: Memory, of: OpenFile) -> bool:

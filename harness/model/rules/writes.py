@@ -20,6 +20,7 @@ from harness.model.rules.transfers import (
     moves,
     odd_before_append,
     refused_at_once,
+    require_whole_blocks,
     shows_itself,
     usable_bytes,
 )
@@ -70,6 +71,7 @@ def _writing(
     if at + total > most and (memory.is_file or c.holds("C-NODE-01", True)):
         total = most - at
         buffers = first_buffers(buffers, total)
+    require_whole_blocks(c, memory, of, at, total)
     usable = usable_bytes(c, s, first_buffers(buffers, total), into=False)
     cached = cached_from(c, memory, of, at, at + total)
     odd = [] if cached == at else direct_refusals(c, s, memory, of, at, buffers)

@@ -6,6 +6,7 @@ import errno
 import mmap as pagesize
 import os
 import signal
+import struct
 import threading
 from pathlib import Path
 from unittest.mock import ANY
@@ -14,6 +15,7 @@ import pytest
 
 from harness import ops as op
 from harness.agent import system
+from harness.agent.memory import Scratch
 from harness.host.deadline import Deadline, wait_until
 from harness.model.outcome import How, Observation
 from harness.ops import Step
@@ -143,6 +145,31 @@ def test_copy_file_range_with_and_without_offsets(runner: Runner) -> None:
     )  # fmt: skip
     assert runs(seen[4]) == [(0, 4096, "tag", 2, 100)]
     assert [seen[5].value, seen[6].value] == [50, 50]
+
+
+def test_a_clone_is_made_or_refused_as_the_file_system_can(runner: Runner) -> None:
+    seen = runner.run(
+        opened(), op.Pwrite("f", 0, 8192), opened("g", "b"), op.Ficlone("f", "g"), op.Ficlonerange("f", "g", 4096, 4096, 8192),
+        op.Pread("g", 0, 20_000), op.Ficlonerange("f", "g", 4096, -4096), op.Ficlone("f", "f"),
+    )  # fmt: skip
+    if seen[3].how is How.RETURNED:
+        assert runs(seen[5]) == [(0, 8192, "tag", 2, 0), (8192, 4096, "tag", 2, 4096)]
+    else:
+        assert [s.errno for s in seen[3:5]] == ["EOPNOTSUPP"] * 2
+    assert {s.errno for s in seen[6:]} <= {"EINVAL", "EOPNOTSUPP"}
+
+
+def test_deduplication_tells_of_its_target_or_is_refused_as_the_file_system_can(runner: Runner) -> None:
+    seen = runner.run(opened(), op.Pwrite("f", 0, 8192), opened("g", "b"), op.Pwrite("g", 0, 8192), op.Fideduperange("f", "g", 4096))
+    assert seen[4].errno in {None, "EOPNOTSUPP"}
+    if seen[4].how is How.RETURNED:
+        assert (seen[4].number("status"), seen[4].number("bytes_deduped")) == (1, 0)
+
+
+def test_the_record_of_a_range_is_as_the_kernel_reads_it() -> None:
+    scratch = Scratch()
+    assert ctypes.string_at(scratch.words(3, -4096, 1 << 40), 24) == struct.pack("=qqQ", 3, -4096, 1 << 40)
+    scratch.close()
 
 
 def test_xflags_are_read_or_refused(runner: Runner) -> None:

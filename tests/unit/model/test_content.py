@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.model.content import Content, Origin, Piece, Ranges, length_of, literal, tagged, unknown, zeroes
+from harness.model.content import Content, Origin, Piece, Ranges, are_same, length_of, literal, tagged, unknown, zeroes
 
 SPACE = 40
 SPAN = st.tuples(st.integers(-3, SPACE), st.integers(-3, SPACE))
@@ -63,3 +63,22 @@ def test_content_is_a_list_of_bytes(writes: list[tuple[int, tuple[Piece, ...]]],
     assert cells(content.read(start, end)) == naive[start : max(start, end)]
     assert all(piece.length > 0 for _, piece in content.extents)
     assert all(a + piece.length <= b for (a, piece), (b, _) in zip(content.extents, content.extents[1:], strict=False))
+
+
+PIECES = st.lists(
+    st.sampled_from([*tagged(1, 3), *tagged(1, 2, 3), *tagged(2, 5), *zeroes(4), *literal(b"\0\0"), *literal(b"abc")]), max_size=6
+)
+
+
+@given(PIECES, PIECES)
+def test_strings_are_the_same_where_their_bytes_are(one: list[Piece], other: list[Piece]) -> None:
+    lengths = length_of(one), length_of(other)
+    first, second = (*one, *zeroes(max(0, lengths[1] - lengths[0]))), (*other, *zeroes(max(0, lengths[0] - lengths[1])))
+    in_bytes = [b"".join(piece.bytes() for piece in pieces) for pieces in (first, second)]
+    assert are_same(first, second) is (in_bytes[0] == in_bytes[1])
+
+
+def test_whether_what_nobody_knows_is_the_same_nobody_knows() -> None:
+    assert are_same((*unknown(4), *tagged(1, 4)), (*zeroes(4), *tagged(1, 4))) is None
+    assert are_same((*unknown(4), *tagged(1, 4)), (*zeroes(4), *tagged(2, 4))) is False
+    assert are_same((), ()) is True
