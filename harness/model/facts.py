@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from harness.model import direct_facts, mount_facts, pin_facts
+from harness.model import allocation_facts, direct_facts, mount_facts, pin_facts
 from harness.model.fact import FACTS, Value, fact, kernel_of, traits_of
 from harness.model.filesystems import FILESYSTEM_TRAITS, FilesystemTraits
 from harness.model.kinds import is_synchronous
@@ -16,7 +16,7 @@ from harness.model.stack import StackReading
 from harness.model.value import evolve
 
 #: Importing them enters their facts.
-FAMILIES = (direct_facts, mount_facts, pin_facts)
+FAMILIES = (allocation_facts, direct_facts, mount_facts, pin_facts)
 __all__ = ["FACTS", "Env"]
 
 
@@ -98,13 +98,6 @@ fact(
     "ioctl_xfs_fsgetxattr(2); fs/ioctl.c ioctl_fsgetxattr: ENOTTY where the file system has no ->fileattr_get, as erofs",
     (True, False),
     lambda k, v: traits_of(v).file_attributes,
-)
-fact(
-    "fallocate_supported",
-    "whether a file can be allocated, punched and zeroed by fallocate",
-    "fallocate(2) ERRORS; fs/open.c vfs_fallocate: EOPNOTSUPP where the file system has no such function, as ext2",
-    (True, False),
-    lambda k, v: traits_of(v).fallocates,
 )
 fact(
     "dax_flag_kept",
@@ -233,13 +226,6 @@ fact(
     "release before; never on DAX",
     (True, False),
     lambda k, v: not v.dax and k.has(traits_of(v).dontcache_since),
-)
-fact(
-    "allocation_unmaps",
-    "whether plain allocation waits for pins and unmaps the file first, as punching does",
-    "fs/xfs/xfs_file.c xfs_file_fallocate: xfs_break_layouts for every mode; fs/ext4/extents.c ext4_fallocate: not for plain allocation",
-    (True, False),
-    lambda k, v: v.dax and traits_of(v).allocation_unmaps,
 )
 fact(
     "copy_shares_blocks",

@@ -63,7 +63,10 @@ class AllocateFlag(Flag):
 
     KEEP_SIZE = "keep_size", 0x1
     PUNCH_HOLE = "punch_hole", 0x2
+    COLLAPSE_RANGE = "collapse_range", 0x8
     ZERO_RANGE = "zero_range", 0x10
+    INSERT_RANGE = "insert_range", 0x20
+    UNSHARE_RANGE = "unshare_range", 0x40
 
 
 @frozen

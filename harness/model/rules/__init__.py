@@ -3,6 +3,7 @@
 
 from harness.model.rules import (
     access,
+    allocation,
     attributes,
     copying,
     files,
@@ -19,6 +20,21 @@ from harness.model.rules import (
 from harness.model.rules.rule import RULES
 
 #: The modules that hold rules.
-RULE_MODULES = (access, attributes, copying, files, mappings, opening, pins, pipes, processes, residence, sockets, splice, system)
+RULE_MODULES = (
+    access,
+    allocation,
+    attributes,
+    copying,
+    files,
+    mappings,
+    opening,
+    pins,
+    pipes,
+    processes,
+    residence,
+    sockets,
+    splice,
+    system,
+)
 
 __all__ = ["RULES", "RULE_MODULES"]

@@ -90,12 +90,12 @@ def resized(c: Context, s: State, number: int, size: int) -> State:
         return s.with_object(number, evolve(grown(c, memory, size), size=size))
     last = page_ceil(size)
     s = removed(c, s, number, last, page_ceil(memory.size) + 1)
-    s = _without_copies(s, number, last)
+    s = without_copies(s, number, last)
     memory = s.memory(number)
     return s.with_object(number, evolve(laid(memory, size, zeroes(page_ceil(memory.size) - size)), size=size))
 
 
-def _without_copies(s: State, number: int, start: int) -> State:
+def without_copies(s: State, number: int, start: int) -> State:
     """Return the state in which no private mapping has a page of its own of what lies from ``start`` on in memory ``number``."""
     for key, thing in s.objects.items():
         if isinstance(thing, Mapping) and thing.memory == number and not thing.shared:
