@@ -210,3 +210,21 @@ def cleaned(s: State, number: int) -> State:
         # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
         memory = laid(memory, memory.size, zeroes(tail))
     return s.with_object(number, memory)
+
+
+def used_pages(s: State, number: int, memory: Memory) -> Ranges:
+    """Return the cached pages that someone holds: mapped ones, and those that a pipe or a socket refers to."""
+    used = Ranges()
+    for thing in s.objects.values():
+        if isinstance(thing, Mapping) and thing.memory == number:
+            for low, high in thing.sure.spans:
+                used = used.add(thing.offset + low, thing.offset + high)
+        elif isinstance(thing, Pipe | Socket):
+            for view in thing.views:
+                if view.is_alias and view.memory == number:
+                    used = used.add(view.start, page_ceil(view.start + view.length))
+    kept = Ranges()
+    for low, high in used.spans:
+        for start, end in memory.cached.within(low, high).spans:
+            kept = kept.add(start, end)
+    return kept
