@@ -182,6 +182,13 @@ fact(
     lambda k, v: "page_table" if v.dax else "page_cache",
 )
 fact(
+    "advice_looks_at_offset",
+    "whether posix_fadvise and readahead refuse an offset before 0",
+    "mm/fadvise.c generic_fadvise looked at the length only (5.10, 6.12); shown on 7.3",
+    (True, False),
+    lambda k, v: k.since(7, 3),
+)
+fact(
     "populate_advice",
     "whether madvise knows POPULATE_READ and POPULATE_WRITE",
     "madvise(2): since 5.14",

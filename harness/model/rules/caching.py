@@ -6,7 +6,7 @@ from harness.model.expectation import Expectations
 from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
 from harness.model.rules.effects import cleaned, laid, used_pages
 from harness.model.rules.moving import end_of
-from harness.model.rules.rule import rule
+from harness.model.rules.rule import kernel_fact, rule
 from harness.model.stack import TARGET
 from harness.model.state import State
 from harness.model.value import evolve
@@ -30,12 +30,16 @@ clause(
     "nothing changes",
     "posix_fadvise(2); mm/fadvise.c generic_fadvise: IS_DAX",
 )
-clause("C-ADVISE-02", "advice for a pipe is ESPIPE, for a negative length EINVAL", "posix_fadvise(2) ERRORS; mm/fadvise.c generic_fadvise")
+clause(
+    "C-ADVISE-02",
+    "advice for a pipe is ESPIPE, for a negative length EINVAL, and so is it for an offset before 0 where the kernel looks at that",
+    "posix_fadvise(2) ERRORS; mm/fadvise.c generic_fadvise; fact advice_looks_at_offset",
+)
 clause("C-ADVISE-03", "readahead of a file or a node succeeds, and does what the advice willneed does", "readahead(2)")
 clause("C-ADVISE-04", "readahead through a descriptor that cannot read is EBADF", "readahead(2) ERRORS")
 clause(
     "C-ADVISE-05",
-    "readahead of what is neither a file nor a node, or of a negative length, is EINVAL",
+    "readahead of what is neither a file nor a node, or of a negative length, is EINVAL, and so is an offset before 0 as with advice",
     "readahead(2) ERRORS; mm/readahead.c ksys_readahead, mm/fadvise.c generic_fadvise",
 )
 _LARGEST = 2**63 - 1
@@ -76,7 +80,7 @@ def fadvise(c: Context, s: State, op: Fadvise) -> Expectations:
     of = _what(c, s, op.file)
     if refused := c.refuses(("ESPIPE", not isinstance(of, OpenFile), "C-ADVISE-02")):
         return refused.leaving(s)
-    if refused := c.refuses(("EINVAL", op.length < 0, "C-ADVISE-02")):
+    if refused := c.refuses(("EINVAL", _no_range(c, op.offset, op.length), "C-ADVISE-02")):
         return refused.leaving(s)
     done = c.returns("C-ADVISE-01", 0)
     if not isinstance(of, OpenFile) or s.memory(of.memory).dax:
@@ -94,7 +98,7 @@ def readahead(c: Context, s: State, op: Readahead) -> Expectations:
     if refused := c.refuses(("EBADF", isinstance(of, OpenFile) and not of.readable, "C-ADVISE-04")):
         return refused.leaving(s)
     other = not isinstance(of, OpenFile) or s.memory(of.memory).is_device
-    if refused := c.refuses(("EINVAL", other or op.length < 0, "C-ADVISE-05")):
+    if refused := c.refuses(("EINVAL", other or _no_range(c, op.offset, op.length), "C-ADVISE-05")):
         return refused.leaving(s)
     done = c.returns("C-ADVISE-03", 0)
     if not isinstance(of, OpenFile) or s.memory(of.memory).dax:
@@ -108,6 +112,11 @@ def _what(c: Context, s: State, name: str) -> object:
     if isinstance(of, OpenFile) and s.memory(of.memory).is_bar:
         raise Undetermined(_NO_BAR)
     return of
+
+
+def _no_range(c: Context, offset: int, length: int) -> bool:
+    """Whether there can be no such range to advise about."""
+    return length < 0 or (offset < 0 and bool(kernel_fact(c, "advice_looks_at_offset")))
 
 
 def _brought_in(s: State, number: int, offset: int, length: int) -> State:

@@ -130,6 +130,16 @@ def test_a_bar_is_not_judged() -> None:
     assert "no clause covers syncing or advising a BAR" in str(step)
 
 
+@pytest.mark.parametrize(
+    "call", [Fadvise("f", FileAdvice.WILLNEED, -1, 1), Fadvise("f", FileAdvice.DONTNEED, -1), Readahead("f", -1, 1)], ids=str
+)
+def test_an_offset_before_the_first_byte_is_refused_by_some_kernels(call: Operation) -> None:
+    for release, refused in (("5.10.200-x", False), ("6.12.118-x", False), ("7.3.4-x", True)):
+        where = env(volume(dax=False), release=release)
+        assert accepts(where, *FILE, (call, failed("EINVAL"))) is refused
+        assert accepts(where, *FILE, (call, returned())) is not refused
+
+
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
 
