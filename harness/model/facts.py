@@ -184,9 +184,9 @@ fact(
 fact(
     "advice_looks_at_offset",
     "whether posix_fadvise and readahead refuse an offset before 0",
-    "mm/fadvise.c generic_fadvise looked at the length only (5.10, 6.12); shown on 7.3",
+    "mm/fadvise.c generic_fadvise looks at the length only (5.10, 6.12, 6.18: shown); at both, shown on 7.2 and 7.3",
     (True, False),
-    lambda k, v: k.since(7, 3),
+    lambda k, v: k.since(7, 2),
 )
 fact(
     "populate_advice",
