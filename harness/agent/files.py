@@ -10,6 +10,7 @@ from harness.agent.syscalls import call
 from harness.ops.files import (
     Close,
     CopyFileRange,
+    Fadvise,
     Fallocate,
     Fdatasync,
     Ficlone,
@@ -25,8 +26,11 @@ from harness.ops.files import (
     Pwrite,
     Pwritev,
     Read,
+    Readahead,
     SetXflags,
     Statx,
+    SyncFileRange,
+    Syncfs,
     Write,
 )
 
@@ -139,6 +143,26 @@ def do_fsync(me: Performer, op: Fsync) -> Outcome:
 @doer
 def do_fdatasync(me: Performer, op: Fdatasync) -> Outcome:
     return outcome(call("fdatasync", me.target(op.file)))
+
+
+@doer
+def do_syncfs(me: Performer, op: Syncfs) -> Outcome:
+    return outcome(call("syncfs", me.source(op.file)))
+
+
+@doer
+def do_sync_file_range(me: Performer, op: SyncFileRange) -> Outcome:
+    return outcome(call("sync_file_range", me.source(op.file), op.offset, op.length, bits(op.flags)))
+
+
+@doer
+def do_fadvise(me: Performer, op: Fadvise) -> Outcome:
+    return outcome(call("fadvise64", me.source(op.file), op.offset, op.length, op.advice.bits))
+
+
+@doer
+def do_readahead(me: Performer, op: Readahead) -> Outcome:
+    return outcome(call("readahead", me.source(op.file), op.offset, op.length))
 
 
 @doer

@@ -229,6 +229,11 @@ class Ranges:
             both = both.add(a, b)
         return both
 
+    def moved(self, start: int, by: int) -> "Ranges":
+        """Return this set with what lies from ``start`` on ``by`` positions further. Where it moves back, what it moves over is gone."""
+        moved = Ranges(tuple((max(a, start) + by, b + by) for a, b in self.spans if b > start))
+        return self.within(0, min(start, start + by)).union(moved)
+
     def covers(self, start: int, end: int) -> bool:
         at = bisect_right(self.spans, start, key=_LOW) - 1
         return start >= end or (at >= 0 and end <= self.spans[at][1])
@@ -291,6 +296,20 @@ class Content:
             if end < offset + piece.length:
                 written.append((end, piece.part(end - offset, piece.length)))
         return Content((*self.extents[:first], *written, *self.extents[last:]), self.filler)
+
+    def moved(self, start: int, by: int) -> "Content":
+        """Return this content with what stands from ``start`` on ``by`` bytes further: behind a gap of ``filler``, or, where it moves back,
+        in place of what stood there."""
+        kept: list[tuple[int, Piece]] = []
+        moved: list[tuple[int, Piece]] = []
+        stop = min(start, start + by)
+        for offset, piece in self.extents:
+            if offset < stop:
+                kept.append((offset, piece.part(0, min(stop - offset, piece.length))))
+            if offset + piece.length > start:
+                first = max(offset, start)
+                moved.append((first + by, piece.part(first - offset, piece.length)))
+        return Content((*kept, *moved), self.filler)
 
     def _meeting(self, start: int, end: int) -> tuple[int, int]:
         """Return the first extent that has a byte in ``start`` to ``end``, and the first behind those that have one."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from harness.model import direct_facts, mount_facts, pin_facts
+from harness.model import allocation_facts, direct_facts, mount_facts, pin_facts
 from harness.model.fact import FACTS, Value, fact, kernel_of, traits_of
 from harness.model.filesystems import FILESYSTEM_TRAITS, FilesystemTraits
 from harness.model.kinds import is_synchronous
@@ -16,7 +16,7 @@ from harness.model.stack import StackReading
 from harness.model.value import evolve
 
 #: Importing them enters their facts.
-FAMILIES = (direct_facts, mount_facts, pin_facts)
+FAMILIES = (allocation_facts, direct_facts, mount_facts, pin_facts)
 __all__ = ["FACTS", "Env"]
 
 
@@ -98,13 +98,6 @@ fact(
     "ioctl_xfs_fsgetxattr(2); fs/ioctl.c ioctl_fsgetxattr: ENOTTY where the file system has no ->fileattr_get, as erofs",
     (True, False),
     lambda k, v: traits_of(v).file_attributes,
-)
-fact(
-    "fallocate_supported",
-    "whether a file can be allocated, punched and zeroed by fallocate",
-    "fallocate(2) ERRORS; fs/open.c vfs_fallocate: EOPNOTSUPP where the file system has no such function, as ext2",
-    (True, False),
-    lambda k, v: traits_of(v).fallocates,
 )
 fact(
     "dax_flag_kept",
@@ -189,6 +182,13 @@ fact(
     lambda k, v: "page_table" if v.dax else "page_cache",
 )
 fact(
+    "advice_looks_at_offset",
+    "whether posix_fadvise and readahead refuse an offset before 0",
+    "mm/fadvise.c generic_fadvise looks at the length only (5.10, 6.12, 6.18: shown); at both, shown on 7.2 and 7.3",
+    (True, False),
+    lambda k, v: k.since(7, 2),
+)
+fact(
     "populate_advice",
     "whether madvise knows POPULATE_READ and POPULATE_WRITE",
     "madvise(2): since 5.14",
@@ -233,13 +233,6 @@ fact(
     "release before; never on DAX",
     (True, False),
     lambda k, v: not v.dax and k.has(traits_of(v).dontcache_since),
-)
-fact(
-    "allocation_unmaps",
-    "whether plain allocation waits for pins and unmaps the file first, as punching does",
-    "fs/xfs/xfs_file.c xfs_file_fallocate: xfs_break_layouts for every mode; fs/ext4/extents.c ext4_fallocate: not for plain allocation",
-    (True, False),
-    lambda k, v: v.dax and traits_of(v).allocation_unmaps,
 )
 fact(
     "copy_shares_blocks",

@@ -70,7 +70,9 @@ class FilesystemTraits:
     ``fills_holes_directly``: an O_DIRECT write does, and not through the page cache. ``writes_misaligned_cached``: from which kernel on,
     and before which, one that is not aligned goes through the page cache. ``fallocates``: fallocate allocates, punches and zeroes.
     ``max_file_blocks``: where blocks are what limits a file. ``tail_zeroed_since``: bytes behind the end are zeroed when the file grows
-    over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does.
+    over them. ``allocation_unmaps``: plain allocation waits for pins and unmaps, as punching does. ``shifts_ranges``: fallocate collapses
+    and inserts ranges; ``shift_evicts_before``, ``shift_drops_copies`` and ``shift_zeroes_tail`` as well as ``refused_shift_unmaps_since``
+    and ``refused_collapse_evicts_until`` say how. ``unshares``: it takes FALLOC_FL_UNSHARE_RANGE.
     ``shares_blocks_since``: copy_file_range tries that first. ``refuses_partition_since``: dax=always is refused on a partition that
     could have DAX. ``prepared``: the files of a fresh volume, which nobody can write to. ``file_attributes``: a file has such as
     FS_XFLAG_DAX. ``syncs``: fsync is something that it has. ``direct_io_since``: O_DIRECT is. ``direct_checked_first_until``: before
@@ -101,6 +103,13 @@ class FilesystemTraits:
     dontcache_since: Version | None = None
     buffered_nowait_write_since: Version | None = None
     allocation_unmaps: bool = False
+    shifts_ranges: bool = False
+    shift_evicts_before: bool = False
+    shift_drops_copies: bool = False
+    shift_zeroes_tail: bool = False
+    refused_shift_unmaps_since: Version | None = None
+    refused_collapse_evicts_until: Version | None = None
+    unshares: bool = False
     shares_blocks_since: Version | None = None
     refuses_partition_since: Version | None = None
     direct_append_looks_at_offset: bool = False
@@ -150,6 +159,9 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             large_folios_since=(6, 16),
             tail_zeroed_since=(6, 12),
             dontcache_since=(6, 17),
+            shifts_ranges=True,
+            shift_drops_copies=True,
+            refused_shift_unmaps_since=(6, 12),
             package="e2fsprogs",
             checker=_E2FSCK,
             complaints=(
@@ -179,6 +191,12 @@ FILESYSTEM_TRAITS: Mapping[str, FilesystemTraits] = MappingProxyType(
             dontcache_since=(6, 14),
             buffered_nowait_write_since=(6, 0),
             allocation_unmaps=True,
+            shifts_ranges=True,
+            shift_evicts_before=True,
+            shift_zeroes_tail=True,
+            refused_shift_unmaps_since=ALWAYS,
+            refused_collapse_evicts_until=(6, 12),
+            unshares=True,
             shares_blocks_since=(6, 0),
             refuses_partition_since=(6, 0),
             direct_append_looks_at_offset=True,

@@ -63,7 +63,29 @@ class AllocateFlag(Flag):
 
     KEEP_SIZE = "keep_size", 0x1
     PUNCH_HOLE = "punch_hole", 0x2
+    COLLAPSE_RANGE = "collapse_range", 0x8
     ZERO_RANGE = "zero_range", 0x10
+    INSERT_RANGE = "insert_range", 0x20
+    UNSHARE_RANGE = "unshare_range", 0x40
+
+
+class RangeSyncFlag(Flag):
+    """SYNC_FILE_RANGE_WAIT_BEFORE and friends; all three together write and wait."""
+
+    WAIT_BEFORE = "wait_before", 1
+    WRITE = "write", 2
+    WAIT_AFTER = "wait_after", 4
+
+
+class FileAdvice(Flag):
+    """posix_fadvise(2) advice."""
+
+    NORMAL = "normal", 0
+    RANDOM = "random", 1
+    SEQUENTIAL = "sequential", 2
+    WILLNEED = "willneed", 3
+    DONTNEED = "dontneed", 4
+    NOREUSE = "noreuse", 5
 
 
 @frozen
@@ -180,6 +202,42 @@ class Fsync(Operation):
 @operation("fdatasync")
 class Fdatasync(Operation):
     file: str = ref(FILE, uses=WRITE)
+
+
+@operation("syncfs")
+class Syncfs(Operation):
+    """syncfs(2): writes back what is dirty of the file system that the descriptor is on."""
+
+    file: str = ref(FILE, PIPE, uses=READ)
+
+
+@operation("sync_file_range")
+class SyncFileRange(Operation):
+    """sync_file_range(2); a length of 0 means up to the end."""
+
+    file: str = ref(FILE, PIPE, uses=READ)
+    offset: Offset
+    length: Offset
+    flags: tuple[RangeSyncFlag, ...] = ()
+
+
+@operation("fadvise")
+class Fadvise(Operation):
+    """posix_fadvise(2); a length of 0 means up to the end."""
+
+    file: str = ref(FILE, PIPE, uses=READ)
+    advice: FileAdvice
+    offset: Offset = 0
+    length: Offset = 0
+
+
+@operation("readahead")
+class Readahead(Operation):
+    """readahead(2)."""
+
+    file: str = ref(FILE, PIPE, uses=READ)
+    offset: Offset
+    length: Size
 
 
 @operation("ftruncate")

@@ -3,7 +3,9 @@
 
 from harness.model.rules import (
     access,
+    allocation,
     attributes,
+    caching,
     copying,
     files,
     mappings,
@@ -20,6 +22,23 @@ from harness.model.rules import (
 from harness.model.rules.rule import RULES
 
 #: The modules that hold rules.
-RULE_MODULES = (access, attributes, copying, files, mappings, opening, pins, pipes, processes, residence, sharing, sockets, splice, system)
+RULE_MODULES = (
+    access,
+    allocation,
+    attributes,
+    caching,
+    copying,
+    files,
+    mappings,
+    opening,
+    pins,
+    pipes,
+    processes,
+    residence,
+    sharing,
+    sockets,
+    splice,
+    system,
+)
 
 __all__ = ["RULES", "RULE_MODULES"]

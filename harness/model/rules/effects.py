@@ -92,12 +92,12 @@ def resized(c: Context, s: State, number: int, size: int) -> State:
         return s.with_object(number, evolve(grown(c, memory, size), size=size))
     last = page_ceil(size)
     s = removed(c, s, number, last, page_ceil(memory.size) + 1)
-    s = _without_copies(s, number, last)
+    s = without_copies(s, number, last)
     memory = s.memory(number)
     return s.with_object(number, evolve(laid(memory, size, zeroes(page_ceil(memory.size) - size)), size=size))
 
 
-def _without_copies(s: State, number: int, start: int) -> State:
+def without_copies(s: State, number: int, start: int) -> State:
     """Return the state in which no private mapping has a page of its own of what lies from ``start`` on in memory ``number``."""
     for key, thing in s.objects.items():
         if isinstance(thing, Mapping) and thing.memory == number and not thing.shared:
@@ -205,7 +205,7 @@ def waits_to_share(c: Context, s: State, source: int, target: int) -> bool:
     """
     first, second = min(source, target), max(source, target)
     if first != second and s.is_pinned(second) and not s.is_pinned(first):
-        raise Undetermined("no clause covers sharing blocks while somebody holds a page of the file that was made later")
+        raise Undetermined("no clause covers sharing blocks with such a page held")
     return waits_for_pins(c, s, first)
 
 
@@ -263,3 +263,21 @@ def cleaned(s: State, number: int, start: int = 0, end: int = 1 << 62) -> State:
         # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
         memory = laid(memory, memory.size, zeroes(tail))
     return s.with_object(number, memory)
+
+
+def used_pages(s: State, number: int, memory: Memory) -> Ranges:
+    """Return the cached pages that someone holds: mapped ones, and those that a pipe or a socket refers to."""
+    used = Ranges()
+    for thing in s.objects.values():
+        if isinstance(thing, Mapping) and thing.memory == number:
+            for low, high in thing.sure.spans:
+                used = used.add(thing.offset + low, thing.offset + high)
+        elif isinstance(thing, Pipe | Socket):
+            for view in thing.views:
+                if view.is_alias and view.memory == number:
+                    used = used.add(view.start, page_ceil(view.start + view.length))
+    kept = Ranges()
+    for low, high in used.spans:
+        for start, end in memory.cached.within(low, high).spans:
+            kept = kept.add(start, end)
+    return kept

@@ -1,30 +1,18 @@
-"""Rules for open files: reading and writing, position, durability, size, allocation."""
+"""Rules for open files: reading and writing, position, durability, size."""
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.content import all_zero, unknown, zeroes
+from harness.model.content import all_zero
 from harness.model.expectation import Expectation, Expectations
-from harness.model.objects import PAGE, Memory, OpenFile, page_ceil, page_floor
+from harness.model.objects import Memory, OpenFile, page_ceil
 from harness.model.outcome import How
-from harness.model.rules.effects import (
-    cleaned,
-    folios_left,
-    forget_pages,
-    grown,
-    laid,
-    layouts_broken,
-    parted_by_growth,
-    removed,
-    resized,
-)
+from harness.model.rules.effects import cleaned, folios_left, parted_by_growth, resized
 from harness.model.rules.reads import chosen_offset, read_buffers
-from harness.model.rules.rule import block_bytes, is_closed_node, look_up, rule, volume_fact, waits_for_pins
+from harness.model.rules.rule import block_bytes, look_up, rule, volume_fact, waits_for_pins
 from harness.model.rules.writes import write_buffers
 from harness.model.state import State
 from harness.model.value import evolve
 from harness.ops import (
-    AllocateFlag,
     Buffer,
-    Fallocate,
     Fdatasync,
     Fsync,
     Ftruncate,
@@ -79,12 +67,8 @@ clause(
     "fs/sync.c vfs_fsync_range; drivers/dax/device.c dax_fops has no fsync",
 )
 clause("C-DEVDAX-05", "lseek of a dax device returns 0 whatever it is asked, and moves nothing", "drivers/dax/device.c: noop_llseek")
-clause("C-DEVDAX-08", "fallocate and MADV_REMOVE of a dax device are ENODEV", "fs/open.c vfs_fallocate: neither a file nor a block device")
 clause("C-SIZE-01", "ftruncate sets the size; what is gained reads as zeroes, what is cut off is lost", "ftruncate(2)")
 clause("C-SIZE-02", "ftruncate needs a regular file open for writing, and a length of 0 or more: EINVAL", "ftruncate(2) ERRORS")
-clause("C-ALLOC-01", "fallocate allocates, punches or zeroes without changing any other byte", "fallocate(2)")
-clause("C-ALLOC-02", "a length of 0 or less, or a negative offset, is EINVAL; a descriptor not open for writing EBADF", "fallocate(2)")
-clause("C-ALLOC-03", "punching a hole needs FALLOC_FL_KEEP_SIZE: EOPNOTSUPP without", "fallocate(2) ERRORS")
 clause(
     "C-PIN-01",
     "truncate and punch of a DAX file wait until no page of the file is pinned by anyone",
@@ -103,19 +87,6 @@ clause(
 )
 clause("C-SEEK-05", "SEEK_DATA and SEEK_HOLE of a node are EINVAL", "block/fops.c blkdev_llseek, fs/read_write.c fixed_size_llseek")
 clause("C-SIZE-03", "ftruncate to more than the file system can hold is EFBIG", "ftruncate(2) ERRORS; fs/attr.c inode_newsize_ok")
-clause("C-ALLOC-04", "punching and zeroing exclude each other: EOPNOTSUPP", "fs/open.c vfs_fallocate")
-clause("C-ALLOC-05", "a range that ends behind what the file system can hold is EFBIG", "fallocate(2) ERRORS")
-clause(
-    "C-ALLOC-07",
-    "on a file system without fallocate (ext2) fallocate and MADV_REMOVE are EOPNOTSUPP",
-    "fallocate(2) ERRORS; fs/open.c vfs_fallocate",
-)
-clause(
-    "C-ALLOC-06",
-    "of a node only whole logical blocks can be zeroed or punched (EINVAL), punched only where the device can "
-    "(EOPNOTSUPP), never allocated",
-    "block/fops.c blkdev_fallocate",
-)
 
 
 @rule(Lseek)
@@ -198,90 +169,3 @@ def ftruncate(c: Context, s: State, op: Ftruncate) -> Expectations:
         return blocked.leaving(s)
     after = parted_by_growth(c, s, resized(c, s, of.memory, op.length), of.memory)
     return c.returns("C-SIZE-01", 0).leaving(*folios_left(c, s, after, of.memory, page_ceil(op.length), page_ceil(memory.size)))
-
-
-@rule(Fallocate)
-def fallocate(c: Context, s: State, op: Fallocate) -> Expectations:
-    _, of = look_up(c, s, op.file, OpenFile)
-    memory = s.memory(of.memory)
-    punch, keep = AllocateFlag.PUNCH_HOLE in op.flags, AllocateFlag.KEEP_SIZE in op.flags
-    zero = AllocateFlag.ZERO_RANGE in op.flags
-    if refused := c.refuses(
-        ("EBADF", not of.writable, "C-ALLOC-02"),
-        ("EINVAL", op.offset < 0 or op.length <= 0, "C-ALLOC-02"),
-        ("EOPNOTSUPP", punch and not keep, "C-ALLOC-03"),
-        ("EOPNOTSUPP", punch and zero, "C-ALLOC-04"),
-    ):
-        return refused.leaving(s)
-    if refused := c.refuses(("ENODEV", memory.is_device, "C-DEVDAX-08")):
-        return refused.leaving(s)
-    if memory.is_node:
-        return _fallocate_node(c, s, of.memory, op, punch=punch, zero=zero, keep=keep)
-    if not memory.is_file:
-        raise Undetermined("no clause covers fallocate of a BAR")
-    if refused := c.refuses(("EFBIG", op.offset + op.length > int(volume_fact(c, "max_file_bytes", memory)), "C-ALLOC-05")):
-        return refused.leaving(s)
-    if refused := c.refuses(("EOPNOTSUPP", not volume_fact(c, "fallocate_supported", memory), "C-ALLOC-07")):
-        return refused.leaving(s)
-    takes = punch or zero
-    if not punch and op.length > c.env.reading.volume(memory.volume).size_bytes // 4:
-        raise Undetermined("how much room a volume has left is not known to the model")
-    breaks = takes or bool(volume_fact(c, "allocation_unmaps", memory))
-    if breaks and (blocked := c.blocks("C-PIN-01", waits_for_pins(c, s, of.memory))):
-        return blocked.leaving(s)
-    expected = c.returns("C-ALLOC-01", 0)
-    before = layouts_broken(s, of.memory) if breaks else s
-    after = _allocated(c, before, of.memory, op, punch=punch, zero=zero, keep=keep)
-    after = parted_by_growth(c, before, after, of.memory)
-    if not takes:
-        return expected.leaving(after)
-    return expected.leaving(*folios_left(c, before, after, of.memory, page_ceil(op.offset), page_floor(op.offset + op.length)))
-
-
-def _fallocate_node(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> Expectations:
-    memory = s.memory(number)
-    step = c.env.reading.volume(memory.volume).logical_block_bytes
-    end = op.offset + op.length
-    behind = op.offset >= memory.size or (end > memory.size and not keep)
-    end = min(end, memory.size)
-    odd = bool((op.offset | (end - op.offset)) % step)
-    if refused := c.refuses(("EINVAL", behind or odd, "C-ALLOC-06"), ("EOPNOTSUPP", not punch and not zero, "C-ALLOC-06")):
-        return refused.leaving(s)
-    low, high = page_floor(op.offset), page_ceil(end)
-    s = forget_pages(s.detached(number, low, high), number, low, high)
-    if refused := c.refuses(("EPERM", is_closed_node(c, memory), "C-NODE-03")):
-        return refused.leaving(s)
-    memory = s.memory(number)
-    cached = memory.cached.remove(low, high)
-    zeroed = evolve(laid(memory, op.offset, zeroes(end - op.offset)), cached=cached)
-    done = c.returns("C-ALLOC-06", 0).leaving(s.with_object(number, zeroed))
-    if not punch:
-        return done
-    # The page cache has lost its pages before the device says that it cannot: what was not written back is gone.
-    lost = evolve(laid(memory, low, unknown(high - low)), cached=cached)
-    cannot = Expectation(How.FAILED, "C-ALLOC-06", "returns 0 or EOPNOTSUPP", names=("EOPNOTSUPP",), asks=True).leaving(
-        s.with_object(number, lost)
-    )
-    return (*done, *cannot)
-
-
-def _allocated(c: Context, s: State, number: int, op: Fallocate, *, punch: bool, zero: bool, keep: bool) -> State:
-    start, end = op.offset, op.offset + op.length
-    memory = s.memory(number)
-    if not keep and end > memory.size:
-        memory = evolve(grown(c, memory, end), size=end)
-        s = s.with_object(number, memory)
-    if punch or zero:
-        stop = min(end, page_ceil(memory.size))
-        if block_bytes(c, memory) < PAGE:
-            # A page that goes in part is unmapped or not (fs/xfs/xfs_bmap_util.c xfs_flush_unmap_range, fs/ext4/inode.c ext4_punch_hole).
-            s = forget_pages(s, number, page_floor(start), page_ceil(end))
-        low, high = page_ceil(start), page_floor(end)
-        memory = laid(memory, start, zeroes(max(0, stop - start))) if low >= high else memory
-        if low < high:
-            s = removed(c, s, number, low, high)
-            memory = laid(laid(s.memory(number), start, zeroes(low - start)), high, zeroes(max(0, min(end, stop) - high)))
-    if not punch:
-        holes = memory.data.gaps(page_floor(start), page_ceil(end))
-        memory = evolve(memory, unwritten=memory.unwritten.union(holes))
-    return s.with_object(number, memory)

@@ -8,10 +8,10 @@ from harness.model.expectation import ANY, Expectations, Next, Number, either, o
 from harness.model.fact import FACTS
 from harness.model.filesystems import FILESYSTEM_TRAITS, NODE, Filesystem, WithoutDax
 from harness.model.mount_facts import fact_of_mount, fact_of_partition, fact_of_words
-from harness.model.objects import Mapping, Memory, Pipe, Socket, page_ceil
+from harness.model.objects import Memory, page_ceil
 from harness.model.outcome import How, Observation
 from harness.model.prepared import with_prepared
-from harness.model.rules.effects import laid
+from harness.model.rules.effects import laid, used_pages
 from harness.model.rules.rule import rule
 from harness.model.stack import OVERLAY
 from harness.model.state import State
@@ -198,7 +198,7 @@ def drop_caches(c: Context, s: State, op: DropCaches) -> Expectations:
     s = evolve(s, meminfo=None)
     for number, memory in s.objects.items():
         if isinstance(memory, Memory) and memory.cached.spans:
-            used = _used_pages(s, number, memory)
+            used = used_pages(s, number, memory)
             perhaps = memory.perhaps
             for low, high in memory.cached.spans:
                 perhaps = perhaps.add(low, high) if memory.unsynced else perhaps.remove(low, high)
@@ -206,24 +206,6 @@ def drop_caches(c: Context, s: State, op: DropCaches) -> Expectations:
                 perhaps = perhaps.remove(low, high)
             s = s.with_object(number, evolve(memory, cached=used, perhaps=perhaps))
     return expected.leaving(s)
-
-
-def _used_pages(s: State, number: int, memory: Memory) -> Ranges:
-    """Return the cached pages that someone holds: mapped ones, and those that a pipe or a socket refers to."""
-    used = Ranges()
-    for thing in s.objects.values():
-        if isinstance(thing, Mapping) and thing.memory == number:
-            for low, high in thing.sure.spans:
-                used = used.add(thing.offset + low, thing.offset + high)
-        elif isinstance(thing, Pipe | Socket):
-            for view in thing.views:
-                if view.is_alias and view.memory == number:
-                    used = used.add(view.start, page_ceil(view.start + view.length))
-    kept = Ranges()
-    for low, high in used.spans:
-        for start, end in memory.cached.within(low, high).spans:
-            kept = kept.add(start, end)
-    return kept
 
 
 @rule(Meminfo)

@@ -138,6 +138,27 @@ def test_position_size_and_allocation(runner: Runner) -> None:
     assert runs(seen[10]) == [(0, 3 * 4096, "zero", 0, 0)]
 
 
+def test_writing_back_and_advice(runner: Runner) -> None:
+    seen = runner.run(
+        opened(),
+        op.Write("f", 8192),
+        op.Syncfs("f"),
+        op.SyncFileRange("f", 0, 4096, tuple(op.RangeSyncFlag)),
+        op.SyncFileRange("f", -1, 0),
+        *(op.Fadvise("f", advice) for advice in op.FileAdvice),
+        op.Readahead("f", 0, 8192),
+        op.Pipe("p"),
+        op.Fadvise("p", op.FileAdvice.DONTNEED),
+        op.SyncFileRange("p", 0, 0),
+        op.Readahead("p", 0, 1),
+        op.Pread("f", 0, 8192),
+    )
+    assert [s.value for s in (*seen[2:4], *seen[5:12])] == [0] * 9
+    assert seen[4].errno == "EINVAL"
+    assert [s.errno for s in seen[13:16]] == ["ESPIPE", "ESPIPE", "EINVAL"]
+    assert runs(seen[16]) == [(0, 8192, "tag", 2, 0)]
+
+
 def test_copy_file_range_with_and_without_offsets(runner: Runner) -> None:
     seen = runner.run(
         opened(), op.Pwrite("f", 0, 8192), opened("g", "b"), op.CopyFileRange("f", "g", 4096, 100, 0), op.Pread("g", 0, 9000),

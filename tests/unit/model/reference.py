@@ -62,6 +62,13 @@ class File:
             at += high - low
         self.size = max(self.size, start + len(data))
 
+    def shift(self, first: int, by: int) -> None:
+        """Move the pages from ``first`` on; what moves is read anew, so it is in other pages then."""
+        kept = {i: page for i, page in self.pages.items() if i < min(first, first + by)}
+        moved = {i + by: Page(bytearray(page.data)) for i, page in self.pages.items() if i >= first}
+        self.pages = {**kept, **moved}
+        self.size += by * PAGE
+
     def zero(self, start: int, end: int) -> None:
         """Take whole pages away, and zero the rest in place."""
         for index, low, high in spans(start, end):
@@ -134,6 +141,8 @@ class Reference:
                 return with_faults(shown, self._touch(op.offset, op.length, self._mapped))
             case Ftruncate():
                 return self._resize(index, op.length)
+            case Fallocate() if AllocateFlag.PUNCH_HOLE not in op.flags:
+                return self._shift(index, op)
             case Fallocate():
                 return self._punch(index, op.offset, op.offset + op.length)
             case Splice() if op.source in self._files:
@@ -191,6 +200,19 @@ class Reference:
             return Observation(index, How.BLOCKED)
         self._unmap(range(-(-start // PAGE), end // PAGE))
         self._files["f"].zero(start, end)
+        return Observation(index, How.RETURNED)
+
+    def _shift(self, index: int, op: Fallocate) -> Observation:
+        file, collapse, end = self._files["f"], AllocateFlag.COLLAPSE_RANGE in op.flags, op.offset + op.length
+        if self._waits():
+            return Observation(index, How.BLOCKED)
+        refused = (op.offset | op.length) % PAGE or (end >= file.size if collapse else op.offset >= file.size)
+        self._unmap(range(0 if refused else op.offset // PAGE, 0 if refused else -(-file.size // PAGE)))
+        if refused:
+            return Observation(index, How.FAILED, errno="EINVAL")
+        if not self._dax:
+            file.page(file.size // PAGE).data[file.size % PAGE :] = bytes(PAGE - file.size % PAGE)
+        file.shift(end // PAGE if collapse else op.offset // PAGE, (-op.length if collapse else op.length) // PAGE)
         return Observation(index, How.RETURNED)
 
     def _waits(self) -> bool:
@@ -276,6 +298,12 @@ _COPYING = st.one_of(
 _REMOVING = st.one_of(
     st.builds(lambda n: Ftruncate("f", n), st.sampled_from([0, 100, 4096, 5000, FILE_BYTES])),
     st.builds(lambda r: Fallocate("f", r[0], r[1], (AllocateFlag.PUNCH_HOLE, AllocateFlag.KEEP_SIZE)), _ranges()),
+    st.builds(
+        lambda flag, offset, length: Fallocate("f", offset, length, (flag,)),
+        st.sampled_from([AllocateFlag.COLLAPSE_RANGE, AllocateFlag.INSERT_RANGE]),
+        st.sampled_from([0, 100, 4096, 8192]),
+        st.sampled_from([4096, 4097, 8192]),
+    ),
 )
 
 

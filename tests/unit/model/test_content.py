@@ -82,3 +82,22 @@ def test_whether_what_nobody_knows_is_the_same_nobody_knows() -> None:
     assert are_same((*unknown(4), *tagged(1, 4)), (*zeroes(4), *tagged(1, 4))) is None
     assert are_same((*unknown(4), *tagged(1, 4)), (*zeroes(4), *tagged(2, 4))) is False
     assert are_same((), ()) is True
+
+
+@given(st.lists(written(), max_size=10), st.integers(0, SPACE), st.integers(-SPACE, SPACE))
+def test_what_moves_leaves_a_gap_or_takes_the_place_of_what_was_there(
+    writes: list[tuple[int, tuple[Piece, ...]]], start: int, by: int
+) -> None:
+    start = max(start, -by)
+    content, ranges = Content(), Ranges()
+    for at, pieces in writes:
+        content, ranges = content.write(at, pieces), ranges.add(at, at + length_of(pieces))
+    before = cells(content.read(0, 3 * SPACE))
+    gap: list[object] = [(Origin.ZERO, b"")] * max(by, 0)
+    moved = content.moved(start, by)
+    assert cells(moved.read(0, 2 * SPACE)) == [*before[: min(start, start + by)], *gap, *before[start:]][: 2 * SPACE]
+    assert all(a + piece.length <= b for (a, piece), (b, _) in zip(moved.extents, moved.extents[1:], strict=False))
+    positions = {at for a, b in ranges.spans for at in range(a, b)}
+    kept = {at for at in positions if at < min(start, start + by)} | {at + by for at in positions if at >= start}
+    assert {at for a, b in ranges.moved(start, by).spans for at in range(a, b)} == kept
+    assert all(b < a for (_, b), (a, _) in zip(ranges.moved(start, by).spans, ranges.moved(start, by).spans[1:], strict=False))

@@ -15,7 +15,11 @@ from harness.ops import (
     Pread,
     Protection,
     Pwrite,
+    RangeSyncFlag,
     Statx,
+    Store,
+    SyncFileRange,
+    Syncfs,
 )
 from harness.ops.tag import PREPARED_SPAN, PREPARED_WRITER
 from harness.sizes import KIB, MIB
@@ -88,6 +92,15 @@ def test_fsync_of_what_lies_below_succeeds_through_the_overlay_only() -> None:
     assert verdict_of(DAX, MOUNT, READER, (Fsync("f"), returned())) is Verdict.CONFORMS
     assert verdict_of(DAX, MOUNT, READER, (Fsync("f"), failed("EINVAL"))) is Verdict.DEVIATES
     assert verdict_of(DAX, MOUNT, (Open("b", "plain"), returned()), (Fsync("b"), failed("EINVAL"))) is Verdict.CONFORMS
+
+
+def test_syncfs_through_an_overlay_writes_back_what_lies_above_and_sync_file_range_nothing() -> None:
+    where = over(dax=True, target_dax=True)
+    stored: list[Row] = [MOUNT, WRITER, (Mmap("m", 4096, "w"), returned()), (Store("m", 0, 8), with_faults(returned(8), 1))]
+    again: Row = (Store("m", 0, 8), with_faults(returned(8), 1))
+    assert verdict_of(where, *stored, (Syncfs("w"), returned()), again) is Verdict.CONFORMS
+    every = SyncFileRange("w", 0, 0, tuple(RangeSyncFlag))
+    assert verdict_of(where, *stored, (every, returned()), again) is Verdict.DEVIATES
 
 
 @pytest.mark.parametrize(
