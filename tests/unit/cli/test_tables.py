@@ -75,7 +75,7 @@ def test_the_history_of_one_fact_has_its_source_and_what_never_changed(facts: Pa
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("history", "gone"), "no fact 'gone'; there are: allocation_unmaps"),
+        (("history", "gone"), "no fact 'gone'; there are: advice_looks_at_offset, allocation_unmaps"),
         (("history", "--facts", "nowhere"), "no table of facts in nowhere: python -m harness probe makes one"),
         (("diff", "debian_6.1", "debian_9.9", "--facts", "FACTS"), "no table of 'debian_9.9' in"),
         (("diff", "debian_6.1:ext4 dax on pmem", "debian_6.1", "--facts", "FACTS"), "give KERNEL:STORAGE twice, with the same kernel"),
