@@ -30,6 +30,8 @@ pytestmark = pytest.mark.boot
 
 ROOT = Path(__file__).parents[2]
 STACK = "{storage: [dax], region: [e820]}"
+#: Two seconds in parts: what sleeps longer than a second is blocked.
+WAITS = "\n".join(4 * ["  - futex_wait: {mapping: m, offset: 0, value: 1, timeout_ms: 500}"])
 #: What tee(2) needs; it waits first, so that a fault that comes in a moment meets a running program.
 VICTIM = f"""
 title: The victim
@@ -41,12 +43,12 @@ program:
   - pipe: {{name: q}}
   - mmap: {{name: m, length: 4KiB, flags: [shared, anonymous]}}
   - store: {{mapping: m, offset: 0, value: 1}}
-  - futex_wait: {{mapping: m, offset: 0, value: 1, timeout_ms: 2000}}
+{WAITS}
   - splice: {{source: f, target: p, source_offset: 0, length: 4KiB}}
   - tee: {{source: p, target: q, length: 4KiB}}
   - read: {{file: q, length: 4KiB}}
 """
-NEXT = VICTIM.replace("The victim", "The next one").replace("2000", "10")
+NEXT = VICTIM.replace("The victim", "The next one").replace("500", "10")
 
 
 @dataclass(frozen=True)
