@@ -11,13 +11,11 @@ import re
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.throughput import ROOT, SELECTION
-from harness.errors import HostError
+from bench.throughput import ROOT, SELECTION, seconds_an_item
 from harness.host.deadline import Deadline
 from harness.host.process import run
 
@@ -28,8 +26,6 @@ _CLONES = {
     "cold boot to the first SSH command, seconds": re.compile(r"cold boot ([\d.]+) s: "),
     "private memory of a clone, MiB": re.compile(r"([\d.]+) MiB private"),
 }
-
-Measure = Callable[[Path], Mapping[str, float]]
 
 
 @contextmanager
@@ -44,21 +40,9 @@ def work_tree(revision: str) -> Iterator[Path]:
             run(["git", "worktree", "remove", "--force", str(tree)], Deadline.after(60), cwd=ROOT)
 
 
-def suite(selection: Sequence[str]) -> Measure:
-    """Return what measures seconds an item of ``selection`` with two workers."""
-
-    def measure(tree: Path) -> Mapping[str, float]:
-        with tempfile.TemporaryDirectory(prefix="pmem-bench-") as artifacts:
-            options = ["-q", "-n", "2", "-p", "no:cacheprovider", "--artifacts", artifacts]
-            started_s = time.monotonic()
-            done = run([sys.executable, "-m", "pytest", *options, *selection], Deadline.after(_LIMIT_S), cwd=tree, check=False)
-            spent_s = time.monotonic() - started_s
-        passed = re.search(r"(\d+) passed", done.stdout)
-        if done.status != 0 or passed is None:
-            raise HostError(f"the items did not all pass in {tree}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
-        return {"an item with -n 2, seconds": spent_s / int(passed[1])}
-
-    return measure
+def suite(tree: Path, selection: Sequence[str]) -> Mapping[str, float]:
+    """Measure seconds an item of ``selection`` with two workers."""
+    return {"an item with -n 2, seconds": seconds_an_item(selection, ["-n", "2"], tree)}
 
 
 def clones(tree: Path) -> Mapping[str, float]:
@@ -75,11 +59,10 @@ def main() -> None:
     chosen, selection = parser.parse_known_args()
     rounds: list[tuple[Mapping[str, float], Mapping[str, float]]] = []
     with work_tree(chosen.revision) as former:
-        measures: Sequence[Measure] = (suite(selection or SELECTION), clones)
         for tree in (former, ROOT):
-            measures[0](tree)  # makes the templates
+            suite(tree, selection or SELECTION)  # makes the templates
         for number in range(1, chosen.rounds + 1):
-            then, now = ({name: value for measure in measures for name, value in measure(tree).items()} for tree in (former, ROOT))
+            then, now = ({**suite(tree, selection or SELECTION), **clones(tree)} for tree in (former, ROOT))
             rounds.append((then, now))
             print(
                 f"round {number} of {chosen.rounds}: " + ", ".join(f"{name}: {now[name]:.2f} for {then[name]:.2f}" for name in now),

@@ -28,12 +28,12 @@ WAYS = {"-n 1": ["-n", "1"], "-n 2": ["-n", "2"], "reused guests": ["--reuse-gue
 _LIMIT_S = 3600.0
 
 
-def seconds_an_item(selection: Sequence[str], options: Sequence[str]) -> float:
-    """Run the items and return seconds an item. Raises HostError where one of them did not pass."""
+def seconds_an_item(selection: Sequence[str], options: Sequence[str], tree: Path = ROOT) -> float:
+    """Run the items of a work tree and return seconds an item. Raises HostError where one of them did not pass."""
     with tempfile.TemporaryDirectory(prefix="pmem-bench-") as artifacts:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--artifacts", artifacts, *selection, *options]
         started_s = time.monotonic()
-        done = run(command, Deadline.after(_LIMIT_S), cwd=ROOT, check=False)
+        done = run(command, Deadline.after(_LIMIT_S), cwd=tree, check=False)
         spent_s = time.monotonic() - started_s
     passed = re.search(r"(\d+) passed", done.stdout)
     if done.status != 0 or passed is None:

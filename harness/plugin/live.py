@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 import pytest
@@ -86,7 +86,7 @@ class Progress:
 
     def __init__(self, total: int, now_s: Callable[[], float] = time.monotonic) -> None:
         self._total, self._now_s, self._began_s = total, now_s, now_s()
-        self._endings: Counter[str] = Counter()
+        self._endings: Counter[tuple[str, str]] = Counter()
         self._running: dict[str, float] = {}
         self._done = 0
 
@@ -97,24 +97,20 @@ class Progress:
         self._running.pop(node_id, None)
         self._done += 1
 
-    def count(self, ending: str) -> None:
-        self._endings[ending] += 1
+    def count(self, ending: str, style: str) -> None:
+        self._endings[ending, style] += 1
 
     def line(self) -> list[tuple[str, str]]:
         """Return the parts of the line, with their styles."""
         now_s = self._now_s()
         gone_s = now_s - self._began_s
         parts = [(f"{self._done} of {self._total} done", "bold")]
-        parts += [(f", {count} {ending}", _STYLES.get(ending, "red")) for ending, count in self._endings.most_common()]
+        parts += [(f", {count} {ending}", style) for (ending, style), count in self._endings.most_common()]
         parts.append((f"; {_minutes(gone_s)} gone", ""))
         if 0 < self._done < self._total:
             parts.append((f", about {_minutes(gone_s / self._done * (self._total - self._done))} left", ""))
         running = [f"{_short(node_id)} {now_s - since_s:.0f} s" for node_id, since_s in self._running.items()]
         return [*parts, (f"; {', '.join(running)}" if running else "", "")]
-
-
-#: What is as it should be, or nobody's fault.
-_STYLES: Mapping[str, str] = {"conforms": "green", str(Ending.UNAVAILABLE): "yellow", "deviates (known deviation: yes)": "yellow"}
 
 
 def _minutes(seconds: float) -> str:
@@ -190,8 +186,9 @@ class LiveLine:
         if self._progress is None:
             return
         for row in rows_of(report):
-            self._progress.count(ended_as(row))
-            if not row.passed and not row.is_known_deviation and row.ended.ending.has_begun:
+            is_known = row.is_known_deviation or row.ended.ending is Ending.UNAVAILABLE
+            self._progress.count(ended_as(row), "green" if row.passed else "yellow" if is_known else "red")
+            if not row.passed and not is_known and row.ended.ending.has_begun:
                 self._reporter.write_line(f"{ended_as(row)}: {row.where.node_id}", red=True)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -15,9 +15,10 @@ from harness.plugin.options import KERNELS, artifacts_of, make_progress, run_of
 from harness.record.documents import content_key, from_document, to_document
 from harness.record.item import Ending
 from harness.record.runs import Identity, begin_run, now, store_identity
+from harness.report.durations import shard_of
 from harness.report.paragraph import describe_row, row_reason
 from harness.report.rows import RESULTS, Row, properties_of, row_line
-from harness.report.status import COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
+from harness.report.status import ALL_CONFORM, COULD_NOT_RUN, SOME_DEVIATE, WRONG_USAGE, exit_status
 from harness.report.summary import FLAKY, SUMMARY, ended_as, make_brief, make_summary, summary_text
 from harness.report.tables import WIDTH, lay_out
 
@@ -151,7 +152,9 @@ class Results:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
-        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and _may_be_empty(session.config):
+            session.exitstatus = self._keep_empty()
+        elif exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = WRONG_USAGE
         elif self._lost_a_worker:
             session.exitstatus = COULD_NOT_RUN
@@ -163,12 +166,29 @@ class Results:
             with contextlib.suppress(OSError):  # what is full or gone was said with the summary
                 self._end(int(session.exitstatus), self.rows)
 
+    def _keep_empty(self) -> int:
+        """Make a run without items known, so that nobody takes its shard for one that is missing. Return its status."""
+        try:
+            self._begin()
+            self._end(ALL_CONFORM, [])
+        except OSError as error:
+            self._progress(f"cannot write {error.filename or self._folder}: {error.strerror}; --artifacts names another folder")
+            return COULD_NOT_RUN
+        self._progress("no item is in this shard: there are fewer storage stacks than shards")
+        return ALL_CONFORM
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # A worker of a distributed run reports to its controller, which gathers.
     if not hasattr(config, "workerinput"):
         results = Results(artifacts_of(config), make_progress(config), *_known_as(config))
         config.pluginmanager.register(results, "harness-results")
+
+
+def _may_be_empty(config: pytest.Config) -> bool:
+    """Whether no item is what may be in this shard. The first one has what there is: where that is nothing, nothing was selected."""
+    shard = config.getoption("shard")
+    return shard is not None and shard_of(shard)[0] > 1 and not config.getoption("collectonly")
 
 
 def _known_as(config: pytest.Config) -> tuple[Callable[[], None], End]:

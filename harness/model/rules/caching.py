@@ -1,10 +1,10 @@
 """Rules for calls that ask for writing back, or advise the page cache: whatever they do, every byte stays what it is."""
 
 from harness.model.clause import Context, Undetermined, clause
-from harness.model.content import Ranges, all_zero, unknown, zeroes
+from harness.model.content import all_zero, unknown, zeroes
 from harness.model.expectation import Expectations
-from harness.model.objects import Mapping, Memory, OpenFile, page_ceil, page_floor
-from harness.model.rules.effects import cleaned, laid, used_pages
+from harness.model.objects import Memory, OpenFile, page_ceil, page_floor
+from harness.model.rules.effects import cleaned, laid, used_pages, write_protected
 from harness.model.rules.moving import end_of
 from harness.model.rules.rule import kernel_fact, rule
 from harness.model.stack import TARGET
@@ -156,7 +156,7 @@ def _written_back(s: State, number: int, start: int, end: int, *, waited: bool) 
     """
     memory = s.memory(number)
     if memory.dax:
-        return _protected(s, number) if waited else s
+        return write_protected(s, number) if waited else s
     tail = page_ceil(memory.size) - memory.size
     if not memory.is_file or not tail or page_floor(start) >= page_ceil(memory.size) or end <= page_floor(memory.size):
         return s
@@ -165,11 +165,3 @@ def _written_back(s: State, number: int, start: int, end: int, *, waited: bool) 
         return s.with_object(number, laid(memory, memory.size, zeroes(tail)))
     known = all_zero(memory.content.read(memory.size, memory.size + tail))
     return s if known else s.with_object(number, laid(memory, memory.size, unknown(tail)))
-
-
-def _protected(s: State, number: int) -> State:
-    """Return the state in which no store is sure to find its page of a DAX file writable: a huge one is written back as a whole."""
-    for key, thing in s.objects.items():
-        if isinstance(thing, Mapping) and thing.memory == number and thing.shared and thing.dirty.spans:
-            s = s.with_object(key, evolve(thing, dirty=Ranges()))
-    return s

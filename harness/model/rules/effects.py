@@ -201,7 +201,7 @@ def forget_pages(s: State, number: int, low: int, high: int, *, mapped_too: bool
 def waits_to_share(c: Context, s: State, source: int, target: int) -> bool:
     """Whether sharing blocks of two files with DAX waits for somebody who holds a page of one of them.
 
-    Source: fs/xfs/xfs_inode.c xfs_mmaplock_two_inodes_and_break_dax_layout, which begins with the lower inode number.
+    Source: fs/xfs/xfs_inode.c xfs_mmaplock_two_inodes_and_break_dax_layout.
     """
     first, second = min(source, target), max(source, target)
     if first != second and s.is_pinned(second) and not s.is_pinned(first):
@@ -253,9 +253,7 @@ def cleaned(s: State, number: int, start: int = 0, end: int = 1 << 62) -> State:
 
     Source: fs/dax.c dax_writeback_one and mm/page-writeback.c clear_page_dirty_for_io: page_mkclean write-protects.
     """
-    for key, thing in s.objects.items():
-        if isinstance(thing, Mapping) and thing.memory == number and thing.shared and thing.dirty.spans:
-            s = s.with_object(key, evolve(thing, dirty=Ranges()))
+    s = write_protected(s, number)
     memory = s.memory(number)
     memory = evolve(memory, unsynced=memory.unsynced and not (start == 0 and memory.size <= end))
     tail = page_ceil(memory.size) - memory.size
@@ -263,6 +261,14 @@ def cleaned(s: State, number: int, start: int = 0, end: int = 1 << 62) -> State:
         # What was stored behind the end is zeroed on its way to the medium (fs/ext4/page-io.c, fs/iomap/buffered-io.c folio_zero_segment).
         memory = laid(memory, memory.size, zeroes(tail))
     return s.with_object(number, memory)
+
+
+def write_protected(s: State, number: int) -> State:
+    """Return the state in which no store is sure to find its page of memory ``number`` writable: a huge one is written back as a whole."""
+    for key, thing in s.objects.items():
+        if isinstance(thing, Mapping) and thing.memory == number and thing.shared and thing.dirty.spans:
+            s = s.with_object(key, evolve(thing, dirty=Ranges()))
+    return s
 
 
 def used_pages(s: State, number: int, memory: Memory) -> Ranges:

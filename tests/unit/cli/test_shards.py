@@ -133,6 +133,34 @@ def test_a_shard_that_is_missing_is_named(project: Project, capsys: pytest.Captu
     assert run.identity.status == 3
 
 
+def test_a_shard_without_items_is_not_missing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    many = [f"{number}/9" for number in range(1, 10)]
+    for shard in many:
+        result = project.run("cases", "--shard", shard, "--artifacts", f"shards/{shard[0]}")
+        assert result.ret == 0
+    result.stdout.fnmatch_lines(["no item is in this shard: there are fewer storage stacks than shards"])
+    assert main(["merge", *(f"shards/{shard[0]}" for shard in many), "--artifacts", "merged"]) == 0
+    assert "missing" not in capsys.readouterr().err
+    (run,) = stored_runs(Path("merged"))
+    assert dict(run.identity.items) == {"conforms": 6}
+    assert main(["runs", "list", "--artifacts", "shards/9"]) == 0
+    for command in (["export", "--form", "junit"], ["report"], ["judge"]):
+        assert main([*command, "--artifacts", "shards/9"]) == 2
+        assert re.search("(has|holds) no item", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("shard", ["1/2", "2/2"])
+def test_where_nothing_is_selected_the_first_shard_is_wrong_usage(project: Project, shard: str) -> None:
+    assert project.run("cases", "-k", "nothing", "--shard", shard).ret == (2 if shard == "1/2" else 0)
+
+
+def test_a_shard_without_items_that_cannot_be_kept_says_where(project: Project) -> None:
+    Path("file").write_text("")
+    result = project.run("cases", "--shard", "9/9", "--artifacts", "file/artifacts")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["cannot write *file/artifacts*: Not a directory; --artifacts names another folder"])
+
+
 def test_a_shard_that_did_not_end_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     run_shards(project, "1/1")
     (identity,) = Path("shards").glob("1/runs/*/identity.json")

@@ -245,12 +245,6 @@ def test_cloning_waits_until_nobody_holds_a_page_of_a_dax_file(op: Operation) ->
     assert verdict_of(CACHED, *rows, (op, blocked())) is Verdict.DEVIATES
 
 
-@pytest.mark.parametrize("op", [Ficlonerange("f", "g", 4096), CopyFileRange("f", "g", 4096, 0, 0)])
-def test_what_happens_while_a_page_of_the_later_file_is_held_is_not_judged(op: Operation) -> None:
-    rows: list[Row] = [*HELD, (Vmsplice("p", "n", 0, 4096), returned(4096))]
-    assert "with such a page held" in str(judged(DAX, *rows, (op, returned())))
-
-
 @pytest.mark.parametrize("op", [Ficlone("f", "g"), Ficlonerange("f", "g", 5)])
 def test_cloning_unmaps_both_dax_files_even_where_it_is_refused(op: Operation) -> None:
     rows: list[Row] = [*HELD, (Load("m", 0, 8192), returned(8192, tag(8192, 2), minor_faults=2))]

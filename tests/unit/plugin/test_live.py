@@ -126,7 +126,7 @@ def test_the_time_that_is_left_is_that_of_the_items_so_far() -> None:
     progress.begin("cases/fam/one.yaml::one[a]")
     clock[0] += 65
     assert text_of(progress) == "0 of 10 done; 1:05 gone; fam/one[a] 65 s"
-    progress.count("conforms")
+    progress.count("conforms", "green")
     progress.end("cases/fam/one.yaml::one[a]")
     assert text_of(progress) == "1 of 10 done, 1 conforms; 1:05 gone, about 9:45 left"
     progress.begin("test_other.py")
